@@ -1,0 +1,1 @@
+"""The TOF Control Agent: decisions, pure; no clock, no socket, no event loop."""

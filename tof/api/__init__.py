@@ -1,0 +1,1 @@
+"""The Service API and the operations API, over aiohttp."""

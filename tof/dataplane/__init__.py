@@ -1,0 +1,1 @@
+"""One module per box of the data plane: desired state to rules, pure."""

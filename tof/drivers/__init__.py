@@ -1,0 +1,1 @@
+"""The only code that touches the kernel, Open vSwitch and the disk."""

@@ -1,0 +1,1 @@
+"""Namespaces, emulated and real peers, the demo and the replayer."""

@@ -1,0 +1,81 @@
+"""The words of the TOF: tunnels, UEs, services, as values.
+
+Addresses on the packet path are packed bytes (4 or 16), as they came off the wire: hashing and
+comparing them costs a tenth of what ``ipaddress`` objects cost. They become text at the API's edge.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import NamedTuple
+
+IpAddress = IPv4Address | IPv6Address
+
+GATEWAY_MAC = bytes.fromhex("0270ffffffff")
+TUNNEL_MAC_PREFIX = bytes.fromhex("0270")
+
+
+class Side(Enum):
+    """Which side of the bump in the wire a packet came from; the value is its NFQUEUE number."""
+
+    ENB = 0
+    SGW = 1
+
+    @property
+    def other(self) -> Side:
+        """The opposite side."""
+        return Side.SGW if self is Side.ENB else Side.ENB
+
+
+class Direction(StrEnum):
+    """Uplink: UE towards the core. Downlink: core towards the UE."""
+
+    UPLINK = "uplink"
+    DOWNLINK = "downlink"
+
+
+class TunnelState(StrEnum):
+    """``paired``: its opposite tunnel is known. ``ended``: an End Marker passed, nothing is injected."""
+
+    LEARNT = "learnt"
+    PAIRED = "paired"
+    ENDED = "ended"
+
+
+class TunnelKey(NamedTuple):
+    """What makes a GTP-U tunnel distinct: outer addresses (packed), TEID and VLAN (None: untagged)."""
+
+    source: bytes
+    destination: bytes
+    teid: int
+    vlan: int | None = None
+
+
+class Form(NamedTuple):
+    """How a tunnel's G-PDUs look: header flags, and the QFI of its PDU Session Container, if any."""
+
+    flags: int = 0x30
+    qfi: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Traffic to ``service_ip`` is answered by ``application_ip`` (source document, section 4.3.4.1)."""
+
+    name: str
+    service_ip: IpAddress
+    application_ip: IpAddress
+
+
+def address_text(packed: bytes) -> str:
+    """Text of a packed address; eight bytes are an IPv6 UE's /64 prefix."""
+    if len(packed) == 8:
+        return f"{ip_address(packed + bytes(8))}/64"
+    return str(ip_address(packed))
+
+
+def tunnel_mac(index: int) -> bytes:
+    """The MAC address that stands for tunnel ``index`` on br-ue (02:70 + 32-bit index)."""
+    return TUNNEL_MAC_PREFIX + index.to_bytes(4, "big")
