@@ -1,1 +1,1 @@
-"""One module per box of the data plane: desired state to rules, pure."""
+"""The UE-decapsulated data plane: desired state to OpenFlow rules, one pure module per box."""

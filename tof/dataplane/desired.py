@@ -1,0 +1,81 @@
+"""What the UE-decapsulated data plane should do, as values: the only input of every rule on br-ue."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from tof.model import IpAddress, Service
+
+NAT_HOP: Final = "nat"
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """OpenFlow port numbers of br-ue, by role."""
+
+    ue: int
+    heartbeat: int
+    apps: int
+    gateway: int
+    pinger: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A port-chain: ``hops`` are walked in order from the UE, in reverse order towards it."""
+
+    id: int
+    name: str
+    hops: tuple[str, ...]
+
+
+DEFAULT_CHAIN: Final = Chain(1, "default", (NAT_HOP,))
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRoute:
+    """A service whose application is resolved: ``next_hop_mac`` is where its packets go on the apps side."""
+
+    service: Service
+    service_id: int
+    next_hop_mac: bytes
+
+    @property
+    def transparent(self) -> bool:
+        """Whether the application has the service's own address, so that nothing is translated."""
+        return self.service.service_ip == self.service.application_ip
+
+
+@dataclass(frozen=True, slots=True)
+class PingRoute:
+    """The Pinger asks ``target`` on behalf of ``ue`` through uplink tunnel ``tunnel_index``.
+
+    At most one UE per tunnel and target: the Pinger's frames name nothing else.
+    """
+
+    tunnel_index: int
+    ue: bytes
+    target: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """All that br-ue should do; ``app_addresses`` are the TOF's own on the apps side."""
+
+    ports: Ports
+    app_addresses: tuple[IpAddress, ...] = ()
+    services: tuple[ServiceRoute, ...] = ()
+    pings: tuple[PingRoute, ...] = ()
+
+
+def by_application(services: Iterable[ServiceRoute]) -> tuple[tuple[ServiceRoute, ...], ...]:
+    """Services grouped by application; the first of a group speaks for flows that the application starts."""
+    groups: dict[IpAddress, list[ServiceRoute]] = {}
+    for route in services:
+        groups.setdefault(route.service.application_ip, []).append(route)
+    return tuple(
+        tuple(sorted(group, key=lambda route: (not route.transparent, route.service_id)))
+        for group in groups.values()
+    )

@@ -1,0 +1,172 @@
+"""An OpenFlow rule as a value: match, actions, its cookie, and its text in ovs-ofctl syntax."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from ipaddress import ip_address
+from typing import Final, NamedTuple, assert_never
+
+COOKIE_PREFIX: Final = 0x70F << 52
+COOKIE_PREFIX_MASK: Final = 0xFFF << 52
+
+CT_REPLY: Final = 0x08
+CT_TRACKED: Final = 0x20
+
+
+class Masked(NamedTuple):
+    """A value of which only the bits in ``mask`` count."""
+
+    value: bytes | int
+    mask: bytes | int
+
+
+Value = int | bytes | Masked
+Match = tuple[tuple[str, Value], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SetField:
+    """Write a header field or a register."""
+
+    name: str
+    value: int | bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Send out of a port."""
+
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Goto:
+    """Go on in a later table."""
+
+    table: int
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """Connection tracking with NAT, then on to ``table``; ``nat_dst`` is for connections that start here."""
+
+    zone: int
+    table: int
+    nat_dst: bytes | None = None
+
+
+Action = SetField | Output | Goto | Track
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """One rule of br-ue; ``note`` says in golden files which box or service it belongs to.
+
+    ``cookie`` is the TOF's prefix and a 52-bit hash of the rule: equal cookies mean equal rules.
+    """
+
+    table: int
+    priority: int
+    match: Match
+    actions: tuple[Action, ...] = ()
+    note: str = field(default="", compare=False)
+    cookie: int = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        digest = blake2b(_canonical(self).encode(), digest_size=8).digest()
+        object.__setattr__(self, "cookie", COOKIE_PREFIX | int.from_bytes(digest, "big") >> 12)
+
+    @property
+    def onward(self) -> tuple[int, ...]:
+        """The tables this rule continues in."""
+        return tuple(action.table for action in self.actions if isinstance(action, Goto | Track))
+
+
+class Family(NamedTuple):
+    """What IPv4 and IPv6 are called in a match."""
+
+    eth_type: int
+    source: str
+    destination: str
+    echo_request: Match
+
+
+IPV4: Final = Family(0x0800, "ipv4_src", "ipv4_dst", (("ip_proto", 1), ("icmpv4_type", 8)))
+IPV6: Final = Family(0x86DD, "ipv6_src", "ipv6_dst", (("ip_proto", 58), ("icmpv6_type", 128)))
+
+
+def family(packed: bytes) -> Family:
+    """The family of a packed address."""
+    return IPV4 if len(packed) == 4 else IPV6
+
+
+def bits(value: Value) -> int:
+    """A match value as a number (of a masked one, without its mask)."""
+    raw = value.value if isinstance(value, Masked) else value
+    return raw if isinstance(raw, int) else int.from_bytes(raw, "big")
+
+
+def is_ours(cookie: int) -> bool:
+    """Whether a cookie read from a switch carries the TOF's prefix."""
+    return cookie & COOKIE_PREFIX_MASK == COOKIE_PREFIX
+
+
+def text(flow: Flow) -> str:
+    """The rule in ovs-ofctl syntax."""
+    return f"cookie={flow.cookie:#x}, {_canonical(flow)}"
+
+
+_OFCTL_NAMES: Final = {
+    "eth_type": "dl_type",
+    "eth_src": "dl_src",
+    "eth_dst": "dl_dst",
+    "ip_proto": "nw_proto",
+    "ipv4_src": "nw_src",
+    "ipv4_dst": "nw_dst",
+    "icmpv4_type": "icmp_type",
+    "icmpv6_type": "icmp_type",
+}
+_PROTOCOLS: Final = {0x0800: "ip", 0x0806: "arp", 0x86DD: "ipv6"}
+_CT_STATE: Final = {CT_REPLY: "+rpl", CT_TRACKED: "+trk"}
+
+
+def _canonical(flow: Flow) -> str:
+    match = ["table=" + str(flow.table), "priority=" + str(flow.priority)]
+    match += [_field_text(name, value) for name, value in flow.match]
+    actions = ",".join(_action_text(action) for action in flow.actions) or "drop"
+    return f"{','.join(match)} actions={actions}"
+
+
+def _field_text(name: str, value: Value) -> str:
+    if isinstance(value, int) and name == "eth_type" and value in _PROTOCOLS:
+        return _PROTOCOLS[value]
+    if name == "ct_state":
+        return "ct_state=" + "".join(text for bit, text in _CT_STATE.items() if bits(value) & bit)
+    return f"{_OFCTL_NAMES.get(name, name)}={_value_text(name, value)}"
+
+
+def _value_text(name: str, value: Value) -> str:
+    if isinstance(value, Masked):
+        return f"{_value_text(name, value.value)}/{_value_text(name, value.mask)}"
+    if isinstance(value, int):
+        return f"{value:#06x}" if name == "eth_type" else str(value)
+    return value.hex(":") if name.startswith("eth_") else str(ip_address(value))
+
+
+def _action_text(action: Action) -> str:
+    match action:
+        case SetField(name, value):
+            return f"set_field:{_value_text(name, value)}->{_OFCTL_NAMES.get(name, name)}"
+        case Output(port):
+            return f"output:{port}"
+        case Goto(table):
+            return f"goto_table:{table}"
+        case Track(zone, table, nat_dst):
+            if nat_dst is None:
+                return f"ct(table={table},zone={zone},nat)"
+            address = ip_address(nat_dst)
+            literal = f"[{address}]" if address.version == 6 else str(address)
+            return f"ct(commit,table={table},zone={zone},nat(dst={literal}))"
+        case _:  # pragma: no cover
+            assert_never(action)

@@ -1,0 +1,68 @@
+"""NAT (table 3): service address to application address, and back.
+
+Stateless wherever the way back is unambiguous. Only an application that stands behind several services
+needs connection tracking, to remember which of them a UE had asked. Its zone belongs to the application, and
+table 4 admits only replies on behalf of services that still are, so removing or moving one is in force with
+its rules: no entry needs to be flushed for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from hashlib import blake2b
+
+from tof.dataplane.desired import Desired, ServiceRoute, by_application
+from tof.dataplane.flow import Action, Flow, Goto, Match, SetField, Track, family
+from tof.dataplane.tables import NAT, OUTPUT
+from tof.model import IpAddress
+
+
+def rules(desired: Desired) -> Iterator[Flow]:
+    """Translation of every service, in both directions."""
+    for group in by_application(desired.services):
+        if len(group) == 1:
+            yield from _stateless(desired, group[0])
+        else:
+            yield from _tracked(desired, group)
+
+
+def zone_of(application_ip: IpAddress) -> int:
+    """The conntrack zone of an application that stands behind several services (never 0, the host's own)."""
+    digest = blake2b(application_ip.packed, digest_size=2).digest()
+    return max(1, int.from_bytes(digest, "big"))
+
+
+def zones(desired: Desired) -> frozenset[int]:
+    """The conntrack zones in use."""
+    groups = by_application(desired.services)
+    return frozenset(zone_of(group[0].service.application_ip) for group in groups if len(group) > 1)
+
+
+def _stateless(desired: Desired, route: ServiceRoute) -> Iterator[Flow]:
+    service = route.service
+    name = service.name
+    application_ip = service.application_ip.packed
+    ip = family(application_ip)
+    there: tuple[Action, ...] = (SetField(ip.destination, application_ip),)
+    back: tuple[Action, ...] = (SetField(ip.source, service.service_ip.packed),)
+    if route.transparent:
+        there, back, name = (), (), f"{name} (its own address)"
+    onward = Goto(OUTPUT)
+    yield Flow(NAT, 100, _match(desired.ports.ue, route), (*there, onward), f"{name}: to the application")
+    yield Flow(NAT, 100, _match(desired.ports.apps, route), (*back, onward), f"{name}: back to the service")
+
+
+def _tracked(desired: Desired, group: tuple[ServiceRoute, ...]) -> Iterator[Flow]:
+    application_ip = group[0].service.application_ip
+    zone = zone_of(application_ip)
+    for route in group:
+        track = Track(zone, OUTPUT, application_ip.packed)
+        match = _match(desired.ports.ue, route)
+        yield Flow(NAT, 100, match, (track,), f"{route.service.name}: to the shared application")
+    match = _match(desired.ports.apps, group[0])
+    yield Flow(NAT, 100, match, (Track(zone, OUTPUT),), f"{application_ip}: back to the service asked")
+
+
+def _match(in_port: int, route: ServiceRoute) -> Match:
+    eth_type = family(route.service.application_ip.packed).eth_type
+    return (("in_port", in_port), ("eth_type", eth_type), ("reg2", route.service_id))

@@ -1,0 +1,80 @@
+"""The pipeline of br-ue: all boxes rendered together, checked, and written out for people."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from itertools import combinations
+from typing import Final
+
+from tof.dataplane import classifier, nat, pinger, ports, sff
+from tof.dataplane.desired import Desired
+from tof.dataplane.flow import Flow, Masked, bits, text
+from tof.dataplane.tables import TABLE_NAMES
+
+BOXES: Final = (ports.rules, classifier.rules, sff.rules, nat.rules, pinger.rules)
+
+_Mask = tuple[tuple[str, int], ...]
+
+
+def render(desired: Desired) -> frozenset[Flow]:
+    """Every rule that br-ue should hold, checked."""
+    flows = frozenset(flow for box in BOXES for flow in box(desired))
+    check(flows)
+    return flows
+
+
+def check(flows: Iterable[Flow]) -> None:
+    """Raise ValueError if a rule does not go to a higher table, or two match with equal priority."""
+    levels: dict[tuple[int, int], dict[_Mask, list[Flow]]] = defaultdict(lambda: defaultdict(list))
+    for flow in frozenset(flows):
+        if any(table <= flow.table for table in flow.onward):
+            raise ValueError(f"does not go to a higher table: {text(flow)}")
+        levels[flow.table, flow.priority][_mask(flow)].append(flow)
+    for shapes in levels.values():
+        for mask, alike in shapes.items():
+            _check_disjoint(alike, [], dict(mask))
+        for (mask_a, a), (mask_b, b) in combinations(shapes.items(), 2):
+            other = dict(mask_b)
+            _check_disjoint(a, b, {name: one & other[name] for name, one in mask_a if name in other})
+
+
+def dump(desired: Desired) -> str:
+    """The pipeline as a golden file: ovs-ofctl syntax, a comment for each table, box and service."""
+    lines = []
+    flows = sorted(render(desired), key=lambda flow: (flow.table, -flow.priority, flow.note, text(flow)))
+    table, note = -1, ""
+    for flow in flows:
+        if flow.table != table:
+            table, note = flow.table, ""
+            lines += ["", f"# table {table}: {TABLE_NAMES[table]}"]
+        if flow.note != note:
+            note = flow.note
+            lines.append(f"# {note}")
+        lines.append(text(flow))
+    return "\n".join(lines[1:]) + "\n"
+
+
+def _check_disjoint(a: list[Flow], b: list[Flow], mask: dict[str, int]) -> None:
+    # Two shapes overlap exactly where their values agree in the bits that both look at.
+    seen: dict[tuple[int, ...], Flow] = {}
+    for flow in a:
+        known = seen.setdefault(_project(flow, mask), flow)
+        if known is not flow and not b:
+            raise ValueError(f"ambiguous: {text(known)} | {text(flow)}")
+    for flow in b:
+        rival = seen.get(_project(flow, mask))
+        if rival is not None:
+            raise ValueError(f"ambiguous: {text(rival)} | {text(flow)}")
+
+
+def _project(flow: Flow, mask: dict[str, int]) -> tuple[int, ...]:
+    values = dict(flow.match)
+    return tuple(bits(values[name]) & one for name, one in mask.items())
+
+
+def _mask(flow: Flow) -> _Mask:
+    return tuple(
+        (name, bits(value.mask) if isinstance(value, Masked) else (1 << 128) - 1)
+        for name, value in flow.match
+    )

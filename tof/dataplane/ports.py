@@ -1,0 +1,120 @@
+"""Tables 0 and 4: which port may say what, and the way out of br-ue."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from tof.dataplane.desired import Desired, ServiceRoute, by_application
+from tof.dataplane.flow import (
+    CT_REPLY,
+    CT_TRACKED,
+    IPV4,
+    IPV6,
+    Flow,
+    Goto,
+    Masked,
+    Match,
+    Output,
+    SetField,
+    family,
+)
+from tof.dataplane.tables import CLASSIFIER, OUTPUT, PORTS
+from tof.model import GATEWAY_MAC, TUNNEL_MAC_PREFIX
+
+_TUNNEL_MACS: Final = Masked(TUNNEL_MAC_PREFIX + bytes(4), b"\xff\xff" + bytes(4))
+_BROADCAST: Final = b"\xff" * 6
+_IPV6_MULTICAST: Final = Masked(b"\x33\x33" + bytes(4), b"\xff\xff" + bytes(4))
+_CFM: Final = 0x8902
+_ARP: Final = 0x0806
+_NEIGHBOUR_DISCOVERY: Final = range(133, 138)
+_REPLY: Final = ("ct_state", Masked(CT_REPLY | CT_TRACKED, CT_REPLY | CT_TRACKED))
+
+
+def rules(desired: Desired) -> Iterator[Flow]:
+    """Rules of table 0 (who may send what where) and table 4 (next hops)."""
+    yield from _heartbeat(desired)
+    yield from _ue(desired)
+    yield from _gateway(desired)
+    yield from _apps(desired)
+    yield from _pinger(desired)
+    for group in by_application(desired.services):
+        yield from _to_application(desired, group)
+        yield from _to_ue(desired, group)
+
+
+def _heartbeat(desired: Desired) -> Iterator[Flow]:
+    match = (("in_port", desired.ports.heartbeat), ("eth_type", _CFM))
+    yield Flow(PORTS, 100, match, (Output(desired.ports.ue),), "heartbeat: proves OVS and its flows to XDP")
+
+
+def _ue(desired: Desired) -> Iterator[Flow]:
+    for ip in (IPV4, IPV6):
+        match = (("in_port", desired.ports.ue), ("eth_type", ip.eth_type))
+        yield Flow(PORTS, 100, match, (Goto(CLASSIFIER),), "UE side")
+
+
+def _pinger(desired: Desired) -> Iterator[Flow]:
+    for ip in (IPV4, IPV6):
+        match = (("in_port", desired.ports.pinger), ("eth_type", ip.eth_type))
+        yield Flow(PORTS, 100, match, (Goto(CLASSIFIER),), "Pinger")
+
+
+def _gateway(desired: Desired) -> Iterator[Flow]:
+    match = (("in_port", desired.ports.gateway),)
+    yield Flow(PORTS, 100, match, (Output(desired.ports.apps),), "gateway: the TOF's own address")
+
+
+def _apps(desired: Desired) -> Iterator[Flow]:
+    apps: Match = (("in_port", desired.ports.apps),)
+    to_us: Match = (*apps, ("eth_dst", GATEWAY_MAC))
+    to_gateway = (Output(desired.ports.gateway),)
+    yield Flow(PORTS, 300, (*apps, ("eth_src", _TUNNEL_MACS)), (), "anti-spoof: tunnel MACs are the TOF's")
+    for destination in (GATEWAY_MAC, _BROADCAST):
+        match = (*apps, ("eth_dst", destination), ("eth_type", _ARP))
+        yield Flow(PORTS, 200, match, to_gateway, "ARP")
+    for to in (GATEWAY_MAC, _IPV6_MULTICAST):
+        for kind in _NEIGHBOUR_DISCOVERY:
+            icmp = (("eth_type", IPV6.eth_type), ("ip_proto", 58), ("icmpv6_type", kind))
+            yield Flow(PORTS, 200, (*apps, ("eth_dst", to), *icmp), to_gateway, "neighbour discovery")
+    for address in desired.app_addresses:
+        ip = family(address.packed)
+        match = (*to_us, ("eth_type", ip.eth_type), (ip.destination, address.packed))
+        yield Flow(PORTS, 150, match, to_gateway, "to the TOF's own address")
+    for ip in (IPV4, IPV6):
+        match = (*to_us, ("eth_type", ip.eth_type))
+        yield Flow(PORTS, 100, match, (Goto(CLASSIFIER),), "applications")
+    yield Flow(PORTS, 50, (*apps, ("eth_dst", _TUNNEL_MACS)), (), "anti-spoof: no application picks a tunnel")
+
+
+def _to_application(desired: Desired, group: tuple[ServiceRoute, ...]) -> Iterator[Flow]:
+    application_ip = group[0].service.application_ip.packed
+    # Conntrack does not translate what it finds invalid, such as the answer to a flow it never saw begin.
+    address = (SetField(family(application_ip).destination, application_ip),) if len(group) > 1 else ()
+    for route in group:
+        match = _service(desired.ports.ue, route)
+        actions = (*address, SetField("eth_dst", route.next_hop_mac), Output(desired.ports.apps))
+        yield Flow(OUTPUT, 100, match, actions, f"{route.service.name}: to its application")
+
+
+def _to_ue(desired: Desired, group: tuple[ServiceRoute, ...]) -> Iterator[Flow]:
+    owner = group[0]
+    match = _service(desired.ports.apps, owner)
+    to_ue = Output(desired.ports.ue)
+    if len(group) == 1:
+        yield Flow(OUTPUT, 100, match, (to_ue,), f"{owner.service.name}: to the UE")
+        return
+    # Translated back to a service that is gone by now: ended, at once and without touching conntrack.
+    yield Flow(OUTPUT, 110, (*match, _REPLY), (), "reply on behalf of a service that was removed")
+    source = family(owner.service.application_ip.packed).source
+    for route in group:
+        service_ip = route.service.service_ip.packed
+        reply = (*match, _REPLY, (source, service_ip))
+        yield Flow(OUTPUT, 120, reply, (to_ue,), f"{route.service.name}: to the UE")
+    actions = (SetField(source, owner.service.service_ip.packed), to_ue)
+    yield Flow(OUTPUT, 100, match, actions, f"{owner.service.name}: flows that conntrack does not know")
+
+
+def _service(in_port: int, route: ServiceRoute) -> Match:
+    eth_type = family(route.service.application_ip.packed).eth_type
+    return (("in_port", in_port), ("eth_type", eth_type), ("reg2", route.service_id))

@@ -1,0 +1,13 @@
+"""The tables of br-ue: a packet only ever goes to a higher one."""
+
+from __future__ import annotations
+
+from typing import Final
+
+PORTS: Final = 0
+CLASSIFIER: Final = 1
+SFF: Final = 2
+NAT: Final = 3
+OUTPUT: Final = 4
+
+TABLE_NAMES: Final = {PORTS: "ports", CLASSIFIER: "classifier", SFF: "SFF", NAT: "NAT", OUTPUT: "output"}
