@@ -1,0 +1,40 @@
+"""Configuration: TOML, checked once, becomes frozen settings; plus the names an instance uses on the host."""
+
+from tof.config.names import Names, QueueNames, names_of
+from tof.config.reading import load, parse
+from tof.config.settings import (
+    S1,
+    Agent,
+    Api,
+    Config,
+    IpInterface,
+    IpNetwork,
+    Log,
+    Pinger,
+    State,
+    TcpListen,
+    Tunnels,
+    Ue,
+    UnixListen,
+)
+
+__all__ = [
+    "S1",
+    "Agent",
+    "Api",
+    "Config",
+    "IpInterface",
+    "IpNetwork",
+    "Log",
+    "Names",
+    "Pinger",
+    "QueueNames",
+    "State",
+    "TcpListen",
+    "Tunnels",
+    "Ue",
+    "UnixListen",
+    "load",
+    "names_of",
+    "parse",
+]

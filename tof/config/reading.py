@@ -1,0 +1,206 @@
+"""TOML text becomes a Config, or a SetupError with the path of what is wrong."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from ipaddress import ip_address, ip_interface
+from pathlib import Path
+
+from tof.config.fields import (
+    Table,
+    choice,
+    directory,
+    host_interface,
+    interface,
+    listed,
+    listen,
+    network,
+    number,
+    optional,
+    ovs,
+    pattern,
+    refuse,
+    several,
+    unicast,
+    whole,
+)
+from tof.config.settings import (
+    S1,
+    Agent,
+    Api,
+    Config,
+    IpNetwork,
+    Log,
+    Pinger,
+    State,
+    TcpListen,
+    Tunnels,
+    Ue,
+    UnixListen,
+)
+from tof.errors import SetupError
+
+
+def load(path: str | Path) -> Config:
+    """Read and check a configuration file; SetupError says what is wrong and where."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise SetupError(f"{path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise SetupError(f"{path}: not a UTF-8 text file") from error
+    try:
+        return parse(text)
+    except SetupError as error:
+        raise SetupError(f"{path}: {error}") from error
+
+
+def parse(text: str) -> Config:
+    """Check a configuration text; SetupError names the culprit by its path (``s1.sgw[1]: ...``)."""
+    try:
+        document = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SetupError(f"not TOML: {error}") from error
+    root = Table("", document)
+    agent, s1, ue = _agent(root), _s1(root), _ue(root)
+    pinger, tunnels, state = _pinger(root), _tunnels(root), _state(root)
+    config = Config(agent, s1, ue, pinger, tunnels, _api(root, state), state, _log(root))
+    root.done()
+    _check_interfaces(config)
+    return config
+
+
+def _agent(root: Table) -> Agent:
+    table = root.table("agent")
+    agent = Agent(
+        table.take("name", pattern(r"[a-z0-9-]{1,7}", "1 to 7 of a-z, 0-9 and -"), "default"),
+        table.take("queue_base", whole(0, 65534), 0),
+    )
+    table.done()
+    return agent
+
+
+def _s1(root: Table) -> S1:
+    table = root.table("s1")
+    s1 = S1(
+        table.take("enb_interface", several(interface)),
+        table.take("sgw_interface", several(interface)),
+        table.take("enb", listed(network), ()),
+        table.take("sgw", listed(network), ()),
+        table.take("xdp", choice("auto", "native", "generic"), "auto"),
+    )
+    table.done()
+    _check_sides(s1)
+    return s1
+
+
+def _ue(root: Table) -> Ue:
+    table = root.table("ue")
+    ue = Ue(
+        app_interface=table.take("app_interface", interface),
+        app_address=table.take("app_address", several(host_interface), (ip_interface("192.168.50.1/24"),)),
+        app_gateway=table.take("app_gateway", optional(several(unicast)), ()),
+        ovs=table.take("ovs", ovs, "private"),
+    )
+    table.done()
+    _one_per_family("ue.app_address", [address.version for address in ue.app_address])
+    _one_per_family("ue.app_gateway", [address.version for address in ue.app_gateway])
+    for gateway in ue.app_gateway:
+        if not any(gateway in own.network and gateway != own.ip for own in ue.app_address):
+            refuse("ue.app_gateway", f"{gateway} is not a neighbour in the network of ue.app_address")
+    return ue
+
+
+def _pinger(root: Table) -> Pinger:
+    table = root.table("pinger")
+    default = (ip_address("8.8.8.8"), ip_address("2001:4860:4860::8888"))
+    pinger = Pinger(
+        table.take("target", several(unicast), default),
+        table.take("interval_s", number(0.05, 3600), 1.0),
+        table.take("attempts", whole(1, 1000), 5),
+    )
+    table.done()
+    return pinger
+
+
+def _tunnels(root: Table) -> Tunnels:
+    table = root.table("tunnels")
+    tunnels = Tunnels(
+        table.take("idle_timeout_s", number(0.1, 31_536_000), 300.0),
+        table.take("max", whole(1, 16_000_000), 1_000_000),
+    )
+    table.done()
+    return tunnels
+
+
+def _state(root: Table) -> State:
+    table = root.table("state")
+    state = State(
+        table.take("dir", directory, Path("/var/lib/tof")),
+        table.take("run_dir", directory, Path("/run/tof")),
+    )
+    table.done()
+    return state
+
+
+def _api(root: Table, state: State) -> Api:
+    table = root.table("api")
+    default = (UnixListen(str(state.run_dir / "api.sock")), TcpListen("127.0.0.1", 8080))
+    api = Api(table.take("listen", several(listen), default))
+    table.done()
+    return api
+
+
+def _log(root: Table) -> Log:
+    table = root.table("log")
+    log = Log(
+        table.take("level", choice("debug", "info", "warning", "error"), "info"),
+        table.take("format", choice("text", "json"), "text"),
+    )
+    table.done()
+    return log
+
+
+def _check_sides(s1: S1) -> None:
+    if s1.shared and len(s1.enb_interfaces) == 1:
+        _check_shared(s1)
+        return
+    for index, name in enumerate(s1.sgw_interfaces):
+        if name in s1.enb_interfaces:
+            refuse(
+                f"s1.sgw_interface[{index}]",
+                f"{name} is on the eNB side too; a shared adapter must be the only one on both sides",
+            )
+
+
+def _check_shared(s1: S1) -> None:
+    for key, networks in (("enb", s1.enb), ("sgw", s1.sgw)):
+        if not networks:
+            refuse(f"s1.{key}", f"required, because {s1.enb_interfaces[0]} is shared by both sides")
+    for index, core in enumerate(s1.sgw):
+        for other in s1.enb:
+            if _overlap(core, other):
+                refuse(f"s1.sgw[{index}]", f"{core} overlaps {other} of s1.enb")
+
+
+def _overlap(one: IpNetwork, other: IpNetwork) -> bool:
+    return one.version == other.version and int(one[0]) <= int(other[-1]) and int(other[0]) <= int(one[-1])
+
+
+def _check_interfaces(config: Config) -> None:
+    if config.ue.app_interface in config.s1.interfaces:
+        refuse("ue.app_interface", f"{config.ue.app_interface} is an S1 adapter; apps need another one")
+    for path, names in (
+        ("s1.enb_interface", config.s1.enb_interfaces),
+        ("s1.sgw_interface", config.s1.sgw_interfaces),
+        ("ue.app_interface", (config.ue.app_interface,)),
+    ):
+        for name in names:
+            if name in config.names.devices:
+                refuse(path, f"{name} is a device of the TOF itself")
+
+
+def _one_per_family(path: str, versions: Sequence[int]) -> None:
+    if len(set(versions)) != len(versions):
+        refuse(path, "at most one IPv4 and one IPv6 address")

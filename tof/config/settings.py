@@ -1,0 +1,126 @@
+"""The settings: frozen, checked values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
+from pathlib import Path
+
+from tof.config.names import Names, names_of
+from tof.model import IpAddress
+
+IpNetwork = IPv4Network | IPv6Network
+IpInterface = IPv4Interface | IPv6Interface
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """``[agent]``: which instance this is; it listens on NFQUEUE ``queue_base`` and ``queue_base + 1``."""
+
+    name: str = "default"
+    queue_base: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class S1:
+    """``[s1]``: the adapters of the S1 interface; ``shared``: one adapter serves both sides."""
+
+    enb_interfaces: tuple[str, ...]
+    sgw_interfaces: tuple[str, ...]
+    enb: tuple[IpNetwork, ...] = ()
+    sgw: tuple[IpNetwork, ...] = ()
+    xdp: str = "auto"
+
+    @property
+    def shared(self) -> bool:
+        """True when a single adapter is both sides."""
+        return self.enb_interfaces == self.sgw_interfaces
+
+    @property
+    def interfaces(self) -> tuple[str, ...]:
+        """Every S1 adapter once, eNB side first."""
+        return self.enb_interfaces if self.shared else self.enb_interfaces + self.sgw_interfaces
+
+
+@dataclass(frozen=True, slots=True)
+class Ue:
+    """``[ue]``: the UE-decapsulated side; at most one address and one gateway per family."""
+
+    app_interface: str
+    app_address: tuple[IpInterface, ...]
+    app_gateway: tuple[IpAddress, ...] = ()
+    ovs: str = "private"
+
+
+@dataclass(frozen=True, slots=True)
+class Pinger:
+    """``[pinger]``: whom to ping on behalf of a UE, how often, how many times."""
+
+    target: tuple[IpAddress, ...]
+    interval_s: float = 1.0
+    attempts: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnels:
+    """``[tunnels]``: when an idle tunnel is purged, and how many are held."""
+
+    idle_timeout_s: float = 300.0
+    max: int = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class UnixListen:
+    """The API on a Unix socket."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class TcpListen:
+    """The API on a loopback address; port 0 lets the kernel choose."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """``[api]``: where the API listens."""
+
+    listen: tuple[UnixListen | TcpListen, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """``[state]``: ``dir`` outlives a reboot, ``run_dir`` need not."""
+
+    dir: Path = Path("/var/lib/tof")
+    run_dir: Path = Path("/run/tof")
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """``[log]``: level and format."""
+
+    level: str = "info"
+    format: str = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything an operator can set."""
+
+    agent: Agent
+    s1: S1
+    ue: Ue
+    pinger: Pinger
+    tunnels: Tunnels
+    api: Api
+    state: State
+    log: Log
+
+    @property
+    def names(self) -> Names:
+        """The names this instance uses on the host."""
+        return names_of(self.agent.name)
