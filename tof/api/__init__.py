@@ -1,1 +1,3 @@
 """The Service API and the operations API, over aiohttp."""
+
+from __future__ import annotations

@@ -1,0 +1,199 @@
+from http import HTTPStatus
+from typing import Any
+
+import httpx
+
+from ... import errors
+from ...client import AuthenticatedClient, Client
+from ...models.problem import Problem
+from ...models.service import Service
+from ...types import Response
+
+
+def _get_kwargs(
+    *,
+    body: Service,
+) -> dict[str, Any]:
+    headers: dict[str, Any] = {}
+
+    _kwargs: dict[str, Any] = {
+        "method": "post",
+        "url": "/service",
+    }
+
+    _kwargs["json"] = body.to_dict()
+
+    headers["Content-Type"] = "application/json"
+
+    _kwargs["headers"] = headers
+    return _kwargs
+
+
+def _parse_response(*, client: AuthenticatedClient | Client, response: httpx.Response) -> Problem | Service | None:
+    if response.status_code == 200:
+        response_200 = Service.from_dict(response.json())
+
+        return response_200
+
+    if response.status_code == 400:
+        response_400 = Problem.from_dict(response.json())
+
+        return response_400
+
+    if response.status_code == 409:
+        response_409 = Problem.from_dict(response.json())
+
+        return response_409
+
+    if response.status_code == 503:
+        response_503 = Problem.from_dict(response.json())
+
+        return response_503
+
+    if client.raise_on_unexpected_status:
+        raise errors.UnexpectedStatus(response.status_code, response.content)
+    else:
+        return None
+
+
+def _build_response(*, client: AuthenticatedClient | Client, response: httpx.Response) -> Response[Problem | Service]:
+    return Response(
+        status_code=HTTPStatus(response.status_code),
+        content=response.content,
+        headers=response.headers,
+        parsed=_parse_response(client=client, response=response),
+    )
+
+
+def sync_detailed(
+    *,
+    client: AuthenticatedClient | Client,
+    body: Service,
+) -> Response[Problem | Service]:
+    """Configure a new service
+
+     Diverts new flows to the service (TCP: from the SYN); flows that are already under way stay with the
+    core.
+
+    Args:
+        body (Service): Traffic of UEs to `serviceIP` is answered by `applicationIP`. Both are of
+            one family and neither multicast,
+            broadcast, loopback, unspecified, IPv6 link-local, a Pinger target nor an address of the
+            TOF. An IPv4-mapped
+            IPv6 address is the IPv4 address.
+
+    Raises:
+        errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
+        httpx.TimeoutException: If the request takes longer than Client.timeout.
+
+    Returns:
+        Response[Problem | Service]
+    """
+
+    kwargs = _get_kwargs(
+        body=body,
+    )
+
+    response = client.get_httpx_client().request(
+        **kwargs,
+    )
+
+    return _build_response(client=client, response=response)
+
+
+def sync(
+    *,
+    client: AuthenticatedClient | Client,
+    body: Service,
+) -> Problem | Service | None:
+    """Configure a new service
+
+     Diverts new flows to the service (TCP: from the SYN); flows that are already under way stay with the
+    core.
+
+    Args:
+        body (Service): Traffic of UEs to `serviceIP` is answered by `applicationIP`. Both are of
+            one family and neither multicast,
+            broadcast, loopback, unspecified, IPv6 link-local, a Pinger target nor an address of the
+            TOF. An IPv4-mapped
+            IPv6 address is the IPv4 address.
+
+    Raises:
+        errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
+        httpx.TimeoutException: If the request takes longer than Client.timeout.
+
+    Returns:
+        Problem | Service
+    """
+
+    return sync_detailed(
+        client=client,
+        body=body,
+    ).parsed
+
+
+async def asyncio_detailed(
+    *,
+    client: AuthenticatedClient | Client,
+    body: Service,
+) -> Response[Problem | Service]:
+    """Configure a new service
+
+     Diverts new flows to the service (TCP: from the SYN); flows that are already under way stay with the
+    core.
+
+    Args:
+        body (Service): Traffic of UEs to `serviceIP` is answered by `applicationIP`. Both are of
+            one family and neither multicast,
+            broadcast, loopback, unspecified, IPv6 link-local, a Pinger target nor an address of the
+            TOF. An IPv4-mapped
+            IPv6 address is the IPv4 address.
+
+    Raises:
+        errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
+        httpx.TimeoutException: If the request takes longer than Client.timeout.
+
+    Returns:
+        Response[Problem | Service]
+    """
+
+    kwargs = _get_kwargs(
+        body=body,
+    )
+
+    response = await client.get_async_httpx_client().request(**kwargs)
+
+    return _build_response(client=client, response=response)
+
+
+async def asyncio(
+    *,
+    client: AuthenticatedClient | Client,
+    body: Service,
+) -> Problem | Service | None:
+    """Configure a new service
+
+     Diverts new flows to the service (TCP: from the SYN); flows that are already under way stay with the
+    core.
+
+    Args:
+        body (Service): Traffic of UEs to `serviceIP` is answered by `applicationIP`. Both are of
+            one family and neither multicast,
+            broadcast, loopback, unspecified, IPv6 link-local, a Pinger target nor an address of the
+            TOF. An IPv4-mapped
+            IPv6 address is the IPv4 address.
+
+    Raises:
+        errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
+        httpx.TimeoutException: If the request takes longer than Client.timeout.
+
+    Returns:
+        Problem | Service
+    """
+
+    return (
+        await asyncio_detailed(
+            client=client,
+            body=body,
+        )
+    ).parsed

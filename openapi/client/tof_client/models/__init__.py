@@ -1,0 +1,33 @@
+"""Contains all the data models used in inputs/outputs"""
+
+from .check import Check
+from .field_error import FieldError
+from .get_document_response_200 import GetDocumentResponse200
+from .health import Health
+from .health_state import HealthState
+from .problem import Problem
+from .service import Service
+from .service_status import ServiceStatus
+from .service_status_state import ServiceStatusState
+from .session import Session
+from .session_state import SessionState
+from .tunnel import Tunnel
+from .tunnel_direction import TunnelDirection
+from .tunnel_state import TunnelState
+
+__all__ = (
+    "Check",
+    "FieldError",
+    "GetDocumentResponse200",
+    "Health",
+    "HealthState",
+    "Problem",
+    "Service",
+    "ServiceStatus",
+    "ServiceStatusState",
+    "Session",
+    "SessionState",
+    "Tunnel",
+    "TunnelDirection",
+    "TunnelState",
+)

@@ -1,0 +1,9 @@
+from enum import StrEnum
+
+
+class ServiceStatusState(StrEnum):
+    IN_FORCE = "in_force"
+    UNRESOLVED = "unresolved"
+
+    def __str__(self) -> str:
+        return str(self.value)

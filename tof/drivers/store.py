@@ -1,0 +1,155 @@
+"""The services store: SQLite, in one worker thread of its own, durable when a call returns."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from ipaddress import ip_address
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+from tof.errors import BackendError, SetupError
+from tof.model import Service
+
+FILE_NAME = "services.db"
+SCHEMA_VERSION = 1
+SCHEMA = """
+CREATE TABLE service (
+    name TEXT PRIMARY KEY,
+    service_ip TEXT NOT NULL UNIQUE,
+    application_ip TEXT NOT NULL
+) STRICT
+"""
+INSERT = "INSERT INTO service (name, service_ip, application_ip) VALUES (?, ?, ?)"
+
+T = TypeVar("T")
+
+
+class Store:
+    """The provisioned services on disk; an async context manager that owns the file and the thread."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tof-store")
+        self._db: sqlite3.Connection | None = None
+
+    async def __aenter__(self) -> Store:
+        try:
+            await self._submit(self._open)
+        except SetupError:
+            await self._submit(self._close)
+            self._worker.shutdown()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._submit(self._close)
+        self._worker.shutdown()
+
+    async def load(self) -> list[Service]:
+        """Every stored service, sorted by name; SetupError if the file is damaged."""
+        return await self._submit(self._load)
+
+    async def put(self, service: Service, replaces: str | None = None) -> None:
+        """Store ``service``, in the place of the one called ``replaces``; BackendError if refused."""
+        await self._submit(lambda: self._write(drop=(replaces or service.name,), insert=(service,)))
+
+    async def delete(self, name: str) -> None:
+        """Forget the service called ``name``; BackendError if refused."""
+        await self._submit(lambda: self._write(drop=(name,)))
+
+    async def replace_all(self, services: Iterable[Service]) -> None:
+        """Store exactly ``services``; BackendError if refused, and then nothing changed."""
+        wanted = tuple(services)
+        await self._submit(lambda: self._write(insert=wanted, clear=True))
+
+    async def _submit(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._worker, work)
+
+    def _open(self) -> None:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(self._path, isolation_level=None)
+            self._prepare(self._db)
+        except (OSError, sqlite3.OperationalError) as error:
+            raise SetupError(f"state.dir: cannot open {self._path}: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise self._damaged(error) from error
+
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        db.execute("PRAGMA journal_mode = WAL")
+        # FULL: in WAL mode, NORMAL could lose a service that has been answered 200 when the power fails.
+        db.execute("PRAGMA synchronous = FULL")
+        (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise self._damaged(verdict)
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version > SCHEMA_VERSION:
+            raise SetupError(
+                f"{self._path} was written by a newer tof (schema {version}, known is {SCHEMA_VERSION}): "
+                "install that version, or move the file away and provision the services again"
+            )
+        if version == 0:
+            with _transaction(db):
+                db.execute(SCHEMA)
+                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def _load(self) -> list[Service]:
+        try:
+            rows = self._opened.execute("SELECT name, service_ip, application_ip FROM service ORDER BY name")
+            return [Service(name, ip_address(service), ip_address(app)) for name, service, app in rows]
+        except (ValueError, sqlite3.DatabaseError) as error:
+            raise self._damaged(error) from error
+
+    def _write(
+        self,
+        drop: Iterable[str] = (),
+        insert: Iterable[Service] = (),
+        clear: bool = False,
+    ) -> None:
+        rows = [(s.name, str(s.service_ip), str(s.application_ip)) for s in insert]
+        try:
+            with _transaction(self._opened) as db:
+                if clear:
+                    db.execute("DELETE FROM service")
+                db.executemany("DELETE FROM service WHERE name = ?", [(name,) for name in drop])
+                db.executemany(INSERT, rows)
+        except sqlite3.DatabaseError as error:
+            raise BackendError(f"cannot write {self._path}: {error}") from error
+
+    def _close(self) -> None:
+        if self._db is not None:
+            self._db.close()
+        self._db = None
+
+    @property
+    def _opened(self) -> sqlite3.Connection:
+        assert self._db is not None, "use the store inside `async with`"
+        return self._db
+
+    def _damaged(self, reason: object) -> SetupError:
+        return SetupError(
+            f"the services store {self._path} is damaged ({reason}): "
+            "move it away (with its -wal and -shm files), restart, and provision the services again"
+        )
+
+
+@contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield db
+        db.execute("COMMIT")
+    finally:
+        # A failed COMMIT (a full disk) leaves the transaction open.
+        if db.in_transaction:
+            db.execute("ROLLBACK")
