@@ -83,8 +83,7 @@ class Lab:
     ) -> None:
         """End every process of the lab and remove its namespaces and files."""
         try:
-            for job in reversed(self._jobs):
-                await self.stop(job)
+            await asyncio.gather(*(self.stop(job, signal.SIGKILL) for job in list(self._jobs)))
             await _remove(self.tag)
         finally:
             for number in SIGNALS:

@@ -67,7 +67,7 @@ class Ue:
 
     async def udp(self, address: str, text: str, port: int = 7) -> str:
         """The line that comes back for one line of UDP, empty if none within two seconds."""
-        script = 'exec 3<>"/dev/udp/$0/$1"; echo "$2" >&3; read -t 2 -r line <&3; echo "$line"'
+        script = 'exec 3<>"/dev/udp/$0/$1"; echo "$2" >&3; timeout 2 head -n 1 <&3'
         return (await self.run("bash", "-c", script, address, str(port), text)).stdout.strip()
 
     async def detach(self) -> None:

@@ -7,6 +7,7 @@ import asyncio
 import json
 from dataclasses import dataclass, field
 from functools import partial
+from typing import cast
 
 from tof.lab.webserver import ECHO_PORT
 
@@ -25,9 +26,8 @@ class _OneShot(asyncio.DatagramProtocol):
     transport: asyncio.DatagramTransport | None = field(default=None)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self.transport = transport
-        transport.sendto(b"probe")
+        self.transport = cast(asyncio.DatagramTransport, transport)
+        self.transport.sendto(b"probe")
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         self.probe.server = data.partition(b":")[0].decode()

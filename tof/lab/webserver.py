@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import hashlib
 import re
+from typing import cast
 
 from aiohttp import web
 
@@ -38,8 +39,7 @@ class _UdpEcho(asyncio.DatagramProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the way to answer."""
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self.transport = transport
+        self.transport = cast(asyncio.DatagramTransport, transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         """Echo."""
