@@ -1,0 +1,1544 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The GTP Filter and the GTP Tunnel Endpoints in the kernel.
+//
+//   tof_s1_*    XDP on the S1 adapters: known tunnels pass port to port or are decapsulated; the rest takes the bridge
+//   tof_slow_*  clsact ingress on the S1 adapters: unknown G-PDUs and signalling messages go to the queue
+//   tof_ret_*   XDP and clsact ingress where packets come back from the queue: divert, or send on by the way out
+//   tof_ue      XDP on ue0: frames from OVS are encapsulated into the tunnel that their destination MAC names
+//   tof_nop     XDP_PASS, which makes a veth run NAPI so that frames can be redirected into it
+//
+// Every multi-byte field named *_be is in network order, all else in host order. `make` is one clang call, see
+// tools/setup. No CO-RE is needed: only stable UAPI structures are read. Kernel >= 6.1.
+
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/pkt_cls.h>
+#include <linux/udp.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#define ENB 0
+#define SGW 1
+#define MAX_PORTS 8
+#define NO_VLAN 0xffff
+#define GTPU_PORT 2152
+#define GATEWAY 0xffffffffU
+#define MAX_EXTENSIONS 8
+#define HEAD 256               // bytes of a packet that the slow lane needs in the linear area
+#define HEARTBEAT_NS 900000000ULL
+#define SETTLE_GAP_NS 50000ULL        // the queue has been silent for this long: nothing can be overtaken
+#define SETTLE_SOFT_NS 50000000ULL    // after this, an instant of equality is enough
+#define SETTLE_HARD_NS 100000000ULL   // no answer for this long: the queue has failed open or dropped
+#define FLOW_FRESH_NS 30000000000ULL  // a flow of another session with the same 5-tuple is in use for this long
+#define WORST_GTP 16                  // 8 + optional 4 + PDU Session Container 4
+
+// Counters. The names are read from this very enum by tof/drivers/xdp.py: c_<name>.
+enum counter {
+	c_passed,               // known tunnel, port to port
+	c_diverted,             // decapsulated towards br-ue
+	c_encapsulated,         // from br-ue into a tunnel
+	c_queued,               // handed to NFQUEUE
+	c_returned,             // came back from NFQUEUE and was sent on
+	c_bridged_partial,      // known tunnel, unfinished checksum of a local sender: by the bridge
+	c_bridged_way_unknown,  // known tunnel, way out unknown or back to the ingress side: by the bridge
+	c_bridged_fragment,     // outer fragment
+	c_bridged_options,      // outer IPv4 options or IPv6 extension headers
+	c_bridged_length,       // IP, UDP and GTP-U lengths disagree or the packet is cut short
+	c_bridged_version,      // GTP version or protocol type is not GTP-U version 1
+	c_bridged_message,      // GTP-U message that is no G-PDU and needs no attention
+	c_bridged_extension,    // extension header chain is broken or too long
+	c_bridged_inner,        // inner packet is not IP
+	c_bridged_checksum,     // unknown tunnel, bad outer IPv4 header checksum: learnt from a copy
+	c_sampled,              // learnt from a copy because the packet cannot be queued
+	c_sample_lost,          // event buffer full
+	c_spoofed,              // inner source is not the tunnel's UE: passed, not diverted
+	c_ovs_down,             // service traffic to the core: no heartbeat
+	c_flow_unknown,         // TCP to a service without its SYN: stays with the core
+	c_flow_ambiguous,       // the same inner 5-tuple is in use by another session
+	c_inner_fragment,       // TCP fragment to a service: to the core
+	c_heartbeats,
+	c_ue_bypassed,          // dropped on the UE side: bypass is on
+	c_ue_malformed,         // dropped on the UE side: not a well-formed IP frame
+	c_ue_no_tunnel,         // held: no downlink tunnel is known for the UE
+	c_ue_ended,             // held: the UE's downlink tunnel has ended
+	c_ue_too_big,           // does not fit the tunnel
+	c_ue_no_way_out,        // dropped: no adapter leads to the tunnel's destination
+	c_ue_ambiguous,         // dropped: the UE address is in use behind several pairs
+	c_pinger_replies,       // the Pinger's own replies, to the queue
+	c_hop_unknown,          // shared adapter: the far node's MAC address is not resolved yet
+	c_bypassed,             // seen while bypass was on
+	c_max
+};
+
+struct config {
+	__u32 bypass, services, pinging, shared;
+	__u32 ue_ifindex, mtu, queue_ifindex[2];
+	__u32 port_count[2], port[2][MAX_PORTS];
+	__u32 apps_ifindex, splice_ifindex;
+	__u8 own_mac[6];
+	__u16 pad;
+};
+
+struct shared_state {
+	__u64 beat_ns;
+	__u32 fdb_generation, pad;
+	__u64 sample_window_ns, samples;
+};
+
+struct key4 {
+	__be32 source, destination, teid;
+	__u16 vlan, pad;
+};
+
+struct key {             // either family: IPv4 addresses stand in the first four bytes
+	__u8 source[16], destination[16];
+	__be32 teid;
+	__u16 vlan, family; // 4 or 6
+};
+
+struct tunnel {
+	__u64 packets, bytes, last_ns;
+	__u64 ue6;              // first half of the UE's IPv6 /64, 0: none
+	__be32 ue4;             // 0: none
+	__u32 index, session, link_signature;
+	__u32 out_ifindex, out_generation;
+	__u8 direction;         // ENB: uplink, SGW: downlink (the side it comes from)
+	__u8 flags, qfi, tos;
+	__u32 event_ms;         // when an event was last raised for this tunnel
+	__u8 source_mac[6], destination_mac[6];
+	__u32 ifindex;
+	__u64 learnt_ns;
+};
+#define T_SETTLING 1
+#define T_ENDED 2
+#define T_CONTAINER 4
+
+struct pending {         // of a tunnel whose packets take the queue
+	__u32 queued, answered;
+	__u64 first_ns, last_ns;
+	__u8 source_mac[6], destination_mac[6];
+	__u32 ifindex;
+	__u32 tos;
+};
+
+struct outlet {
+	struct key own;
+	__u32 peer;
+};
+
+struct ue_key {
+	__u64 ue6;
+	__be32 ue4;
+	__u32 pad;
+};
+#define UE_AMBIGUOUS 0xfffffffeU
+
+struct flow_key {
+	__u8 ue[16], service[16];
+	__be16 ue_port, service_port;
+	__u8 protocol, pad[3];
+};
+
+struct flow {
+	__u64 last_ns;
+	__u32 session, service, uplink, pad;
+};
+
+struct station_key {
+	__u8 mac[6];
+	__u16 vlan;
+};
+
+struct station {
+	__u32 ifindex, side;
+};
+
+struct event {
+	__u32 kind, side, ifindex, index, length;
+	__u16 vlan, captured;
+	__u8 data[];
+};
+enum event_kind { e_sample = 1, e_spoofed, e_downlink_moved, e_no_tunnel, e_too_big, e_ended, e_hop };
+struct side_key {        // shared adapter: which side an outer source address is on
+	__u32 prefix;
+	__u8 address[16];
+};
+
+struct hop {             // shared adapter: next hop towards an outer destination address
+	__u8 mac[6];
+	__u16 pad;
+};
+#define SAMPLE_BYTES 256
+#define HELD_BYTES 2048
+
+#define MAP(name_, type_, key_, value_, entries_, flags_)                                                              \
+	struct {                                                                                                       \
+		__uint(type, type_);                                                                                   \
+		__type(key, key_);                                                                                     \
+		__type(value, value_);                                                                                 \
+		__uint(max_entries, entries_);                                                                         \
+		__uint(map_flags, flags_);                                                                             \
+	} name_ SEC(".maps")
+
+MAP(tof_config, BPF_MAP_TYPE_ARRAY, __u32, struct config, 1, 0);
+MAP(tof_state, BPF_MAP_TYPE_ARRAY, __u32, struct shared_state, 1, 0);
+MAP(tof_counters, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, __u64, c_max, 0);
+MAP(tof_tunnels4, BPF_MAP_TYPE_HASH, struct key4, struct tunnel, 1000000, BPF_F_NO_PREALLOC);
+MAP(tof_tunnels6, BPF_MAP_TYPE_HASH, struct key, struct tunnel, 1000000, BPF_F_NO_PREALLOC);
+MAP(tof_outlets, BPF_MAP_TYPE_HASH, __u32, struct outlet, 2000000, BPF_F_NO_PREALLOC);
+MAP(tof_ues, BPF_MAP_TYPE_HASH, struct ue_key, __u32, 1000000, BPF_F_NO_PREALLOC);
+MAP(tof_pending, BPF_MAP_TYPE_LRU_HASH, struct key, struct pending, 65536, 0);
+MAP(tof_flows, BPF_MAP_TYPE_LRU_HASH, struct flow_key, struct flow, 262144, 0);
+MAP(tof_services, BPF_MAP_TYPE_HASH, struct in6_addr, __u32, 65536, BPF_F_NO_PREALLOC);
+MAP(tof_stations, BPF_MAP_TYPE_LRU_HASH, struct station_key, struct station, 16384, 0);
+MAP(tof_tokens, BPF_MAP_TYPE_LRU_HASH, __u64, __u32, 16384, 0);
+MAP(tof_sides, BPF_MAP_TYPE_LPM_TRIE, struct side_key, __u32, 4096, BPF_F_NO_PREALLOC);
+MAP(tof_hops, BPF_MAP_TYPE_LRU_HASH, struct in6_addr, struct hop, 4096, 0);
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4 << 20);
+} tof_events SEC(".maps");
+
+// ---------------------------------------------------------------------------------------------- small helpers
+
+static __always_inline void count(__u32 which)
+{
+	__u64 *value = bpf_map_lookup_elem(&tof_counters, &which);
+
+	if (value)
+		(*value)++;
+}
+
+static __always_inline struct config *config(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&tof_config, &zero);
+}
+
+static __always_inline struct shared_state *state(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&tof_state, &zero);
+}
+
+static __always_inline __u16 fold(__u64 sum)
+{
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return sum;
+}
+
+static __always_inline __u64 sum16(const __u8 *address) // of a 16-byte address, folded later
+{
+	const __be32 *words = (const __be32 *)address;
+
+	return (__u64)words[0] + words[1] + words[2] + words[3];
+}
+
+static __always_inline void mapped(struct in6_addr *out, __be32 address) // ::ffff:a.b.c.d
+{
+	out->in6_u.u6_addr32[0] = 0;
+	out->in6_u.u6_addr32[1] = 0;
+	out->in6_u.u6_addr32[2] = bpf_htonl(0xffff);
+	out->in6_u.u6_addr32[3] = address;
+}
+
+// ---------------------------------------------------------------------------------------------- parsing
+
+// Global functions are verified on their own, which keeps the programs within every verifier's budget; offsets that
+// come out of them are plain numbers again, so they are masked before they address a packet.
+#define OFFSET(offset_) ((offset_) & 0x7ff)
+// The compiler must not forget a bound that the verifier needs to see.
+#define BOUNDED(value_, mask_) asm volatile("%0 &= %1" : "+r"(value_) : "i"(mask_))
+
+enum kind {
+	k_other,        // not GTP-U
+	k_odd,          // GTP-U that cannot be judged: counted, by the bridge
+	k_fragment,     // first outer fragment of a datagram to port 2152
+	k_options,      // G-PDU under IPv4 options
+	k_gpdu,
+	k_signal,       // Error Indication, End Marker, Echo Response: the agent decides
+	k_message,      // any other GTP-U message
+};
+
+struct packet {
+	__u16 ip, gtp, inner, l4;   // offsets from the start of the frame; l4 = 0: no first L4 header
+	__u16 vlan, inner_length;
+	__u8 outer6, inner6, message, gtp_flags;
+	__u8 has_container, qfi, tos, protocol;
+	__u8 partial, reason, fragment, pad;
+	__be32 teid, source, destination; // outer IPv4
+	__u8 addresses[32];               // outer IPv6
+	__be32 inner4_source, inner4_destination;
+	__u8 inner6_source[16], inner6_destination[16];
+};
+
+static __always_inline int odd(struct packet *p, __u8 reason)
+{
+	p->reason = reason;
+	return k_odd;
+}
+
+// The inner packet: 3GPP TS 29.281 carries any T-PDU, only IPv4 and IPv6 can be a UE's.
+static __always_inline int parse_inner(void *data, void *end, struct packet *p, __u32 room)
+{
+	__u8 *first = data + OFFSET(p->inner);
+
+	if ((void *)(first + 1) > end)
+		return odd(p, c_bridged_inner);
+	if (*first >> 4 == 4) {
+		struct iphdr *ip = (void *)first;
+		__u32 header;
+
+		if ((void *)(ip + 1) > end)
+			return odd(p, c_bridged_inner);
+		header = ip->ihl * 4;
+		p->inner_length = bpf_ntohs(ip->tot_len);
+		if (header < sizeof(*ip) || p->inner_length < header || p->inner_length > room)
+			return odd(p, c_bridged_inner);
+		p->inner4_source = ip->saddr;
+		p->inner4_destination = ip->daddr;
+		p->protocol = ip->protocol;
+		p->fragment = !!(ip->frag_off & bpf_htons(0x3fff));
+		p->l4 = ip->frag_off & bpf_htons(0x1fff) ? 0 : p->inner + header;
+		return k_gpdu;
+	}
+	if (*first >> 4 == 6) {
+		struct ipv6hdr *ip = (void *)first;
+
+		if ((void *)(ip + 1) > end)
+			return odd(p, c_bridged_inner);
+		p->inner_length = bpf_ntohs(ip->payload_len) + sizeof(*ip);
+		if (p->inner_length > room)
+			return odd(p, c_bridged_inner);
+		p->inner6 = 1;
+		__builtin_memcpy(p->inner6_source, &ip->saddr, 16);
+		__builtin_memcpy(p->inner6_destination, &ip->daddr, 16);
+		p->protocol = ip->nexthdr;
+		p->fragment = ip->nexthdr == IPPROTO_FRAGMENT;
+		p->l4 = p->fragment ? 0 : p->inner + sizeof(*ip);
+		return k_gpdu;
+	}
+	return odd(p, c_bridged_inner);
+}
+
+// TS 29.281 section 5.1: the four optional octets are there if any of E, S, PN is set.
+// TS 29.281 section 5.2.1: the length of an extension header counts units of four octets and is never zero.
+static __always_inline int parse_gtp(void *data, void *end, struct packet *p, __u32 length)
+{
+	__u8 *gtp = data + p->gtp, *optional, next;
+	__u32 at, total;
+	int i;
+
+	if ((void *)(gtp + 8) > end)
+		return odd(p, c_bridged_length);
+	p->gtp_flags = gtp[0];
+	p->message = gtp[1];
+	if (gtp[0] >> 5 != 1 || !(gtp[0] & 0x10))
+		return odd(p, c_bridged_version);
+	total = 8 + ((__u32)gtp[2] << 8 | gtp[3]);
+	__builtin_memcpy(&p->teid, gtp + 4, 4);
+	if (p->message == 26 || p->message == 254 || p->message == 2)
+		return k_signal;
+	if (p->message != 255) {
+		p->reason = c_bridged_message;
+		return k_message;
+	}
+	if (total != length)
+		return odd(p, c_bridged_length);
+	at = 8;
+	if (gtp[0] & 7) {
+		optional = gtp + 8;
+		if ((void *)(optional + 4) > end || total < 12)
+			return odd(p, c_bridged_length);
+		next = gtp[0] & 4 ? optional[3] : 0;
+		at = 12;
+		for (i = 0; i < MAX_EXTENSIONS && next; i++) {
+			__u8 *extension = gtp + at;
+			__u32 size;
+
+			if ((void *)(extension + 4) > end)
+				return odd(p, c_bridged_extension);
+			size = extension[0] * 4;
+			if (!size || at + size > total || at + size > 1024)
+				return odd(p, c_bridged_extension);
+			if (next == 0x85 && !p->has_container) {
+				p->has_container = 1;
+				p->qfi = extension[2] & 0x3f; // TS 38.415 section 5.5.2
+			}
+			at += size;
+			extension = gtp + ((at - 1) & 0x7ff); // its last octet: the next type
+			if ((void *)(extension + 1) > end)
+				return odd(p, c_bridged_extension);
+			next = *extension;
+		}
+		if (next)
+			return odd(p, c_bridged_extension);
+	}
+	if (total <= at)
+		return odd(p, c_bridged_inner);
+	p->inner = p->gtp + at;
+	if (!p->teid)
+		return odd(p, c_bridged_inner);
+	return parse_inner(data, end, p, total - at);
+}
+
+static __always_inline int parse_udp(void *data, void *end, struct packet *p, __u32 room, __u64 addresses)
+{
+	struct udphdr *udp = data + p->gtp;
+	__u32 length;
+
+	if ((void *)(udp + 1) > end)
+		return odd(p, c_bridged_length);
+	if (udp->dest != bpf_htons(GTPU_PORT))
+		return k_other;
+	length = bpf_ntohs(udp->len);
+	if (length != room || length < sizeof(*udp) + 8)
+		return odd(p, c_bridged_length);
+	// An unfinished checksum holds the sum of the pseudo header alone: a sender on this host.
+	p->partial = udp->check &&
+		     udp->check == fold(addresses + bpf_htons(IPPROTO_UDP) + bpf_htons(length));
+	p->gtp += sizeof(*udp);
+	return parse_gtp(data, end, p, length - sizeof(*udp));
+}
+
+static __always_inline int parse(void *data, void *end, __u32 frame, struct packet *p)
+{
+	struct ethhdr *eth = data;
+	__be16 type;
+
+	if ((void *)(eth + 1) > end)
+		return k_other;
+	p->ip = sizeof(*eth);
+	type = eth->h_proto;
+	if (type == bpf_htons(ETH_P_8021Q)) {
+		__be16 *tag = (void *)(eth + 1);
+
+		if ((void *)(tag + 2) > end)
+			return k_other;
+		p->vlan = bpf_ntohs(tag[0]) & 0xfff;
+		type = tag[1];
+		p->ip += 4;
+	}
+	if (type == bpf_htons(ETH_P_IP)) {
+		struct iphdr *ip = data + p->ip;
+		__u32 length, header;
+
+		if ((void *)(ip + 1) > end)
+			return k_other;
+		if (ip->version != 4 || ip->protocol != IPPROTO_UDP)
+			return k_other;
+		header = ip->ihl * 4;
+		length = bpf_ntohs(ip->tot_len);
+		p->source = ip->saddr;
+		p->destination = ip->daddr;
+		p->tos = ip->tos;
+		p->gtp = p->ip + header;
+		if (header < sizeof(*ip) || length < header || p->ip + length > frame)
+			return odd(p, c_bridged_length);
+		if (ip->frag_off & bpf_htons(0x3fff)) {
+			struct udphdr *udp = data + p->gtp;
+
+			p->reason = c_bridged_fragment;
+			if (ip->frag_off & bpf_htons(0x1fff) || (void *)(udp + 1) > end ||
+			    udp->dest != bpf_htons(GTPU_PORT))
+				return k_odd;
+			return k_fragment;
+		}
+		if (header != sizeof(*ip)) {
+			struct udphdr *udp = data + p->gtp;
+
+			p->reason = c_bridged_options;
+			if ((void *)(udp + 1) > end || udp->dest != bpf_htons(GTPU_PORT))
+				return k_other;
+			return k_options;
+		}
+		return parse_udp(data, end, p, length - header, (__u64)ip->saddr + ip->daddr);
+	}
+	if (type == bpf_htons(ETH_P_IPV6)) {
+		struct ipv6hdr *ip = data + p->ip;
+		__u32 length;
+
+		if ((void *)(ip + 1) > end)
+			return k_other;
+		p->outer6 = 1;
+		if (ip->nexthdr == IPPROTO_FRAGMENT)
+			return odd(p, c_bridged_fragment);
+		if (ip->nexthdr != IPPROTO_UDP)
+			return k_other;
+		length = bpf_ntohs(ip->payload_len);
+		__builtin_memcpy(p->addresses, &ip->saddr, 32);
+		p->tos = bpf_ntohs(*(__be16 *)ip) >> 4;
+		p->gtp = p->ip + sizeof(*ip);
+		if (p->gtp + length > frame)
+			return odd(p, c_bridged_length);
+		return parse_udp(data, end, p, length, sum16(p->addresses) + sum16(p->addresses + 16));
+	}
+	return k_other;
+}
+
+__noinline int parse_xdp(struct xdp_md *ctx, struct packet *p)
+{
+	if (!p)
+		return k_other;
+	return parse((void *)(long)ctx->data, (void *)(long)ctx->data_end, bpf_xdp_get_buff_len(ctx), p);
+}
+
+__noinline int parse_inner_xdp(struct xdp_md *ctx, struct packet *p)
+{
+	if (!p)
+		return k_other;
+	p->inner = 14;
+	return parse_inner((void *)(long)ctx->data, (void *)(long)ctx->data_end, p, bpf_xdp_get_buff_len(ctx) - 14);
+}
+
+__noinline int parse_skb(struct __sk_buff *skb, struct packet *p)
+{
+	if (!p)
+		return k_other;
+	bpf_skb_pull_data(skb, skb->len < HEAD ? skb->len : HEAD);
+	if (skb->vlan_present)
+		p->vlan = skb->vlan_tci & 0xfff;
+	return parse((void *)(long)skb->data, (void *)(long)skb->data_end, skb->len, p);
+}
+
+// ---------------------------------------------------------------------------------------------- tunnels
+
+static __always_inline void key_of(const struct packet *p, struct key *key)
+{
+	__builtin_memset(key, 0, sizeof(*key));
+	if (p->outer6) {
+		__builtin_memcpy(key->source, p->addresses, 32);
+		key->family = 6;
+	} else {
+		__builtin_memcpy(key->source, &p->source, 4);
+		__builtin_memcpy(key->destination, &p->destination, 4);
+		key->family = 4;
+	}
+	key->teid = p->teid;
+	key->vlan = p->vlan;
+}
+
+static __always_inline struct tunnel *find(const struct key *key)
+{
+	struct key4 key4;
+
+	if (key->family == 6)
+		return bpf_map_lookup_elem(&tof_tunnels6, key);
+	__builtin_memcpy(&key4.source, key->source, 4);
+	__builtin_memcpy(&key4.destination, key->destination, 4);
+	key4.teid = key->teid;
+	key4.vlan = key->vlan;
+	key4.pad = 0;
+	return bpf_map_lookup_elem(&tof_tunnels4, &key4);
+}
+
+static __always_inline struct tunnel *tunnel_of(const struct packet *p)
+{
+	struct key4 key4 = {p->source, p->destination, p->teid, p->vlan, 0};
+	struct key key;
+
+	if (!p->outer6)
+		return bpf_map_lookup_elem(&tof_tunnels4, &key4);
+	key_of(p, &key);
+	return bpf_map_lookup_elem(&tof_tunnels6, &key);
+}
+
+static __always_inline void add_traffic(struct tunnel *t, __u32 bytes, __u64 now)
+{
+	__sync_fetch_and_add(&t->packets, 1);
+	__sync_fetch_and_add(&t->bytes, bytes);
+	t->last_ns = now;
+}
+
+// ---------------------------------------------------------------------------------------------- stations
+
+// Our own (MAC, VLAN) -> adapter table: redirected frames do not refresh the bridge's.
+static __always_inline void learn_station(const struct ethhdr *eth, __u16 vlan, __u32 ifindex, __u32 side)
+{
+	struct station_key key = {.vlan = vlan};
+	struct station *known, fresh = {ifindex, side};
+	struct shared_state *s;
+
+	if (eth->h_source[0] & 1)
+		return;
+	__builtin_memcpy(key.mac, eth->h_source, 6);
+	known = bpf_map_lookup_elem(&tof_stations, &key);
+	if (known && known->ifindex == ifindex)
+		return;
+	bpf_map_update_elem(&tof_stations, &key, &fresh, BPF_ANY);
+	s = state();
+	if (s)
+		__sync_fetch_and_add(&s->fdb_generation, 1);
+}
+
+static __always_inline struct station *station_of(const __u8 *mac, __u16 vlan)
+{
+	struct station_key key = {.vlan = vlan};
+
+	__builtin_memcpy(key.mac, mac, 6);
+	return bpf_map_lookup_elem(&tof_stations, &key);
+}
+
+static __always_inline __u32 link_signature(const struct ethhdr *eth, __u32 ifindex, __u8 tos)
+{
+	const __u16 *m = (const __u16 *)eth;
+
+	return ((__u32)m[0] << 16 | m[1]) * 0x9e3779b1U ^ ((__u32)m[2] << 16 | m[3]) * 0x85ebca6bU ^
+	       ((__u32)m[4] << 16 | m[5]) * 0xc2b2ae35U ^ (ifindex << 8 | tos) * 0x27d4eb2fU;
+}
+
+// What the tunnel's own packets last carried is what injected ones will carry (MACs, DSCP).
+static __always_inline void follow_link(struct tunnel *t, const struct ethhdr *eth, const struct packet *p,
+					__u32 ifindex, __u32 side)
+{
+	__u32 signature = link_signature(eth, ifindex, p->tos);
+
+	if (t->link_signature == signature)
+		return;
+	__builtin_memcpy(t->source_mac, eth->h_source, 6);
+	__builtin_memcpy(t->destination_mac, eth->h_dest, 6);
+	t->ifindex = ifindex;
+	t->tos = p->tos;
+	t->out_generation = 0;
+	t->link_signature = signature;
+	learn_station(eth, p->vlan, ifindex, side);
+}
+
+// The adapter that leads to the tunnel's destination MAC, cached until any station moves. 0: unknown.
+static __always_inline __u32 way_out(struct tunnel *t, __u16 vlan, __u32 side)
+{
+	struct shared_state *s = state();
+	struct station *station;
+
+	if (!s)
+		return 0;
+	if (t->out_ifindex && t->out_generation == s->fdb_generation)
+		return t->out_ifindex;
+	station = station_of(t->destination_mac, vlan);
+	if (!station)
+		return 0;
+	if (station->side == side && station->ifindex == t->ifindex)
+		return 0;
+	t->out_generation = s->fdb_generation;
+	t->out_ifindex = station->ifindex;
+	return station->ifindex;
+}
+
+// ---------------------------------------------------------------------------------------------- diversion
+
+static __always_inline int owns(const struct tunnel *t, const struct packet *p, int source)
+{
+	__u64 prefix;
+
+	if (!p->inner6)
+		return t->ue4 && t->ue4 == (source ? p->inner4_source : p->inner4_destination);
+	__builtin_memcpy(&prefix, source ? p->inner6_source : p->inner6_destination, 8);
+	return t->ue6 && t->ue6 == prefix;
+}
+
+// At most one event per tunnel and 100 ms; `now_ms` wraps, which costs one event.
+static __always_inline void tell(struct tunnel *t, __u32 kind, const struct packet *p, __u32 side, __u64 now)
+{
+	__u32 now_ms = now / 1000000;
+	struct event *e;
+
+	if (now_ms - t->event_ms < 100)
+		return;
+	t->event_ms = now_ms;
+	e = bpf_ringbuf_reserve(&tof_events, sizeof(*e) + 32, 0);
+	if (!e) {
+		count(c_sample_lost);
+		return;
+	}
+	e->kind = kind;
+	e->side = side;
+	e->ifindex = 0;
+	e->index = t->index;
+	e->length = e->captured = p->inner6 ? 32 : 8;
+	e->vlan = p->vlan;
+	__builtin_memset(e->data, 0, 32);
+	if (p->inner6) {
+		__builtin_memcpy(e->data, p->inner6_source, 16);
+		__builtin_memcpy(e->data + 16, p->inner6_destination, 16);
+	} else {
+		__builtin_memcpy(e->data, &p->inner4_source, 4);
+		__builtin_memcpy(e->data + 4, &p->inner4_destination, 4);
+	}
+	bpf_ringbuf_submit(e, 0);
+}
+
+static __always_inline __u32 service_of(const struct packet *p)
+{
+	struct in6_addr address;
+	__u32 *service;
+
+	if (p->inner6)
+		__builtin_memcpy(&address, p->inner6_destination, 16);
+	else
+		mapped(&address, p->inner4_destination);
+	service = bpf_map_lookup_elem(&tof_services, &address);
+	return service ? *service : 0;
+}
+
+struct l4 {
+	__be16 source, destination;
+	__u8 tcp_flags, pad[3];
+};
+
+static __always_inline void ports_of(void *data, void *end, const struct packet *p, struct l4 *l4)
+{
+	__u8 *h = data + OFFSET(p->l4);
+
+	if (!p->l4 || (void *)(h + 8) > end)
+		return;
+	if (p->protocol == IPPROTO_TCP || p->protocol == IPPROTO_UDP) {
+		__builtin_memcpy(&l4->source, h, 4);
+		if (p->protocol == IPPROTO_TCP && (void *)(h + 14) <= end)
+			l4->tcp_flags = h[13];
+	} else if (p->protocol == IPPROTO_ICMP || p->protocol == IPPROTO_ICMPV6) {
+		__builtin_memcpy(&l4->source, h + 4, 2); // an echo's identifier, the same both ways
+		l4->destination = l4->source;
+	}
+}
+
+static __always_inline void flow_of(const struct packet *p, const struct l4 *l4, int from_ue, struct flow_key *key)
+{
+	__builtin_memset(key, 0, sizeof(*key));
+	if (p->inner6) {
+		__builtin_memcpy(key->ue, from_ue ? p->inner6_source : p->inner6_destination, 16);
+		__builtin_memcpy(key->service, from_ue ? p->inner6_destination : p->inner6_source, 16);
+	} else {
+		__builtin_memcpy(key->ue, from_ue ? &p->inner4_source : &p->inner4_destination, 4);
+		__builtin_memcpy(key->service, from_ue ? &p->inner4_destination : &p->inner4_source, 4);
+	}
+	key->ue_port = from_ue ? l4->source : l4->destination;
+	key->service_port = from_ue ? l4->destination : l4->source;
+	key->protocol = p->protocol;
+}
+
+#define TCP_SYN 0x02
+#define TCP_ACK 0x10
+
+// Clamp the MSS option of a SYN so that full segments fit the tunnel in both directions (RFC 879, RFC 6691).
+// `l4`: offset of the TCP header; `limit`: largest MSS.
+__noinline int clamp_mss(struct xdp_md *ctx, __u32 l4, __u32 limit)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	__u8 *tcp = data + OFFSET(l4);
+	__u32 at = 20, i, header;
+
+	if (!l4 || (void *)(tcp + 20) > end || !(tcp[13] & TCP_SYN))
+		return 0;
+	header = (tcp[12] >> 4) * 4;
+	for (i = 0; i < 20; i++) {
+		__u8 *option = tcp + (at & 0x3f);
+
+		if (at + 4 > header || at > 56 || (void *)(option + 4) > end || option[0] == 0)
+			return 0;
+		if (option[0] == 1) {
+			at++;
+			continue;
+		}
+		if (option[0] == 2 && option[1] == 4) {
+			__be16 *checksum = (__be16 *)(tcp + 16);
+			__u32 old = (__u32)option[2] << 8 | option[3], was, is;
+
+			if (old <= limit)
+				return 0;
+			option[2] = limit >> 8;
+			option[3] = limit;
+			// RFC 1624; an option at an odd offset contributes byte-swapped.
+			was = at & 1 ? ((old & 0xff) << 8 | old >> 8) : old;
+			is = at & 1 ? ((limit & 0xff) << 8 | limit >> 8) : limit;
+			*checksum = bpf_htons(~fold((~bpf_ntohs(*checksum) & 0xffff) + (~was & 0xffff) + is));
+			return 1;
+		}
+		if (option[1] < 2)
+			return 0;
+		at += option[1];
+	}
+	return 0;
+}
+
+static __always_inline void clamp(struct xdp_md *ctx, const struct config *c, const struct packet *p, __u32 outer6)
+{
+	__u32 overhead = (outer6 ? 40 : 20) + 8 + WORST_GTP + (p->inner6 ? 40 : 20) + 20;
+
+	if (p->protocol == IPPROTO_TCP && c->mtu > overhead + 200)
+		clamp_mss(ctx, p->l4, c->mtu - overhead);
+}
+
+// Is this diversion's flow ours to take? Writes the flow table, from which replies find their tunnel.
+static __always_inline int take_flow(void *data, void *end, struct packet *p, struct tunnel *t, __u32 service,
+				     __u64 now, int alive)
+{
+	struct flow fresh = {now, t->session, service, t->index, 0}, *known;
+	struct l4 l4 = {};
+	struct flow_key key;
+	int opens;
+
+	ports_of(data, end, p, &l4);
+	flow_of(p, &l4, 1, &key);
+	opens = p->protocol == IPPROTO_TCP && (l4.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+	if (!alive) {
+		// A connection that begins at the core stays there.
+		if (opens)
+			bpf_map_delete_elem(&tof_flows, &key);
+		count(c_ovs_down);
+		return 0;
+	}
+	if (p->fragment && p->protocol == IPPROTO_TCP) {
+		count(c_inner_fragment);
+		return 0;
+	}
+	known = bpf_map_lookup_elem(&tof_flows, &key);
+	if (known && known->session != t->session && now - known->last_ns < FLOW_FRESH_NS) {
+		count(c_flow_ambiguous);
+		return 0;
+	}
+	if (p->protocol == IPPROTO_TCP && !opens && (!known || known->service != service)) {
+		count(c_flow_unknown);
+		return 0;
+	}
+	if (known && known->service == service && known->uplink == t->index) {
+		known->last_ns = now;
+		return 1;
+	}
+	bpf_map_update_elem(&tof_flows, &key, &fresh, BPF_ANY);
+	return 1;
+}
+
+static __always_inline int heart_beats(__u64 now)
+{
+	struct shared_state *s = state();
+
+	return s && now - s->beat_ns < HEARTBEAT_NS;
+}
+
+// Decapsulate an uplink packet to a service and hand it to OVS. Negative: not diverted, go on.
+__noinline int divert(struct xdp_md *ctx, struct packet *p, struct tunnel *t, __u64 now)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	__u32 service, frame, surplus, index;
+	struct config *c = config();
+	struct ethhdr *eth;
+	__u8 *payload;
+
+	if (!p || !t || !c)
+		return -1;
+	index = t->index;
+	service = service_of(p);
+	if (!service)
+		return -1;
+	if (!owns(t, p, 1)) {
+		count(c_spoofed);
+		tell(t, e_spoofed, p, ENB, now);
+		return -1;
+	}
+	if (!take_flow(data, end, p, t, service, now, heart_beats(now)))
+		return -1;
+	clamp(ctx, c, p, p->outer6);
+	frame = bpf_xdp_get_buff_len(ctx);
+	surplus = frame - p->inner - p->inner_length;
+	if (surplus && surplus < 2048 && bpf_xdp_adjust_tail(ctx, -(int)surplus))
+		return -1;
+	if (bpf_xdp_adjust_head(ctx, (int)p->inner - (int)sizeof(*eth)))
+		return -1;
+	data = (void *)(long)ctx->data;
+	end = (void *)(long)ctx->data_end;
+	eth = data;
+	payload = (void *)(eth + 1);
+	if ((void *)(payload + 1) > end)
+		return XDP_DROP;
+	__builtin_memset(eth->h_dest, 0xff, 6);
+	eth->h_dest[0] = 0x02;
+	eth->h_dest[1] = 0x70;
+	eth->h_source[0] = 0x02;
+	eth->h_source[1] = 0x70;
+	index = bpf_htonl(index);
+	__builtin_memcpy(eth->h_source + 2, &index, 4);
+	eth->h_proto = p->inner6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
+	count(c_diverted);
+	return bpf_redirect(c->ue_ifindex, 0);
+}
+
+// The Pinger knows its own replies by a 64-bit token; a UE's ping to the same target has none.
+static __always_inline int pinger_reply(void *data, void *end, const struct config *c, const struct packet *p)
+{
+	__u8 *h = data + OFFSET(p->l4);
+	__u64 token;
+
+	if (!c->pinging || !p->l4 || p->fragment || (void *)(h + 16) > end)
+		return 0;
+	if (!(p->protocol == IPPROTO_ICMP && h[0] == 0) && !(p->protocol == IPPROTO_ICMPV6 && h[0] == 129))
+		return 0;
+	__builtin_memcpy(&token, h + 8, 8);
+	return bpf_map_lookup_elem(&tof_tokens, &token) != 0;
+}
+
+// May this tunnel's packets take the fast lane without overtaking those in the queue?
+static __always_inline int settled(struct tunnel *t, const struct packet *p, __u64 now)
+{
+	struct pending *q;
+	struct key key;
+
+	key_of(p, &key);
+	q = bpf_map_lookup_elem(&tof_pending, &key);
+	if (q && now - q->last_ns < SETTLE_HARD_NS &&
+	    (q->queued != q->answered ||
+	     (now - q->last_ns < SETTLE_GAP_NS && now - q->first_ns < SETTLE_SOFT_NS)))
+		return 0;
+	t->flags &= ~T_SETTLING;
+	return 1;
+}
+
+static __always_inline void follow_form(struct tunnel *t, const struct packet *p)
+{
+	if (!p->has_container || (t->flags & T_CONTAINER && t->qfi == p->qfi))
+		return;
+	t->qfi = p->qfi;
+	t->flags |= T_CONTAINER;
+}
+
+// ---------------------------------------------------------------------------------------------- XDP, S1 side
+
+static __always_inline int fast(struct xdp_md *ctx, __u32 side)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct packet p = {.vlan = NO_VLAN};
+	struct config *c = config();
+	struct tunnel *t;
+	int kind, verdict;
+	__u32 out;
+	__u64 now;
+
+	if (!c)
+		return XDP_PASS;
+	if (c->bypass) {
+		count(c_bypassed);
+		return XDP_PASS;
+	}
+	kind = parse_xdp(ctx, &p);
+	data = (void *)(long)ctx->data;
+	end = (void *)(long)ctx->data_end;
+	if ((void *)((struct ethhdr *)data + 1) > end)
+		return XDP_PASS;
+	if (kind != k_gpdu) {
+		learn_station(data, p.vlan, ctx->ingress_ifindex, side);
+		if (p.reason)
+			count(p.reason);
+		if (kind == k_signal && p.message == 254) {
+			t = tunnel_of(&p);
+			if (t)
+				t->flags |= T_ENDED;
+		}
+		return XDP_PASS;
+	}
+	t = tunnel_of(&p);
+	if (!t) {
+		learn_station(data, p.vlan, ctx->ingress_ifindex, side);
+		return XDP_PASS;
+	}
+	now = bpf_ktime_get_ns();
+	follow_link(t, data, &p, ctx->ingress_ifindex, side);
+	if (t->direction == SGW) {
+		if (pinger_reply(data, end, c, &p))
+			return XDP_PASS;
+		if (!owns(t, &p, 0))
+			tell(t, e_downlink_moved, &p, side, now);
+	} else if (!owns(t, &p, 1)) {
+		tell(t, e_spoofed, &p, side, now);
+	}
+	if (t->flags & T_SETTLING && !settled(t, &p, now))
+		return XDP_PASS;
+	follow_form(t, &p);
+	add_traffic(t, p.inner_length, now);
+	if (c->services && t->direction == ENB) {
+		verdict = divert(ctx, &p, t, now);
+		if (verdict >= 0)
+			return verdict;
+	}
+	if (p.partial) {
+		count(c_bridged_partial);
+		return XDP_PASS;
+	}
+	out = way_out(t, p.vlan, side);
+	if (!out) {
+		count(c_bridged_way_unknown);
+		return XDP_PASS;
+	}
+	count(c_passed);
+	return bpf_redirect(out, 0);
+}
+
+SEC("xdp.frags")
+int tof_s1_enb(struct xdp_md *ctx)
+{
+	return fast(ctx, ENB);
+}
+
+SEC("xdp.frags")
+int tof_s1_sgw(struct xdp_md *ctx)
+{
+	return fast(ctx, SGW);
+}
+
+SEC("xdp.frags")
+int tof_nop(struct xdp_md *ctx)
+{
+	return XDP_PASS;
+}
+
+// ---------------------------------------------------------------------------------------------- the slow lane
+
+static __always_inline int sample(struct __sk_buff *skb, const struct packet *p, __u32 side)
+{
+	struct shared_state *s = state();
+	struct event *e;
+	__u64 now = bpf_ktime_get_ns();
+	__u64 size = skb->len < SAMPLE_BYTES ? skb->len : SAMPLE_BYTES;
+
+	// At most 20 per millisecond on the whole: a flood of fragments or bad checksums cannot take the agent's time.
+	if (!s)
+		return TC_ACT_OK;
+	if (now - s->sample_window_ns > 1000000) {
+		s->sample_window_ns = now;
+		s->samples = 0;
+	}
+	if (s->samples++ >= 20) {
+		count(c_sample_lost);
+		return TC_ACT_OK;
+	}
+	e = bpf_ringbuf_reserve(&tof_events, sizeof(*e) + SAMPLE_BYTES, 0);
+	if (!e) {
+		count(c_sample_lost);
+		return TC_ACT_OK;
+	}
+	e->kind = e_sample;
+	e->side = side;
+	e->ifindex = skb->ifindex;
+	e->index = 0;
+	e->length = skb->len;
+	e->vlan = p->vlan;
+	BOUNDED(size, 0x1ff);
+	if (size < 34 || size > SAMPLE_BYTES || bpf_skb_load_bytes(skb, 0, e->data, size)) {
+		bpf_ringbuf_discard(e, 0);
+		return TC_ACT_OK;
+	}
+	e->captured = size;
+	bpf_ringbuf_submit(e, 0);
+	count(c_sampled);
+	return TC_ACT_OK;
+}
+
+static __always_inline int to_queue(struct __sk_buff *skb, struct config *c, const struct packet *p, __u32 side)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct pending fresh = {}, *q;
+	__u64 now = bpf_ktime_get_ns();
+	struct ethhdr *eth = data;
+	struct station *station;
+	struct key key;
+
+	if ((void *)(eth + 1) > end)
+		return TC_ACT_OK;
+	station = station_of(eth->h_dest, p->vlan);
+	if (station && station->side == side)
+		return TC_ACT_OK; // between two nodes of one side (X2): the bridge knows the way, the queue does not
+	key_of(p, &key);
+	q = bpf_map_lookup_elem(&tof_pending, &key);
+	if (q && now - q->last_ns > SETTLE_HARD_NS) {
+		q->first_ns = now;
+		q->queued = q->answered = 0;
+	}
+	if (!q) {
+		fresh.first_ns = fresh.last_ns = now;
+		bpf_map_update_elem(&tof_pending, &key, &fresh, BPF_NOEXIST);
+		q = bpf_map_lookup_elem(&tof_pending, &key);
+	}
+	if (q) {
+		__builtin_memcpy(q->source_mac, eth->h_source, 6);
+		__builtin_memcpy(q->destination_mac, eth->h_dest, 6);
+		q->ifindex = skb->ifindex;
+		q->tos = p->tos;
+		q->last_ns = now;
+		__sync_fetch_and_add(&q->queued, 1);
+	}
+	// The queue's listener sees no Ethernet header: the mark carries the VLAN.
+	skb->mark = 0x70f00000 | (p->vlan == NO_VLAN ? 0 : 0x1000 | p->vlan);
+	count(c_queued);
+	return bpf_redirect(c->queue_ifindex[side & 1], 0);
+}
+
+static __always_inline int checksum_wrong(void *data, void *end, const struct packet *p)
+{
+	__u16 *ip = data + OFFSET(p->ip);
+	__u64 sum = 0;
+	int i;
+
+	if ((void *)(ip + 10) > end)
+		return 1;
+	for (i = 0; i < 10; i++)
+		sum += ip[i];
+	return fold(sum) != 0xffff;
+}
+
+static __always_inline int slow(struct __sk_buff *skb, __u32 side)
+{
+	struct packet p = {.vlan = NO_VLAN};
+	struct config *c = config();
+	void *data, *end;
+	struct tunnel *t;
+	int kind;
+
+	if (!c || c->bypass)
+		return TC_ACT_OK;
+	kind = parse_skb(skb, &p);
+	data = (void *)(long)skb->data;
+	end = (void *)(long)skb->data_end;
+	switch (kind) {
+	case k_signal:
+		return to_queue(skb, c, &p, side);
+	case k_fragment:
+	case k_options:
+		// The TEID of a first fragment is at a known place; the agent parses the copy with all care.
+		{
+			__u8 *gtp = data + OFFSET(p.gtp) + sizeof(struct udphdr);
+
+			if ((void *)(gtp + 8) > end || gtp[1] != 255)
+				return TC_ACT_OK;
+			__builtin_memcpy(&p.teid, gtp + 4, 4);
+			return tunnel_of(&p) ? TC_ACT_OK : sample(skb, &p, side);
+		}
+	case k_gpdu:
+		t = tunnel_of(&p);
+		if (t && !(t->flags & T_SETTLING) && !(t->direction == SGW && pinger_reply(data, end, c, &p)))
+			return TC_ACT_OK;
+		if (!p.outer6 && checksum_wrong(data, end, &p)) {
+			count(c_bridged_checksum);
+			return t ? TC_ACT_OK : sample(skb, &p, side);
+		}
+		if (t && t->direction == SGW && pinger_reply(data, end, c, &p))
+			count(c_pinger_replies);
+		return to_queue(skb, c, &p, side);
+	}
+	return TC_ACT_OK;
+}
+
+SEC("tc")
+int tof_slow_enb(struct __sk_buff *skb)
+{
+	return slow(skb, ENB);
+}
+
+SEC("tc")
+int tof_slow_sgw(struct __sk_buff *skb)
+{
+	return slow(skb, SGW);
+}
+
+// ---------------------------------------------------------------------------------------------- back from the queue
+
+static __always_inline void answered(const struct packet *p)
+{
+	struct pending *q;
+	struct key key;
+
+	key_of(p, &key);
+	q = bpf_map_lookup_elem(&tof_pending, &key);
+	if (q) {
+		q->last_ns = bpf_ktime_get_ns();
+		__sync_fetch_and_add(&q->answered, 1);
+	}
+	count(c_returned);
+}
+
+static __always_inline int back(struct xdp_md *ctx, __u32 side)
+{
+	struct packet p = {.vlan = NO_VLAN};
+	struct config *c = config();
+	struct tunnel *t;
+	__u64 now;
+	int verdict;
+
+	if (!c || parse_xdp(ctx, &p) != k_gpdu)
+		return XDP_PASS;
+	t = tunnel_of(&p);
+	if (!t)
+		return XDP_PASS;
+	now = bpf_ktime_get_ns();
+	follow_form(t, &p);
+	add_traffic(t, p.inner_length, now);
+	if (c->bypass || !c->services || t->direction != ENB)
+		return XDP_PASS;
+	verdict = divert(ctx, &p, t, now);
+	if (verdict < 0)
+		return XDP_PASS;
+	answered(&p);
+	return verdict;
+}
+
+SEC("xdp.frags")
+int tof_ret_enb(struct xdp_md *ctx)
+{
+	return back(ctx, ENB);
+}
+
+SEC("xdp.frags")
+int tof_ret_sgw(struct xdp_md *ctx)
+{
+	return back(ctx, SGW);
+}
+
+// Send on by the way out; to every adapter of the other side when no frame of the destination was seen yet.
+// Cloning sends at once, so that the packet is out before the tunnel counts as drained.
+static __always_inline int onward(struct __sk_buff *skb, __u32 side)
+{
+	struct packet p = {.vlan = NO_VLAN};
+	struct config *c = config();
+	struct station *station;
+	struct ethhdr *eth;
+	__u32 i, other = !side;
+	int kind;
+
+	if (!c)
+		return TC_ACT_SHOT;
+	kind = parse_skb(skb, &p);
+	eth = (void *)(long)skb->data;
+	if ((void *)(eth + 1) > (void *)(long)skb->data_end)
+		return TC_ACT_SHOT;
+	station = eth->h_dest[0] & 1 ? 0 : station_of(eth->h_dest, p.vlan);
+	if (station && station->side == other) {
+		bpf_clone_redirect(skb, station->ifindex, 0);
+	} else {
+		for (i = 0; i < MAX_PORTS; i++) {
+			if (i >= c->port_count[other])
+				break;
+			bpf_clone_redirect(skb, c->port[other][i], 0);
+		}
+	}
+	if (kind == k_gpdu || kind == k_signal)
+		answered(&p);
+	return TC_ACT_SHOT;
+}
+
+SEC("tc")
+int tof_onward_enb(struct __sk_buff *skb)
+{
+	return onward(skb, ENB);
+}
+
+SEC("tc")
+int tof_onward_sgw(struct __sk_buff *skb)
+{
+	return onward(skb, SGW);
+}
+
+// ---------------------------------------------------------------------------------------------- UE side
+
+// A frame that cannot go now is handed to the agent whole: it holds it, or answers it.
+static __always_inline int hand_over(struct xdp_md *ctx, __u32 kind, __u32 index)
+{
+	__u64 size = bpf_xdp_get_buff_len(ctx);
+	struct event *e;
+
+	if (size < ETH_HLEN || size > HELD_BYTES)
+		return XDP_DROP;
+	e = bpf_ringbuf_reserve(&tof_events, sizeof(*e) + HELD_BYTES, 0);
+	if (!e) {
+		count(c_sample_lost);
+		return XDP_DROP;
+	}
+	e->kind = kind;
+	e->side = SGW;
+	e->ifindex = ctx->ingress_ifindex;
+	e->index = index;
+	e->length = size;
+	e->vlan = NO_VLAN;
+	e->captured = size;
+	BOUNDED(size, 0xfff);
+	if (size < ETH_HLEN || size > HELD_BYTES || bpf_xdp_load_bytes(ctx, 0, e->data, size)) {
+		bpf_ringbuf_discard(e, 0);
+		return XDP_DROP;
+	}
+	bpf_ringbuf_submit(e, 0);
+	return XDP_DROP;
+}
+
+static __always_inline __u32 default_tunnel(const struct packet *p)
+{
+	struct ue_key key = {};
+	__u32 *index;
+
+	if (p->inner6)
+		__builtin_memcpy(&key.ue6, p->inner6_destination, 8);
+	else
+		key.ue4 = p->inner4_destination;
+	index = bpf_map_lookup_elem(&tof_ues, &key);
+	return index ? *index : 0;
+}
+
+// The downlink tunnel for a frame to the gateway MAC: the pair of the one its flow came from, else the UE's default.
+static __always_inline __u32 reply_tunnel(void *data, void *end, const struct packet *p)
+{
+	struct flow_key key;
+	struct outlet *outlet;
+	struct flow *flow;
+	struct l4 l4 = {};
+
+	ports_of(data, end, p, &l4);
+	flow_of(p, &l4, 0, &key);
+	flow = bpf_map_lookup_elem(&tof_flows, &key);
+	if (flow) {
+		outlet = bpf_map_lookup_elem(&tof_outlets, &flow->uplink);
+		if (outlet && outlet->peer)
+			return outlet->peer;
+		if (outlet)
+			return 0; // wait for its own pair rather than answer into another UE's tunnel
+	}
+	return default_tunnel(p);
+}
+
+
+// The UDP checksum of `length` bytes at `at`; mandatory over IPv6 (RFC 8200 section 8.1).
+__noinline int checksum6(struct xdp_md *ctx, __u32 at, __u32 length, __u64 seed)
+{
+	__u8 chunk[64] = {};
+	__u64 sum = seed, rest = length & 63;
+	__u32 i;
+
+	for (i = 0; i < 160 && length >= 64; i++) {
+		if (bpf_xdp_load_bytes(ctx, at, chunk, sizeof(chunk)))
+			return 0;
+		sum += (__u32)bpf_csum_diff(0, 0, (__be32 *)chunk, sizeof(chunk), 0);
+		at += sizeof(chunk);
+		length -= sizeof(chunk);
+	}
+	__builtin_memset(chunk, 0, sizeof(chunk));
+	BOUNDED(rest, 63);
+	if (rest > 0 && bpf_xdp_load_bytes(ctx, at, chunk, rest))
+		return 0;
+	sum += (__u32)bpf_csum_diff(0, 0, (__be32 *)chunk, sizeof(chunk), 0);
+	sum = (__u16)~fold(sum);
+	return sum ? sum : 0xffff;
+}
+
+struct gtp_long {       // TS 29.281 section 5.1 with one PDU Session Container (TS 38.415 section 5.5.2)
+	__u8 flags, message;
+	__be16 length;
+	__be32 teid;
+	__u8 zero[3], next;
+	__u8 size, pdu_type, qfi, last;
+};
+
+// Prepend Ethernet, IP, UDP and GTP-U as `own` and the tunnel say. The frame starts with a 14-byte Ethernet header.
+static __always_inline int prepend(struct xdp_md *ctx, const struct outlet *o, const struct tunnel *t, __u32 inner)
+{
+	__u32 v6 = o->own.family == 6, tagged = o->own.vlan != NO_VLAN;
+	__u32 gtp_size = t->flags & T_CONTAINER ? 16 : 8;
+	__u32 ip_size = v6 ? 40 : 20, udp_length = 8 + gtp_size + inner;
+	__u32 head = 14 + tagged * 4 + ip_size + 8 + gtp_size, at;
+	__u8 aligned[2 + 14 + 4 + 40 + 8 + 16 + 4] __attribute__((aligned(8))) = {}, *buffer = aligned + 2;
+	struct gtp_long *gtp;
+	struct udphdr *udp;
+	__be16 *type;
+
+	if (bpf_xdp_adjust_head(ctx, 14 - (int)head))
+		return -1;
+	__builtin_memcpy(buffer, t->destination_mac, 6);
+	__builtin_memcpy(buffer + 6, t->source_mac, 6);
+	type = (__be16 *)(buffer + 12);
+	if (tagged) {
+		type[0] = bpf_htons(ETH_P_8021Q);
+		type[1] = bpf_htons(o->own.vlan);
+		type += 2;
+	}
+	*type = v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
+	at = tagged ? 18 : 14;
+	if (v6) {
+		struct ipv6hdr *ip = (void *)(buffer + at);
+
+		*(__be32 *)ip = bpf_htonl(6 << 28 | (__u32)t->tos << 20);
+		ip->payload_len = bpf_htons(udp_length);
+		ip->nexthdr = IPPROTO_UDP;
+		ip->hop_limit = 64;
+		__builtin_memcpy(&ip->saddr, o->own.source, 16);
+		__builtin_memcpy(&ip->daddr, o->own.destination, 16);
+		udp = (void *)(ip + 1);
+	} else {
+		struct iphdr *ip = (void *)(buffer + at);
+		__u64 sum = 0;
+		int i;
+
+		ip->version = 4;
+		ip->ihl = 5;
+		ip->tos = t->tos;
+		ip->tot_len = bpf_htons(20 + udp_length);
+		ip->frag_off = bpf_htons(0x4000);
+		ip->ttl = 64;
+		ip->protocol = IPPROTO_UDP;
+		__builtin_memcpy(&ip->saddr, o->own.source, 4);
+		__builtin_memcpy(&ip->daddr, o->own.destination, 4);
+		for (i = 0; i < 10; i++)
+			sum += ((__u16 *)ip)[i];
+		ip->check = ~fold(sum);
+		udp = (void *)(ip + 1);
+	}
+	udp->source = udp->dest = bpf_htons(GTPU_PORT);
+	udp->len = bpf_htons(udp_length);
+	gtp = (void *)(udp + 1);
+	gtp->message = 255;
+	gtp->teid = o->own.teid;
+	gtp->length = bpf_htons(udp_length - 16);
+	gtp->flags = 0x30;
+	if (gtp_size == 16) {
+		gtp->flags = 0x34;
+		gtp->next = 0x85;
+		gtp->size = 1;
+		gtp->pdu_type = t->direction == ENB ? 0x10 : 0x00;
+		gtp->qfi = t->qfi;
+	}
+	// Constant sizes, so that every kernel's verifier is content.
+	if (!v6 && !tagged && gtp_size == 8)
+		return bpf_xdp_store_bytes(ctx, 0, buffer, 14 + 20 + 8 + 8);
+	if (!v6 && !tagged)
+		return bpf_xdp_store_bytes(ctx, 0, buffer, 14 + 20 + 8 + 16);
+	if (!v6 && gtp_size == 8)
+		return bpf_xdp_store_bytes(ctx, 0, buffer, 18 + 20 + 8 + 8);
+	if (!v6)
+		return bpf_xdp_store_bytes(ctx, 0, buffer, 18 + 20 + 8 + 16);
+	if (head > 14 + 4 + 40 + 8 + 16 || bpf_xdp_store_bytes(ctx, 0, buffer, head & 0x7f))
+		return -1;
+	{
+		__be16 check = checksum6(ctx, head - gtp_size - 8, udp_length,
+					 sum16(o->own.source) + sum16(o->own.destination) +
+						 bpf_htons(IPPROTO_UDP) + bpf_htons(udp_length));
+
+		return bpf_xdp_store_bytes(ctx, head - gtp_size - 2, &check, 2);
+	}
+}
+
+__noinline int encapsulate(struct xdp_md *ctx, struct outlet *o, struct tunnel *t, __u32 inner)
+{
+	if (!o || !t)
+		return -1;
+	return prepend(ctx, o, t, inner);
+}
+
+SEC("xdp.frags")
+int tof_ue(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct packet p = {.vlan = NO_VLAN};
+	__u32 index, room, surplus, out;
+	struct ethhdr *eth = data;
+	struct config *c = config();
+	struct outlet *outlet;
+	struct shared_state *s;
+	struct tunnel *t;
+	__u64 now;
+
+	if (!c || (void *)(eth + 1) > end)
+		return XDP_DROP;
+	now = bpf_ktime_get_ns();
+	if (eth->h_proto == bpf_htons(0x8902)) { // CFM, sent by OVS and carried here by one of our flows
+		s = state();
+		if (s)
+			s->beat_ns = now;
+		count(c_heartbeats);
+		return XDP_DROP;
+	}
+	if (c->bypass) {
+		count(c_ue_bypassed);
+		return XDP_DROP;
+	}
+	room = bpf_xdp_get_buff_len(ctx) - 14;
+	if ((eth->h_proto != bpf_htons(ETH_P_IP) && eth->h_proto != bpf_htons(ETH_P_IPV6)) ||
+	    eth->h_dest[0] != 0x02 || eth->h_dest[1] != 0x70) {
+		count(c_ue_malformed);
+		return XDP_DROP;
+	}
+	__builtin_memcpy(&index, eth->h_dest + 2, 4);
+	index = bpf_ntohl(index);
+	if (parse_inner_xdp(ctx, &p) != k_gpdu) {
+		count(c_ue_malformed);
+		return XDP_DROP;
+	}
+	data = (void *)(long)ctx->data;
+	end = (void *)(long)ctx->data_end;
+	if (index == GATEWAY)
+		index = reply_tunnel(data, end, &p);
+	if (index == UE_AMBIGUOUS) {
+		count(c_ue_ambiguous);
+		return XDP_DROP;
+	}
+	outlet = index ? bpf_map_lookup_elem(&tof_outlets, &index) : 0;
+	t = outlet ? find(&outlet->own) : 0;
+	if (!t) {
+		count(c_ue_no_tunnel);
+		return hand_over(ctx, e_no_tunnel, 0);
+	}
+	if (t->flags & T_ENDED) {
+		count(c_ue_ended);
+		return hand_over(ctx, e_ended, index);
+	}
+	if (p.inner_length + (outlet->own.family == 6 ? 40 : 20) + 8 + (t->flags & T_CONTAINER ? 16 : 8) > c->mtu) {
+		count(c_ue_too_big);
+		return hand_over(ctx, e_too_big, index);
+	}
+	out = way_out(t, outlet->own.vlan, t->direction);
+	if (!out && c->port_count[!t->direction] == 1)
+		out = c->port[!t->direction][0];
+	if (!out) {
+		count(c_ue_no_way_out);
+		return XDP_DROP;
+	}
+	clamp(ctx, c, &p, outlet->own.family == 6);
+	surplus = room - p.inner_length;
+	if (surplus && surplus < 2048 && bpf_xdp_adjust_tail(ctx, -(int)surplus))
+		return XDP_DROP;
+	if (encapsulate(ctx, outlet, t, p.inner_length)) {
+		count(c_ue_malformed);
+		return XDP_DROP;
+	}
+	add_traffic(t, p.inner_length, now);
+	count(c_encapsulated);
+	return bpf_redirect(out, 0);
+}
+
+// ---------------------------------------------------------------------------------------------- apps side
+
+// apps0 -> tofapp0: transmitting on a veth without offloads completes checksums and cuts TSO frames to size.
+SEC("tc")
+int tof_apps_in(struct __sk_buff *skb)
+{
+	struct config *c = config();
+
+	return c ? bpf_redirect(c->splice_ifindex, 0) : TC_ACT_SHOT;
+}
+
+// tofapp0 -> apps0: the network of the apps sees one gateway, not one station per tunnel.
+SEC("tc")
+int tof_apps_out(struct __sk_buff *skb)
+{
+	static const __u8 gateway[6] = {0x02, 0x70, 0xff, 0xff, 0xff, 0xff};
+	struct config *c = config();
+	__u8 source[2];
+
+	if (!c)
+		return TC_ACT_SHOT;
+	if (!bpf_skb_load_bytes(skb, 6, source, 2) && source[0] == gateway[0] && source[1] == gateway[1])
+		bpf_skb_store_bytes(skb, 6, gateway, 6, 0);
+	return bpf_redirect(c->apps_ifindex, 0);
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
