@@ -8,7 +8,7 @@ from pathlib import Path
 from struct import Struct
 from typing import NamedTuple
 
-from tof.errors import SetupError
+from tof.errors import DecodeError, SetupError
 
 ETHERNET = 1
 
@@ -55,10 +55,6 @@ class _Section:
     interfaces: list[_Interface] = field(default_factory=list)
 
 
-class _Bad(Exception):
-    """What is wrong with the bytes; ``parse`` puts the file's name before it."""
-
-
 def read(path: Path) -> list[Frame]:
     """All frames of a capture file; SetupError with one clear line when that cannot be."""
     try:
@@ -76,9 +72,9 @@ def parse(data: bytes, name: str = "capture") -> list[Frame]:
         elif data[:4] in _PCAP_MAGICS:
             records = _pcap(data)
         else:
-            raise _Bad("is neither pcap nor pcapng")
+            raise DecodeError("is neither pcap nor pcapng")
         return [Frame(number, *record) for number, record in enumerate(records, 1)]
-    except _Bad as error:
+    except DecodeError as error:
         raise SetupError(f"{name}: {error}") from error
 
 
@@ -103,7 +99,7 @@ _Record = tuple[int, bytes, int]
 def _pcap(data: bytes) -> Iterator[_Record]:
     order, scale = _PCAP_MAGICS[data[:4]]
     if len(data) < 24:
-        raise _Bad("ends in its file header")
+        raise DecodeError("ends in its file header")
     # The upper bits of the link type say how long a frame check sequence is; it counts as padding.
     _require_ethernet(Struct(order + "I").unpack_from(data, 20)[0] & 0xFFFF)
     record = Struct(order + "IIII")
@@ -111,18 +107,18 @@ def _pcap(data: bytes) -> Iterator[_Record]:
     while offset < len(data):
         start = offset + 16
         if start > len(data):
-            raise _Bad(f"ends in the middle of packet {number}")
+            raise DecodeError(f"ends in the middle of packet {number}")
         seconds, fraction, captured, original = record.unpack_from(data, offset)
         offset = start + captured
         if offset > len(data):
-            raise _Bad(f"ends in the middle of packet {number}")
+            raise DecodeError(f"ends in the middle of packet {number}")
         yield seconds * _NANOSECONDS + fraction * scale, data[start:offset], original
         number += 1
 
 
 def _require_ethernet(link_type: int) -> None:
     if link_type != ETHERNET:
-        raise _Bad(f"has link type {link_type}; only Ethernet (1) captures can be used")
+        raise DecodeError(f"has link type {link_type}; only Ethernet (1) captures can be used")
 
 
 def _pcapng(data: bytes) -> Iterator[_Record]:
@@ -139,29 +135,29 @@ def _pcapng(data: bytes) -> Iterator[_Record]:
         elif kind == _SIMPLE_PACKET:
             yield _simple_packet(body, section)
         elif kind == _OLD_PACKET:
-            raise _Bad("holds obsolete Packet Blocks; convert it with 'editcap -F pcap'")
+            raise DecodeError("holds obsolete Packet Blocks; convert it with 'editcap -F pcap'")
 
 
 def _byte_order(data: bytes, offset: int) -> str:
     order = _PCAPNG_ORDERS.get(data[offset + 8 : offset + 12])
     if order is None:
-        raise _Bad("has a section without a byte-order mark")
+        raise DecodeError("has a section without a byte-order mark")
     return order
 
 
 def _block(data: bytes, offset: int, order: str) -> tuple[int, bytes, int]:
     if offset + 12 > len(data):
-        raise _Bad(f"ends in the middle of the block at byte {offset}")
+        raise DecodeError(f"ends in the middle of the block at byte {offset}")
     kind, length = Struct(order + "II").unpack_from(data, offset)
     end = offset + length
     if length < 12 or length % 4 or end > len(data):
-        raise _Bad(f"has a bad length in the block at byte {offset}, or ends in it")
+        raise DecodeError(f"has a bad length in the block at byte {offset}, or ends in it")
     return kind, data[offset + 8 : end - 4], end
 
 
 def _interface(body: bytes, order: str) -> _Interface:
     if len(body) < 8:
-        raise _Bad("has an interface block that is too short")
+        raise DecodeError("has an interface block that is too short")
     link_type, snap_length = Struct(order + "HxxI").unpack_from(body)
     options = dict(_options(body, 8, order))
     resolution = options.get(_OPTION_RESOLUTION, b"\6")[:1] or b"\6"
@@ -181,18 +177,18 @@ def _options(body: bytes, offset: int, order: str) -> Iterator[tuple[int, bytes]
 
 def _enhanced_packet(body: bytes, section: _Section) -> _Record:
     if len(body) < 20:
-        raise _Bad("has a packet block that is too short")
+        raise DecodeError("has a packet block that is too short")
     index, high, low, captured, original = Struct(section.order + "IIIII").unpack_from(body)
     interface = _ethernet_interface(section, index)
     if 20 + captured > len(body):
-        raise _Bad("has a packet block shorter than its packet")
+        raise DecodeError("has a packet block shorter than its packet")
     time_ns = (high << 32 | low) * _NANOSECONDS // interface.units_per_s
     return time_ns + interface.offset_s * _NANOSECONDS, body[20 : 20 + captured], original
 
 
 def _simple_packet(body: bytes, section: _Section) -> _Record:
     if len(body) < 4:
-        raise _Bad("has a packet block that is too short")
+        raise DecodeError("has a packet block that is too short")
     original: int = Struct(section.order + "I").unpack_from(body)[0]
     limit = _ethernet_interface(section, 0).snap_length or original
     return 0, body[4 : 4 + min(original, limit)], original
@@ -200,7 +196,7 @@ def _simple_packet(body: bytes, section: _Section) -> _Record:
 
 def _ethernet_interface(section: _Section, index: int) -> _Interface:
     if index >= len(section.interfaces):
-        raise _Bad(f"has a packet of interface {index}, which it does not describe")
+        raise DecodeError(f"has a packet of interface {index}, which it does not describe")
     interface = section.interfaces[index]
     _require_ethernet(interface.link_type)
     return interface
