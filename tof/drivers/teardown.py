@@ -1,0 +1,180 @@
+"""``tof down``: removes all that an instance put on the host and puts back what it found there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import shutil
+import signal
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from tof.config import Config
+from tof.drivers import adapters, ethtool, netfilter, sysctl
+from tof.drivers.netlink import IFF_PROMISC, IFF_UP, Link, Netlink
+from tof.drivers.ovsdb import PrivateOvs, SystemOvs
+from tof.drivers.record import AdapterBefore, Record
+from tof.errors import BackendError
+
+_STOP_S = 10.0
+_SYSTEM_OVS = "/run/openvswitch/db.sock"
+
+
+def down(config: Config) -> list[str]:
+    """Leave the host as it was before ``up``, however little is left; BackendError names what stayed."""
+    return _Teardown(config).run()
+
+
+class _Teardown:
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._record = Record(config.state.dir, config.agent.name)
+        self._done: list[str] = []
+        self._failed: list[str] = []
+
+    def run(self) -> list[str]:
+        self._try(self._stop_agent)
+        self._try(self._stop_ovs)
+        self._try(self._remove_rules)
+        with Netlink() as net:
+            for name in {*self._record.before.adapters, *self._configured(net)}:
+                self._try(partial(self._detach, net, name))
+            self._try(partial(self._remove_devices, net))
+            for name, before in self._record.before.adapters.items():
+                self._try(partial(self._restore, net, name, before))
+            self._try(partial(self._restore_sysctls, net))
+        self._remove_files()
+        if self._failed:
+            raise BackendError("; ".join(self._failed) + "; run `tof down` again")
+        self._record.forget()
+        return self._done
+
+    def _try(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except BackendError as error:
+            self._failed.append(str(error))
+
+    def _configured(self, net: Netlink) -> list[str]:
+        # Without a record only what still is a port of our bridge is known to be ours.
+        bridge = net.link(self._config.names.br_s1)
+        if bridge is None or adapters.owner(bridge) != self._config.agent.name:
+            return []
+        return [link.name for link in net.links() if link.master == bridge.index]
+
+    def _stop_agent(self) -> None:
+        pid = agent_pid(self._config.state.run_dir)
+        if pid is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            handle = os.pidfd_open(pid)
+            try:
+                _end(handle)
+            finally:
+                os.close(handle)
+            self._done.append(f"stopped the agent (process {pid})")
+        (self._config.state.run_dir / "agent.pid").unlink(missing_ok=True)
+
+    def _stop_ovs(self) -> None:
+        asyncio.run(_leave_ovs(self._config))
+
+    def _remove_rules(self) -> None:
+        if netfilter.remove(netfilter.wanted(self._config)):
+            self._done.append(f"removed the netfilter chains {self._config.names.chain}")
+
+    def _detach(self, net: Netlink, name: str) -> None:
+        link, before = net.link(name), self._record.before.adapters.get(name)
+        if link is None:
+            return
+        if link.xdp:
+            net.detach_xdp(link.index)
+            self._done.append(f"detached XDP from {name}")
+        if before and before.clsact:
+            net.drop_filters(link.index, "tof_")
+        elif net.has_clsact(link.index):
+            net.drop_clsact(link.index)
+
+    def _remove_devices(self, net: Netlink) -> None:
+        names = self._config.names.devices - {self._config.names.br_ue}
+        for name in sorted({*names, *self._record.before.devices}):
+            link = net.link(name)
+            noted = name in self._record.before.devices
+            if link and (noted or adapters.owner(link) == self._config.agent.name) and net.delete(name):
+                self._done.append(f"removed {name}")
+
+    def _restore(self, net: Netlink, name: str, before: AdapterBefore) -> None:
+        link = net.link(name)
+        if link is None:
+            self._done.append(f"{name} is gone, nothing to put back")
+            return
+        if not before.up and link.up:
+            net.flag(link.index, IFF_UP, on=False)
+        self._restore_ipv6(name)
+        if link.mtu != before.mtu:
+            net.change(link.index, mtu=before.mtu)
+        self._restore_master(net, link, before)
+        if link.promisc != before.promisc:
+            net.flag(link.index, IFF_PROMISC, on=before.promisc)
+        if before.up and not link.up:
+            net.flag(link.index, IFF_UP, on=True)
+        ethtool.write(name, before.features)
+        self._done.append(f"put {name} back as it was")
+
+    def _restore_ipv6(self, name: str) -> None:
+        value = self._record.before.sysctls.get(sysctl.no_ipv6(name))
+        if value is not None:
+            sysctl.write(sysctl.no_ipv6(name), value)
+
+    def _restore_master(self, net: Netlink, link: Link, before: AdapterBefore) -> None:
+        bridge = net.link(before.master) if before.master else None
+        if before.master and bridge is None:
+            self._done.append(f"{link.name} was in {before.master}, which is gone")
+        current, wanted = link.master or 0, bridge.index if bridge else 0
+        if current != wanted:
+            net.change(link.index, master=wanted)
+        if bridge and before.port:
+            net.change_port(link.index, before.port)
+
+    def _restore_sysctls(self, net: Netlink) -> None:
+        if adapters.sysctls_of_others(net, self._config.agent.name):
+            return
+        for path, value in self._record.before.sysctls.items():
+            if path.startswith("net/bridge/") and value != "-":
+                sysctl.write(path, value)
+
+    def _remove_files(self) -> None:
+        shutil.rmtree(self._config.names.pins, ignore_errors=True)
+
+
+def agent_pid(run_dir: Path) -> int | None:
+    """Process id of the running agent of that run_dir; None when there is none."""
+    try:
+        pid = int((run_dir / "agent.pid").read_text(encoding="ascii"))
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except (OSError, ValueError):
+        return None
+    # The number may belong to another program by now.
+    is_tof = any(b"tof" in word for word in words[:3])
+    return pid if is_tof and b"agent" in words and pid != os.getpid() else None
+
+
+async def _leave_ovs(config: Config) -> None:
+    if config.ue.ovs == "private":
+        await PrivateOvs(config.state.run_dir, config.agent.name).stop()
+        return
+    database = Path(_SYSTEM_OVS if config.ue.ovs == "system" else config.ue.ovs.removeprefix("unix:"))
+    if database.exists():
+        await SystemOvs(database, config.agent.name).remove_bridge(config.names.br_ue)
+
+
+def _end(handle: int) -> None:
+    poll = select.poll()
+    poll.register(handle, select.POLLIN)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        signal.pidfd_send_signal(handle, number)
+        if poll.poll(_STOP_S * 1000):
+            return
+    raise BackendError("the agent does not end")
