@@ -71,11 +71,8 @@ class Desired:
 
 
 def by_application(services: Iterable[ServiceRoute]) -> tuple[tuple[ServiceRoute, ...], ...]:
-    """Services grouped by application; the first of a group speaks for flows that the application starts."""
+    """Services grouped by application; the oldest of a group speaks for flows the application starts."""
     groups: dict[IpAddress, list[ServiceRoute]] = {}
     for route in services:
         groups.setdefault(route.service.application_ip, []).append(route)
-    return tuple(
-        tuple(sorted(group, key=lambda route: (not route.transparent, route.service_id)))
-        for group in groups.values()
-    )
+    return tuple(tuple(sorted(group, key=lambda route: route.service_id)) for group in groups.values())

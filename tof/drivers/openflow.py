@@ -94,6 +94,12 @@ class OpenFlowChannel(asyncio.Protocol):
         commit = codec.bundle_control(last, bundle, codec.BUNDLE_COMMIT)
         self._raise_first(await self._exchange([commit], [*subjects, last]), subjects)
 
+    async def flush_zone(self, zone: int) -> None:
+        """Forget the tracked connections of a conntrack zone."""
+        xid, fence = next(self._xids), next(self._xids)
+        request = [codec.forget_connections(xid, zone), codec.barrier(fence)]
+        self._raise_first(await self._exchange(request, [xid, fence]), {})
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport (called by asyncio)."""
         assert isinstance(transport, asyncio.Transport)

@@ -43,6 +43,9 @@ BUNDLE_COMMIT: Final[int] = _ofp.OFPBCT_COMMIT_REQUEST
 BUNDLE_DISCARD: Final[int] = _ofp.OFPBCT_DISCARD_REQUEST
 
 HEADER: Final = struct.Struct("!BBHI")
+_FLUSH_ZONE: Final = struct.Struct("!II6xH")
+_NICIRA: Final = 0x2320
+_NXT_CT_FLUSH_ZONE: Final = 29
 _FLOW_STATS: Final = struct.Struct("!HB21xQ")
 
 
@@ -127,6 +130,13 @@ def drop_in_bundle(xid: int, bundle_id: int, cookie: int) -> bytes:
         match=_parser.OFPMatch(),
     )
     return _bytes(_parser.OFPBundleAddMsg(_DIALECT, bundle_id, _flags(), message, []), xid)
+
+
+def forget_connections(xid: int, zone: int) -> bytes:
+    """Empty a conntrack zone (Nicira extension NXT_CT_FLUSH_ZONE)."""
+    length = HEADER.size + _FLUSH_ZONE.size
+    body = _FLUSH_ZONE.pack(_NICIRA, _NXT_CT_FLUSH_ZONE, zone)
+    return HEADER.pack(_ofp.OFP_VERSION, _ofp.OFPT_EXPERIMENTER, length, xid) + body
 
 
 def is_last_part(reply: Message) -> bool:

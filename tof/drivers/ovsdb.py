@@ -54,7 +54,7 @@ async def run(*argv: str, env: Mapping[str, str] | None = None, timeout_s: float
             await process.wait()
     if process.returncode != 0:
         lines = complaint.decode(errors="replace").strip().splitlines() or [f"exit {process.returncode}"]
-        raise BackendError(f"{Path(argv[0]).name}: {lines[-1]}")
+        raise BackendError(f"{Path(argv[0]).name}: {lines[0]}")
     return output.decode()
 
 
@@ -62,7 +62,7 @@ class Ovs:
     """The bridge and its ports on a running Open vSwitch, reached by its database socket."""
 
     def __init__(self, run_dir: Path, db_socket: Path, instance: str) -> None:
-        self.run_dir = run_dir
+        self.run_dir = run_dir.absolute()
         self.db_socket = db_socket
         self.instance = instance
 
@@ -122,10 +122,6 @@ class Ovs:
         if await self._owner(bridge) == self.instance:
             await self.vsctl("--if-exists", "del-br", bridge)
 
-    async def flush_zone(self, zone: int) -> None:
-        """Forget the tracked connections of a conntrack zone."""
-        await self.appctl("dpctl/flush-conntrack", "netdev@ovs-netdev", f"zone={zone}")
-
     async def vsctl(self, *arguments: str) -> str:
         """Run an ovs-vsctl command on this database."""
         return await run(
@@ -180,10 +176,10 @@ class PrivateOvs(Ovs):
     """An Open vSwitch of the TOF's own under ``run_dir``; it outlives the agent, which adopts it again."""
 
     def __init__(self, run_dir: Path, instance: str, flow_limit: int = 200_000) -> None:
-        super().__init__(run_dir, run_dir / "db.sock", instance)
+        super().__init__(run_dir, run_dir.absolute() / "db.sock", instance)
         self._flow_limit = flow_limit
-        self._database = run_dir / "conf.db"
-        self._env = dict.fromkeys(("OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR"), str(run_dir))
+        self._database = self.run_dir / "conf.db"
+        self._env = dict.fromkeys(("OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR"), str(self.run_dir))
 
     async def ensure_running(self) -> None:
         """Adopt the daemons that run, start those that do not."""
@@ -224,7 +220,7 @@ class PrivateOvs(Ovs):
     async def _start_daemon(self, name: str, *arguments: str) -> None:
         files = (f"--pidfile={self._pidfile(name)}", f"--log-file={self.run_dir / name}.log")
         control = f"--unixctl={self.run_dir / name}.ctl"
-        await run(name, *arguments, *files, control, "--no-chdir", "--detach", "-vconsole:off", env=self._env)
+        await run(name, *arguments, *files, control, "--detach", "-vconsole:off", env=self._env)
 
     def _control(self) -> Path:
         return self.run_dir / f"{_SWITCH}.ctl"
