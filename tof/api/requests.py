@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from ipaddress import ip_network
 from typing import Any
 
-from aiohttp import ClientPayloadError, web
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp import web
 
 from tof.agent.catalog import parse_address
 from tof.api.document import FieldError, Operation
@@ -25,6 +24,8 @@ async def read_body(request: web.Request, operation: Operation, timeout_s: float
     """The request's JSON object, as the document wants it; BadRequest otherwise."""
     if request.content_type != "application/json":
         raise BrokenBody("the body must be application/json", "Content-Type")
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        raise BrokenBody("the body must not be compressed", "Content-Encoding")
     body = decode(await _read(request, timeout_s))
     try:
         errors = operation.check_body(body)
@@ -49,8 +50,8 @@ async def _read(request: web.Request, timeout_s: float) -> bytes:
                     raise BrokenBody(f"the body is larger than {MAX_BODY} bytes")
     except TimeoutError as error:
         raise BrokenBody(f"the body did not arrive within {timeout_s:g} s") from error
-    except (HttpProcessingError, ClientPayloadError) as error:
-        raise BrokenBody("the body's encoding is broken") from error
+    except (web.RequestPayloadError, OSError) as error:
+        raise BrokenBody("the body is broken off or garbled") from error
     return bytes(chunks)
 
 

@@ -13,17 +13,28 @@ from pathlib import Path
 from aiohttp import web
 from yarl import URL
 
+from tof.config import TcpListen, UnixListen
 from tof.errors import SetupError
 
 SHUTDOWN_TIMEOUT_S = 5.0
+# How long the rest of a refused body is read away, so that its sender sees the answer and no reset.
+LINGERING_TIME_S = 2.0
 SOCKET_MODE = 0o660
+
+Listen = UnixListen | TcpListen
 
 
 @asynccontextmanager
-async def serve(app: web.Application, listen: Sequence[str]) -> AsyncIterator[tuple[str, ...]]:
+async def serve(app: web.Application, listen: Sequence[str | Listen]) -> AsyncIterator[tuple[str, ...]]:
     """Serve ``app`` at every address of ``listen`` while the context lasts; yields the addresses bound."""
-    parsed = [parse_listen(address) for address in listen]
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
+    parsed = [parse_listen(a) if isinstance(a, str) else a for a in listen]
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        auto_decompress=False,
+        lingering_time=LINGERING_TIME_S,
+        shutdown_timeout=SHUTDOWN_TIMEOUT_S,
+    )
     async with AsyncExitStack() as stack:
         # The sockets first: what is entered first outlives the runner that accepts from them.
         sockets = [stack.enter_context(_listening(address)) for address in parsed]
@@ -35,24 +46,21 @@ async def serve(app: web.Application, listen: Sequence[str]) -> AsyncIterator[tu
         yield bound
 
 
-def parse_listen(address: str) -> Path | tuple[str, int]:
-    """A socket's path, or a loopback address and port; SetupError for anything else."""
-    if address.startswith("unix:"):
-        path = Path(address.removeprefix("unix:"))
-        if not path.is_absolute():
-            raise SetupError(f"api.listen: {address} is not unix: and an absolute path")
-        return path
+def parse_listen(address: str) -> Listen:
+    """``unix:/path`` or ``http://LOOPBACK:PORT``; SetupError for anything else."""
+    if address.startswith("unix:/"):
+        return UnixListen(address.removeprefix("unix:"))
     try:
         url = URL(address)
         host, port = url.host, url.port
     except ValueError as error:
         raise SetupError(f"api.listen: {address}: {error}") from error
     if url.scheme != "http" or host is None or port is None or url.path not in ("", "/"):
-        raise SetupError(f"api.listen: {address} is neither unix:/path nor http://ADDRESS:PORT")
-    return _loopback(address, host), port
+        raise SetupError(f"api.listen: {address!r} is neither unix:/path nor http://ADDRESS:PORT")
+    return TcpListen(host, port)
 
 
-def _loopback(address: str, host: str) -> str:
+def _loopback(host: str) -> str:
     if host == "localhost":
         return "127.0.0.1"
     try:
@@ -61,26 +69,37 @@ def _loopback(address: str, host: str) -> str:
         loopback = False
     if not loopback:
         raise SetupError(
-            f"api.listen: {address} is not a loopback address; TLS and authentication are required there "
+            f"api.listen: {host} is not a loopback address; TLS and authentication are required there "
             "and not configured: listen on unix:/path or http://127.0.0.1:PORT"
         )
     return host
 
 
 @contextmanager
-def _listening(address: Path | tuple[str, int]) -> Iterator[socket.socket]:
+def _listening(address: Listen) -> Iterator[socket.socket]:
+    if isinstance(address, TcpListen):
+        with _refusals_of(f"{address.host}:{address.port}"):
+            sock = _bind_tcp(_loopback(address.host), address.port)
+        with sock:
+            yield sock
+        return
+    path = Path(address.path)
+    with _refusals_of(address.path):
+        sock = _bind_unix(path)
+        inode = path.stat().st_ino
     try:
-        sock = _bind_unix(address) if isinstance(address, Path) else _bind_tcp(*address)
-    except OSError as error:
-        where = address if isinstance(address, Path) else f"{address[0]}:{address[1]}"
-        raise SetupError(f"api.listen: cannot listen on {where}: {error.strerror or error}") from error
-    inode = os.stat(address).st_ino if isinstance(address, Path) else None
-    try:
-        yield sock
+        with sock:
+            yield sock
     finally:
-        sock.close()
-        if isinstance(address, Path):
-            _remove(address, inode)
+        _remove(path, inode)
+
+
+@contextmanager
+def _refusals_of(where: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, OverflowError) as error:
+        raise SetupError(f"api.listen: cannot listen on {where}: {error}") from error
 
 
 def _bind_tcp(host: str, port: int) -> socket.socket:
@@ -128,7 +147,7 @@ def _remove_stale(path: Path) -> None:
     raise SetupError(f"api.listen: something already answers at {path}: is another agent running?")
 
 
-def _remove(path: Path, inode: int | None) -> None:
+def _remove(path: Path, inode: int) -> None:
     # Another agent may have put its own socket there since.
     try:
         if path.lstat().st_ino == inode:
