@@ -60,6 +60,15 @@ class Form(NamedTuple):
     qfi: int | None = None
 
 
+class Link(NamedTuple):
+    """How a tunnel's packets looked on the link: what injected ones will look like."""
+
+    source_mac: bytes
+    destination_mac: bytes
+    ifindex: int
+    tos: int
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """Traffic to ``service_ip`` is answered by ``application_ip`` (source document, section 4.3.4.1)."""

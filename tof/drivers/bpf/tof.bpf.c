@@ -1530,7 +1530,7 @@ int tof_apps_in(struct __sk_buff *skb)
 SEC("tc")
 int tof_apps_out(struct __sk_buff *skb)
 {
-	static const __u8 gateway[6] = {0x02, 0x70, 0xff, 0xff, 0xff, 0xff};
+	__u8 gateway[6] = {0x02, 0x70, 0xff, 0xff, 0xff, 0xff};
 	struct config *c = config();
 	__u8 source[2];
 

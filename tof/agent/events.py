@@ -1,0 +1,152 @@
+"""What happened: facts from the wire, the switch, the API and the clock, as values in the past tense."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tof.model import Direction, Form, IpAddress, Link, Service, Side, TunnelKey
+
+
+@dataclass(frozen=True, slots=True)
+class GpduSeen:
+    """A G-PDU met the agent; inner addresses are packed. ``token`` is the first 64 bits of an echo reply's data."""
+
+    side: Side
+    key: TunnelKey
+    source: bytes
+    destination: bytes
+    form: Form
+    size: int
+    token: int | None = None
+    link: Link | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EndMarkerSeen:
+    """The last packet of a tunnel before it moved (TS 29.281 section 7.3.2)."""
+
+    key: TunnelKey
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorIndicationSeen:
+    """``sender`` knows no tunnel ``teid`` (TS 29.281 section 7.3.1)."""
+
+    sender: bytes
+    teid: int
+    vlan: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class EchoResponseSeen:
+    """A peer answered an Echo Request; ``recovery`` is its restart counter, if it sends one (TS 29.281 7.2.2)."""
+
+    sender: bytes
+    recovery: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignSourceSeen:
+    """An uplink tunnel carried a packet whose inner source is none of its UE's addresses."""
+
+    index: int
+    source: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DownlinkMoved:
+    """A downlink tunnel carried a packet to another address than its UE's."""
+
+    index: int
+    destination: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FrameHeld:
+    """An app's frame for ``ue`` (packed exact address) found no usable downlink tunnel."""
+
+    frame: bytes
+    ue: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelsIdle:
+    """These tunnels (by index) have carried nothing for the idle time."""
+
+    indices: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptedTunnel:
+    """A tunnel that the data path held already when the agent started."""
+
+    key: TunnelKey
+    index: int
+    session: int
+    direction: Direction
+    ues: tuple[bytes, ...]
+    form: Form
+    ended: bool
+    peer: int
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelsAdopted:
+    """Everything found in the data path at start, and the services' identifiers there."""
+
+    tunnels: tuple[AdoptedTunnel, ...]
+    service_ids: tuple[tuple[IpAddress, int], ...] = ()
+    tokens: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceAdded:
+    """POST /service."""
+
+    service: Service
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceReplaced:
+    """PUT /service/{name}."""
+
+    name: str
+    service: Service
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRemoved:
+    """DELETE /service/{name or service IP}."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class NextHopChanged:
+    """The next hop towards an application answered with ``mac``, or stopped answering (None)."""
+
+    application: IpAddress
+    mac: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed; sent when ``wake_at`` is due."""
+
+
+Event = (
+    GpduSeen
+    | EndMarkerSeen
+    | ErrorIndicationSeen
+    | EchoResponseSeen
+    | ForeignSourceSeen
+    | DownlinkMoved
+    | FrameHeld
+    | TunnelsIdle
+    | TunnelsAdopted
+    | ServiceAdded
+    | ServiceReplaced
+    | ServiceRemoved
+    | NextHopChanged
+    | Tick
+)

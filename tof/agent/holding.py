@@ -1,0 +1,46 @@
+"""Frames from apps that wait for their UE's downlink tunnel; bounded per UE, in UEs, and in time.
+
+The bounds stop an app that sends to addresses nobody has from taking the agent's memory.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+PER_UE = 16
+UES = 1024
+HOLD_S = 5.0
+
+
+class Holding:
+    """Held frames by UE, the longest waiting UE first."""
+
+    def __init__(self) -> None:
+        self._frames: OrderedDict[bytes, tuple[float, list[bytes]]] = OrderedDict()
+        self.expired = 0
+
+    @property
+    def wake_at(self) -> float | None:
+        """When the oldest frames expire."""
+        return next(iter(self._frames.values()))[0] + HOLD_S if self._frames else None
+
+    def hold(self, ue: bytes, frame: bytes, now: float) -> bool:
+        """Keep ``frame`` for ``ue``; False if its share is used up."""
+        if ue not in self._frames and len(self._frames) >= UES:
+            self.expired += len(self._frames.popitem(last=False)[1][1])
+        _, frames = self._frames.setdefault(ue, (now, []))
+        if len(frames) >= PER_UE:
+            self.expired += 1
+            return False
+        frames.append(frame)
+        return True
+
+    def release(self, ue: bytes) -> list[bytes]:
+        """The frames held for ``ue``, in order, which are held no more."""
+        entry = self._frames.pop(ue, None)
+        return entry[1] if entry else []
+
+    def expire(self, now: float) -> None:
+        """Give up frames that waited too long."""
+        while self._frames and next(iter(self._frames.values()))[0] + HOLD_S <= now:
+            self.expired += len(self._frames.popitem(last=False)[1][1])

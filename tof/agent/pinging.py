@@ -1,0 +1,112 @@
+"""The Pinger's schedule: which uplink tunnels are asked for an answer, when, and under which token.
+
+The 64-bit token in an echo request comes back in the reply: it says which uplink tunnel the downlink tunnel that
+carries it belongs to, and that the reply is ours and not the UE's.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+GRACE_S = 10.0
+"""A reply that comes this late after the last request is still ours, and still not the UE's to see."""
+
+
+@dataclass(frozen=True, slots=True)
+class PingPolicy:
+    """How often and how long to ask, and how many tunnels at once (bounds the source-rewrite flows)."""
+
+    targets: tuple[bytes, ...]
+    interval_s: float = 1.0
+    attempts: int = 5
+    at_once: int = 256
+
+    def target_for(self, ue: bytes) -> bytes | None:
+        """The first target of the UE's address family."""
+        return next((target for target in self.targets if len(target) == len(ue)), None)
+
+
+@dataclass(slots=True, eq=False)
+class Ping:
+    """One uplink tunnel being asked on behalf of the exact address ``ue``."""
+
+    index: int
+    ue: bytes
+    target: bytes
+    token: int
+    sequence: int = 0
+    next_at: float = 0.0
+
+
+class Pinging:
+    """Tunnels that wait for their turn, tunnels that are being asked, and tokens that may still come back."""
+
+    def __init__(self, policy: PingPolicy, tokens: Iterator[int]) -> None:
+        self._policy, self._tokens = policy, tokens
+        self._waiting: dict[int, Ping] = {}
+        self._active: dict[int, Ping] = {}
+        self._by_token: dict[int, Ping] = {}
+        self._late: deque[tuple[float, int]] = deque()
+
+    @property
+    def active(self) -> tuple[Ping, ...]:
+        """The tunnels being asked now: each has its source-rewrite flow on br-ue."""
+        return tuple(self._active.values())
+
+    @property
+    def wake_at(self) -> float | None:
+        """When ``due`` or ``late`` has something to say."""
+        times = [ping.next_at for ping in self._active.values()]
+        if self._waiting and len(self._active) < self._policy.at_once:
+            times.append(0.0)
+        if self._late:
+            times.append(self._late[0][0])
+        return min(times, default=None)
+
+    def ask(self, index: int, ue: bytes) -> int | None:
+        """Ask through uplink tunnel ``index`` for ``ue``; the new token, None if that is under way or cannot be."""
+        target = self._policy.target_for(ue)
+        old = self._active.get(index) or self._waiting.get(index)
+        if target is None or (old is not None and old.ue == ue):
+            return None
+        token = next(self._tokens)
+        self._waiting[index] = self._by_token[token] = Ping(index, ue, target, token)
+        return token
+
+    def answered(self, token: int) -> Ping | None:
+        """The ping that ``token`` answers, if it is one of ours."""
+        return self._by_token.get(token)
+
+    def stop(self, index: int, now: float) -> None:
+        """Nothing more to ask through ``index``."""
+        for pings in (self._waiting, self._active):
+            if (ping := pings.pop(index, None)) is not None:
+                self._late.append((now + GRACE_S, ping.token))
+
+    def due(self, now: float) -> list[Ping]:
+        """The requests to send now, each counted as an attempt; tunnels out of attempts are left alone."""
+        for ping in [
+            p for p in self._active.values() if p.next_at <= now and p.sequence >= self._policy.attempts
+        ]:
+            self.stop(ping.index, now)
+        while self._waiting and len(self._active) < self._policy.at_once:
+            index = next(iter(self._waiting))
+            if (old := self._active.get(index)) is not None:
+                self._late.append((now + GRACE_S, old.token))
+            self._active[index] = self._waiting.pop(index)
+        sending = [ping for ping in self._active.values() if ping.next_at <= now]
+        for ping in sending:
+            ping.sequence += 1
+            ping.next_at = now + self._policy.interval_s
+        return sending
+
+    def late(self, now: float) -> list[int]:
+        """Tokens whose grace is over."""
+        gone: list[int] = []
+        while self._late and self._late[0][0] <= now:
+            token = self._late.popleft()[1]
+            if self._by_token.pop(token, None) is not None:
+                gone.append(token)
+        return gone
