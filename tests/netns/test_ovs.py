@@ -7,6 +7,7 @@ import os
 import runpy
 import select
 import signal
+import sys
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path
@@ -478,3 +479,43 @@ async def test_a_stale_pidfile_names_nobody(tmp_path: Path) -> None:
     (tmp_path / "ovs-vswitchd.pid").write_text(str(os.getpid()))
     (tmp_path / "ovsdb-server.pid").write_text("not a number")
     assert PrivateOvs(tmp_path, "default").pids() == {}
+
+
+async def test_open_vswitch_outlives_a_killed_agent(private_ovs: PrivateOvs, tmp_path: Path) -> None:
+    agent = (
+        "import asyncio, os, pathlib, sys\n"
+        "from tof.drivers.ovsdb import PrivateOvs\n"
+        "asyncio.run(PrivateOvs(pathlib.Path(sys.argv[1]), 'x').ensure_running())\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    adopted = PrivateOvs(tmp_path, "x")
+    try:
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", agent, str(tmp_path))
+        assert await process.wait() == -signal.SIGKILL
+        before = adopted.pids()
+        assert before.keys() == {"ovsdb-server", "ovs-vswitchd"}
+        await adopted.ensure_running()
+        await adopted.ensure_bridge("br-x")
+        assert adopted.pids() == before
+    finally:
+        await adopted.stop()
+
+
+async def test_a_switch_that_is_silent_probes_or_speaks_another_version(tmp_path: Path) -> None:
+    path = tmp_path / "switch"
+    said = bytearray()
+    to_say = bytes.fromhex("0502000c0000000970696e67")
+
+    async def switch(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(to_say)
+        while heard := await reader.read(1000):
+            said.extend(heard)
+        writer.close()
+
+    async with await asyncio.start_unix_server(switch, path):
+        with pytest.raises(BackendError, match="did not answer in"):
+            await OpenFlowChannel.connect(path, timeout_s=0.2)
+        assert said.endswith(bytes.fromhex("0503000c0000000970696e67")), "an echo request is answered"
+        to_say = bytes.fromhex("0101000c0000000000000000")
+        with pytest.raises(BackendError, match=r"refuses OpenFlow 1\.4"):
+            await OpenFlowChannel.connect(path, timeout_s=2)
