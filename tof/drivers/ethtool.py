@@ -36,7 +36,8 @@ def read(interface: str) -> dict[str, Feature]:
     features = {}
     for index, name in enumerate(names):
         available, requested, active, fixed = (bool(word >> (index % 32) & 1) for word in words[index // 32])
-        features[name] = Feature(requested, active, available and not fixed)
+        if name:
+            features[name] = Feature(requested, active, available and not fixed)
     return features
 
 
@@ -46,14 +47,15 @@ def write(interface: str, wanted: Mapping[str, bool]) -> None:
     change = {name: on for name, on in wanted.items() if name in have and have[name].changeable}
     if all(have[name].wanted == on for name, on in change.items()):
         return
-    names = list(have)
-    words = [[0, 0] for _ in range((len(names) + 31) // 32)]
-    for name, on in change.items():
-        block, bit = divmod(names.index(name), 32)
-        words[block][0] |= 1 << bit
-        words[block][1] |= on << bit
-    payload = b"".join(struct.pack("=II", *word) for word in words)
     with _socket() as sock:
+        # Bits without a name exist: positions count in the kernel's own list only.
+        names = _names(sock, interface)
+        words = [[0, 0] for _ in range((len(names) + 31) // 32)]
+        for name, on in change.items():
+            block, bit = divmod(names.index(name), 32)
+            words[block][0] |= 1 << bit
+            words[block][1] |= on << bit
+        payload = b"".join(struct.pack("=II", *word) for word in words)
         _call(sock, interface, struct.pack("=II", _SFEATURES, len(words)) + payload)
 
 

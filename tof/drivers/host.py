@@ -160,10 +160,10 @@ class Host:
         # Apps must not reach the host's other addresses through this adapter.
         sysctl.write(f"{conf}/arp_ignore", "1")
         sysctl.write(f"{conf}/arp_announce", "2")
-        if any(address.version == 6 for address in wanted):
-            for setting in ("accept_ra", "accept_dad", "autoconf"):
-                sysctl.write(f"net/ipv6/conf/{link.name}/{setting}", "0")
-            sysctl.write(sysctl.no_ipv6(link.name), "0")
+        for setting in ("accept_ra", "accept_dad", "autoconf"):
+            sysctl.write(f"net/ipv6/conf/{link.name}/{setting}", "0")
+        speaks_ipv6 = any(address.version == 6 for address in wanted)
+        sysctl.write(sysctl.no_ipv6(link.name), "0" if speaks_ipv6 else "1")
         have = net.addresses(link.index)
         _settle(net, link.index, have, wanted)
 

@@ -76,14 +76,13 @@ def unplan(saved: str, rules: Rules) -> str:
     return "".join(f"{line}\n" for line in script)
 
 
-def empty_tables(saved: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Our tables that hold nothing at all any more, with the names of their built-in chains."""
+def empty_tables(saved: str) -> tuple[str, ...]:
+    """Those of our tables that hold nothing any more: no rules, no chains, no policies."""
     found = []
     for table in HOOKS:
         lines = list(_table(saved, table))
-        chains = tuple(line[1:].split()[0] for line in lines if line.split()[1:2] == ["ACCEPT"])
-        if lines and len(chains) == len(lines):
-            found.append((table, chains))
+        if lines and all(line.split()[1:2] == ["ACCEPT"] for line in lines):
+            found.append(table)
     return tuple(found)
 
 
@@ -165,12 +164,11 @@ def _tidy(family: str, variant: str) -> None:
     if shutil.which("nft") is None or "nf_tables" not in _run(_tool(family, variant), "--version"):
         return
     kin = "ip" if family == "iptables" else "ip6"
-    for table, chains in empty_tables(_save(family, variant)):
+    for table in empty_tables(_save(family, variant)):
         # One transaction: deleting a chain that someone has just filled fails, and the table stays.
-        lines = [f"delete chain {kin} {table} {chain}\n" for chain in chains]
         subprocess.run(
             ["nft", "-f", "-"],
-            input="".join([*lines, f"delete table {kin} {table}\n"]),
+            input=f"delete chain {kin} {table} {HOOKS[table]}\ndelete table {kin} {table}\n",
             text=True,
             capture_output=True,
             check=False,
