@@ -51,9 +51,11 @@ def root(context: typer.Context, api: Api = None) -> None:
 def agent(config: ConfigFile = DEFAULT_CONFIG, json_output: Json = False) -> None:
     """Run the agent until SIGTERM; the data plane stays in force afterwards."""
     from tof.config import load
+
+    settings = load(config)
     from tof.daemon import run
 
-    status = run(load(config))
+    status = run(settings)
     if json_output:
         print_json({"ok": status == 0})
     raise typer.Exit(status)
@@ -63,7 +65,7 @@ def agent(config: ConfigFile = DEFAULT_CONFIG, json_output: Json = False) -> Non
 def down(config: ConfigFile = DEFAULT_CONFIG, json_output: Json = False) -> None:
     """Stop a running agent and remove everything the TOF put on the host."""
     from tof.config import load
-    from tof.drivers.host import down as take_down
+    from tof.drivers.teardown import down as take_down
 
     removed = take_down(load(config))
     if json_output:
@@ -152,10 +154,15 @@ def replay(
     json_output: Json = False,
 ) -> None:
     """Send captures through a TOF and tell what came out where."""
-    from tof.lab.replay import ReplayOptions, run
-
     if not lab and not (west and east):
         raise SetupError("replay needs --west IF and --east IF, or --lab")
+    mappings = {
+        "map_address": _pairs("--map-address", map_address),
+        "map_teid": _pairs("--map-teid", map_teid),
+        "map_ue": _pairs("--map-ue", map_ue),
+    }
+    from tof.lab.replay import ReplayOptions, run
+
     options = ReplayOptions(
         captures=tuple(captures),
         lab=lab,
@@ -164,12 +171,10 @@ def replay(
         east=east,
         netns=netns,
         fix=fix,
-        map_address=_pairs("--map-address", map_address),
-        map_teid=_pairs("--map-teid", map_teid),
-        map_ue=_pairs("--map-ue", map_ue),
         reply=reply,
         api=api or context.obj,
         json_output=json_output,
+        **mappings,
     )
     raise typer.Exit(run(options))
 
@@ -195,8 +200,7 @@ def version(json_output: Json = False) -> None:
 
 
 def _pairs(option: str, texts: list[str] | None) -> tuple[tuple[str, str], ...]:
-    pairs = [text.partition("=") for text in texts or ()]
-    for left, _, right in pairs:
-        if not left or not right:
-            raise SetupError(f"{option} wants A=B, not {left}{_}{right}")
-    return tuple((left, right) for left, _, right in pairs)
+    pairs = tuple((text.partition("=")[0], text.partition("=")[2]) for text in texts or ())
+    if not all(left and right for left, right in pairs):
+        raise SetupError(f"{option} wants A=B")
+    return pairs

@@ -1,0 +1,135 @@
+"""The OpenAPI document: complete, in step with the code, and exactly the source document's Service API."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tof.agent.catalog import FIELDS, NAME_PATTERN
+from tof.api import render
+from tof.api.document import DOCUMENT, load_document
+from tof.api.handlers import Handlers
+from tof.api.port import Check, HealthState, HealthView, ServiceState, TunnelQuery, TunnelView
+from tof.errors import SetupError
+from tof.model import Direction, TunnelKey, TunnelState, address_text
+
+ROOT = Path(__file__).resolve().parents[2]
+DOC = load_document()
+SCHEMAS = DOC.content["components"]["schemas"]
+CODES = {(op.method, op.path): op.statuses for op in DOC.operations}
+
+
+def test_the_document_in_the_package_is_the_one_in_openapi():
+    assert DOCUMENT.resolve() == ROOT / "openapi" / "tof.yaml"
+    assert DOC.content["openapi"].startswith("3.1.")
+
+
+def test_a_missing_document_is_one_clear_line(tmp_path):
+    with pytest.raises(SetupError, match="tools/setup"):
+        load_document(tmp_path / "tof.yaml")
+
+
+def test_every_operation_has_a_handler_and_every_handler_an_operation():
+    assert {op.operation_id for op in DOC.operations} == set(Handlers(None, DOC).by_operation())
+
+
+def test_the_service_api_answers_the_codes_of_the_source_document_and_503():
+    assert CODES["GET", "/service"] == {200}
+    assert CODES["POST", "/service"] == {200, 400, 409, 503}
+    assert CODES["PUT", "/service/{name}"] == {200, 400, 404, 409, 503}
+    assert CODES["DELETE", "/service/{name}"] == {200, 404, 503}
+    assert {path for _, path in CODES if path.startswith("/service")} == {
+        "/service",
+        "/service/{name}",
+        "/service/{name}/status",
+    }
+
+
+def test_the_operations_api_is_complete():
+    assert {path for _, path in CODES if not path.startswith("/service")} == {
+        "/tunnels",
+        "/sessions",
+        "/health",
+        "/metrics",
+        "/openapi.json",
+        "/docs",
+    }
+
+
+def test_a_service_is_three_required_strings():
+    schema = SCHEMAS["Service"]
+    assert schema["additionalProperties"] is False
+    assert tuple(schema["required"]) == FIELDS == tuple(schema["properties"])
+    assert {p["type"] for p in schema["properties"].values()} == {"string"}
+
+
+def test_the_words_of_document_and_code_are_the_same():
+    assert SCHEMAS["Service"]["properties"]["name"]["pattern"] == f"^{NAME_PATTERN.pattern}$"
+    assert SCHEMAS["Tunnel"]["properties"]["direction"]["enum"] == [d.value for d in Direction]
+    assert SCHEMAS["Tunnel"]["properties"]["state"]["enum"] == [s.value for s in TunnelState]
+    assert SCHEMAS["Session"]["properties"]["state"]["enum"] == [s.value for s in TunnelState]
+    assert SCHEMAS["ServiceStatus"]["properties"]["state"]["enum"] == [s.value for s in ServiceState]
+    assert SCHEMAS["HealthState"]["enum"] == [s.value for s in HealthState]
+
+
+def test_health_is_as_bad_as_its_worst_check():
+    ok, bad = Check("ovs", HealthState.OK), Check("queue", HealthState.DEGRADED, "full")
+    assert HealthView(()).state is HealthState.OK
+    assert HealthView((ok,)).state is HealthState.OK
+    assert HealthView((ok, bad)).state is HealthState.DEGRADED
+
+
+ADDRESSES = st.binary(min_size=4, max_size=4) | st.binary(min_size=16, max_size=16)
+KEYS = st.builds(
+    TunnelKey,
+    ADDRESSES,
+    ADDRESSES,
+    st.integers(0, 2**32 - 1),
+    st.none() | st.integers(0, 4095),
+)
+
+
+@given(st.frozensets(KEYS, max_size=30), st.integers(1, 7))
+def test_pages_hold_every_tunnel_once_and_in_one_order(keys, limit):
+    everything = TunnelQuery().page(keys)
+    assert (
+        sorted(everything) == sorted(keys) if all(k.vlan is None for k in keys) else set(everything) == keys
+    )
+    paged, after = [], None
+    while page := TunnelQuery(limit=limit, after=after).page(keys):
+        assert len(page) <= limit
+        paged += page
+        after = page[-1]
+    assert paged == everything
+
+
+def test_a_query_compares_ipv6_ues_by_their_prefix():
+    key = TunnelKey(bytes(4), bytes(4), 1)
+    prefix = bytes(range(8))
+    assert TunnelQuery(ue=prefix).wants(key, [prefix])
+    assert TunnelQuery(ue=prefix + bytes(8)).wants(key, [prefix])
+    assert not TunnelQuery(ue=bytes(16)).wants(key, [prefix])
+    assert TunnelQuery(ue=bytes(4)).wants(key, [bytes(4)])
+    assert not TunnelQuery(ue=bytes(4)).wants(key, [])
+
+
+@given(KEYS)
+def test_cursors_come_back(key):
+    view = TunnelView(
+        Direction.UPLINK,
+        key.vlan,
+        address_text(key.source),
+        address_text(key.destination),
+        key.teid,
+        (),
+        None,
+        TunnelState.LEARNT,
+        0,
+        0,
+        datetime(2026, 1, 1, tzinfo=UTC),
+    )
+    assert render.parse_cursor(render.cursor(view)) == key
