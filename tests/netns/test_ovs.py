@@ -281,6 +281,24 @@ async def test_megaflows_do_not_grow_with_ues(
     assert counts[50] - counts[25] <= 6, "\n".join(flows)
 
 
+async def test_a_change_is_in_force_for_flows_that_run(bench: Bench) -> None:
+    moved = route("web", 1, "203.0.113.10", "192.168.50.11")
+    request = uplink(WEB, 7, UDP(sport=9))
+    with Wire("ue0") as ue, Wire("tofapp0") as apps:
+        for service in (WEB, moved, WEB):
+            await bench.program(replace(BASE, services=(service,)))
+            for _ in range(3):
+                ue.send(request)
+                frame = await apps.receive(is_ip)
+                assert frame is not None
+                assert Ether(frame)[IP].dst == str(service.service.application_ip)
+        await bench.program(BASE)
+        ue.send(request)
+        apps.send(downlink(WEB, request))
+        assert await apps.receive(is_ip, timeout_s=0.3) is None
+        assert await ue.receive(is_ip, timeout_s=0.1) is None
+
+
 async def test_one_application_behind_two_services(bench: Bench) -> None:
     await bench.program(replace(BASE, services=(MAPS, TILES)))
     with Wire("ue0") as ue, Wire("tofapp0") as apps:
