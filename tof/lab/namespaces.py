@@ -9,7 +9,8 @@ import os
 import secrets
 import shutil
 import signal
-from collections.abc import Awaitable, Callable, Iterator
+import tempfile
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,7 @@ from typing import Any, Self, TypeVar
 from tof.errors import BackendError, SetupError
 
 ROOT = Path("/run/tof-lab")
+PREFIX = "tof-lab-"
 _Found = TypeVar("_Found")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -50,7 +52,7 @@ class Job:
 
 
 class Lab:
-    """Namespaces ``tof-<tag>-<role>``, of which nothing remains after the ``async with`` block.
+    """Namespaces ``tof-lab-<tag>-<role>``, of which nothing remains after the ``async with`` block.
 
     SIGINT and SIGTERM cancel the task in the block, so that the lab is taken down; ``interrupted`` tells.
     """
@@ -60,6 +62,7 @@ class Lab:
         self.dir = ROOT / self.tag
         self.interrupted: signal.Signals | None = None
         self._jobs: list[Job] = []
+        self._holding: asyncio.Event | None = None
 
     async def __aenter__(self) -> Self:
         """Clear up after labs whose owner died, then claim a directory."""
@@ -68,10 +71,12 @@ class Lab:
         if missing := [tool for tool in ("ip", "osmo-ggsn", "sgsnemu", "curl") if not shutil.which(tool)]:
             raise SetupError(f"{', '.join(missing)} not found: run tools/setup")
         ROOT.mkdir(mode=0o700, exist_ok=True)
-        for tag in _orphans():
+        for tag in await orphans():
             await _remove(tag)
-        self.dir.mkdir(mode=0o700)
-        (self.dir / "owner").write_text(_identity(os.getpid()))
+        # appears with its owner inside, so that no other lab takes it for an orphan
+        claim = Path(tempfile.mkdtemp(prefix=PREFIX, dir=ROOT.parent))
+        (claim / "owner").write_text(_identity(os.getpid()))
+        claim.rename(self.dir)
         task = asyncio.current_task()
         assert task is not None
         for number in SIGNALS:
@@ -92,11 +97,19 @@ class Lab:
     def _interrupt(self, number: signal.Signals, task: asyncio.Task[object]) -> None:
         if self.interrupted is None:
             self.interrupted = number
-            task.cancel()
+            if self._holding is not None:
+                self._holding.set()
+            else:
+                task.cancel()
+
+    async def interruption(self) -> None:
+        """Wait for SIGINT or SIGTERM, which then cancels nothing."""
+        self._holding = asyncio.Event()
+        await self._holding.wait()
 
     def name(self, role: str) -> str:
         """The namespace of ``role``."""
-        return f"tof-{self.tag}-{role}"
+        return f"{PREFIX}{self.tag}-{role}"
 
     async def namespace(self, role: str, *sysctls: str) -> None:
         """Create the namespace of ``role``, with these ``key=value`` settings."""
@@ -202,19 +215,25 @@ def _identity(pid: int) -> str:
     return f"{pid} {fields[19]}"
 
 
-def _orphans() -> Iterator[str]:
-    """Tags of labs whose owner is no more."""
-    for owner in ROOT.glob("*/owner"):
-        recorded = owner.read_text()
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError, IndexError):
-            if _identity(int(recorded.split()[0])) == recorded:
-                continue
-        yield owner.parent.name
+def _lives(tag: str) -> bool:
+    """Whether the owner of lab ``tag`` still runs."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError, IndexError):
+        recorded = (ROOT / tag / "owner").read_text()
+        return _identity(int(recorded.split()[0])) == recorded
+    return False
+
+
+async def orphans() -> list[str]:
+    """Tags of labs whose owner is no more but of which something is left."""
+    names = [line.split()[0] for line in (await command("ip", "netns", "list")).stdout.splitlines()]
+    tags = {name.removeprefix(PREFIX).partition("-")[0] for name in names if name.startswith(PREFIX)}
+    tags |= {path.name for path in ROOT.glob("*")}
+    return sorted(tag for tag in tags if not _lives(tag))
 
 
 async def _remove(tag: str) -> None:
     """End what still runs in the namespaces of lab ``tag``, remove them and the lab's files."""
-    prefix = f"tof-{tag}-"
+    prefix = f"{PREFIX}{tag}-"
     for line in (await command("ip", "netns", "list")).stdout.splitlines():
         name = line.split()[0]
         if not name.startswith(prefix):

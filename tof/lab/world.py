@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from dataclasses import dataclass, field
 
 from tof.lab.namespaces import Job, Lab, Result, until
 from tof.lab.node import TofNode
 from tof.lab.peers import Ue, attach, start_core
+from tof.lab.snapshot import snapshot
 
 CORE = "10.1.0.1"
 CORE6 = "fd00:1::1"
@@ -30,10 +32,11 @@ def enb(number: int) -> str:
 
 @dataclass(slots=True)
 class World:
-    """A built scene; ``tof`` is the node under test, ``ues`` those attached so far."""
+    """A built scene: the node under test, its namespace as found ``before``, the UEs attached so far."""
 
     lab: Lab
     tof: TofNode
+    before: dict[str, str]
     ues: list[Ue] = field(default_factory=list)
 
     async def attach(self) -> Ue:
@@ -44,6 +47,10 @@ class World:
         self.ues.append(ue)
         return ue
 
+    async def pause(self, seconds: float) -> None:
+        """Let time pass, where the absence of something is to be seen."""
+        await asyncio.sleep(seconds)
+
     async def ran(self, *argv: str) -> Result:
         """Run a command on the radio side."""
         return await self.lab.run("ran", *argv, check=False)
@@ -52,7 +59,8 @@ class World:
 async def build(lab: Lab) -> World:
     """Build everything but the TOF itself: its namespace has adapters enb0, sgw0 and apps0, all idle."""
     await lab.namespace("ran")
-    await lab.namespace("tof")
+    # without duplicate address detection the namespace does not change while it is looked at
+    await lab.namespace("tof", "net.ipv6.conf.default.accept_dad=0")
     await lab.namespace("core", "net.ipv4.ip_forward=1")
     await lab.namespace("internet")
     await lab.namespace("edge")
@@ -63,9 +71,10 @@ async def build(lab: Lab) -> World:
     await _addresses(lab)
     await start_core(lab, "core", CORE, UE_POOL)
     await _serve(lab, "internet", "internet", "10.2.0.2", ELSEWHERE, SERVICE, SERVICE_TWO)
+    await _serve(lab, "core", "core", CORE)
     await _serve(lab, "edge", "edge", EDGE)
     await _serve(lab, "edge", "edge-two", EDGE_TWO)
-    return World(lab, TofNode(lab, "tof"))
+    return World(lab, TofNode(lab, "tof"), await snapshot(lab, "tof"))
 
 
 async def _addresses(lab: Lab) -> None:
@@ -89,3 +98,22 @@ async def _serve(lab: Lab, role: str, name: str, *addresses: str) -> Job:
 
     await until(f"web server {name} serves", serving, within=20.0)
     return job
+
+
+def advice(world: World) -> str:
+    """What one can try in a running lab."""
+    inside = {role: f"ip netns exec {world.lab.name(role)}" for role in ("ue1", "tof", "core")}
+    api = f"--api unix:{world.tof.socket}"
+    return "\n".join(
+        (
+            "The lab is up until Ctrl-C. UEs: " + ", ".join(ue.address for ue in world.ues),
+            "",
+            f"  {inside['ue1']} ping {PING_TARGET}",
+            f"  tof {api} tunnels",
+            f"  curl --unix-socket {world.tof.socket} http://tof/service --json \\",
+            f'    \'{{"name": "video", "serviceIP": "{SERVICE}", "applicationIP": "{EDGE}"}}\'',
+            f"  {inside['ue1']} curl http://{SERVICE}/",
+            f"  {inside['tof']} tcpdump -n -i enb0 udp port 2152",
+            f"  {inside['core']} tcpdump -n -i tun4",
+        )
+    )

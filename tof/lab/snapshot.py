@@ -1,0 +1,38 @@
+"""Laboratory: what a namespace looks like, to tell whether something was left behind."""
+
+from __future__ import annotations
+
+import json
+
+from tof.lab.namespaces import Lab
+
+_VOLATILE = ("operstate", "stats64", "num_tx_queues", "num_rx_queues")
+
+
+async def snapshot(lab: Lab, role: str) -> dict[str, str]:
+    """Links, addresses, routes, offloads, queueing, netfilter rules, processes: name -> state."""
+    found: dict[str, str] = {}
+    for link in await lab.ip_json(role, "address", "show"):
+        name = link["ifname"]
+        found[f"link {name}"] = json.dumps({key: link[key] for key in sorted(link) if key not in _VOLATILE})
+        features = await lab.run(role, "ethtool", "-k", name, check=False)
+        found[f"offloads {name}"] = features.stdout
+        queueing = await lab.run(role, "tc", "qdisc", "show", "dev", name, check=False)
+        found[f"qdisc {name}"] = queueing.stdout
+    for family in ("-4", "-6"):
+        found[f"routes {family}"] = await lab.ip(role, family, "route", "show", "table", "all")
+        found[f"rules {family}"] = await lab.ip(role, family, "rule", "show")
+    for tool in ("iptables-save", "ip6tables-save", "iptables-legacy-save", "ip6tables-legacy-save"):
+        listing = (await lab.run(role, tool, check=False)).stdout
+        rules = [line for line in listing.splitlines() if line.startswith("-A") or line.endswith("- [0:0]")]
+        found[tool] = "\n".join(rules)
+    switches = await lab.run(role, "sysctl", "-a", "--pattern", r"net\.bridge", check=False)
+    found["sysctl net.bridge"] = switches.stdout
+    pids = await lab.run(role, "ip", "netns", "pids", lab.name(role), check=False)
+    found["processes"] = str(len(pids.stdout.split()))
+    return found
+
+
+def differences(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    """Names of what is not as it was."""
+    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
