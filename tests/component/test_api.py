@@ -565,6 +565,14 @@ async def test_a_port_in_use_is_one_clear_line_and_frees_the_rest(port, tmp_path
     assert not path.exists()
 
 
+async def test_the_client_says_when_an_agent_breaks_off(tmp_path):
+    path = str(tmp_path / "api.sock")
+    server = await asyncio.start_unix_server(lambda reader, writer: writer.close(), path)
+    async with server, connect([f"unix:{tmp_path}/absent.sock", f"unix:{path}"]) as client:
+        with pytest.raises(BackendError, match="broke off"):
+            await client.get("/service")
+
+
 async def test_both_loopbacks(port):
     async with serve(create_app(port), ["http://localhost:0", "http://[::1]:0"]) as bound:
         for url in bound:

@@ -96,6 +96,7 @@ def test_every_command_takes_json_and_explains_itself(command):
         ["replay", "x.pcap"],
         ["replay", "x.pcap", "--lab", "--map-teid", "7"],
         ["status", "--api", "ftp://x"],
+        ["status", "--api", "http://[x"],
         ["agent", "--config", "/nonexistent.toml"],
         ["down", "--config", "/nonexistent.toml"],
         ["check-config", "/nonexistent.toml"],

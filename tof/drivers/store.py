@@ -33,16 +33,14 @@ class Store:
     """The provisioned services on disk; an async context manager that owns the file and the thread."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._file = _File(path)
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tof-store")
-        self._db: sqlite3.Connection | None = None
 
     async def __aenter__(self) -> Store:
         try:
-            await self._submit(self._open)
+            await self._submit(self._file.open)
         except SetupError:
-            await self._submit(self._close)
-            self._worker.shutdown()
+            await self.__aexit__(None, None, None)
             raise
         return self
 
@@ -52,30 +50,38 @@ class Store:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._submit(self._close)
+        await self._submit(self._file.close)
         self._worker.shutdown()
 
     async def load(self) -> list[Service]:
         """Every stored service, sorted by name; SetupError if the file is damaged."""
-        return await self._submit(self._load)
+        return await self._submit(self._file.load)
 
     async def put(self, service: Service, replaces: str | None = None) -> None:
         """Store ``service``, in the place of the one called ``replaces``; BackendError if refused."""
-        await self._submit(lambda: self._write(drop=(replaces or service.name,), insert=(service,)))
+        await self._submit(lambda: self._file.write(drop=(replaces or service.name,), insert=(service,)))
 
     async def delete(self, name: str) -> None:
         """Forget the service called ``name``; BackendError if refused."""
-        await self._submit(lambda: self._write(drop=(name,)))
+        await self._submit(lambda: self._file.write(drop=(name,)))
 
     async def replace_all(self, services: Iterable[Service]) -> None:
         """Store exactly ``services``; BackendError if refused, and then nothing changed."""
         wanted = tuple(services)
-        await self._submit(lambda: self._write(insert=wanted, clear=True))
+        await self._submit(lambda: self._file.write(insert=wanted, clear=True))
 
     async def _submit(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._worker, work)
 
-    def _open(self) -> None:
+
+class _File:
+    """The database, as the worker thread uses it: every method runs there."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._db: sqlite3.Connection | None = None
+
+    def open(self) -> None:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(self._path, isolation_level=None)
@@ -84,6 +90,29 @@ class Store:
             raise SetupError(f"state.dir: cannot open {self._path}: {error}") from error
         except sqlite3.DatabaseError as error:
             raise self._damaged(error) from error
+
+    def load(self) -> list[Service]:
+        try:
+            rows = self._opened.execute("SELECT name, service_ip, application_ip FROM service ORDER BY name")
+            return [Service(name, ip_address(service), ip_address(app)) for name, service, app in rows]
+        except (ValueError, sqlite3.DatabaseError) as error:
+            raise self._damaged(error) from error
+
+    def write(self, drop: Iterable[str] = (), insert: Iterable[Service] = (), clear: bool = False) -> None:
+        rows = [(s.name, str(s.service_ip), str(s.application_ip)) for s in insert]
+        try:
+            with _transaction(self._opened) as db:
+                if clear:
+                    db.execute("DELETE FROM service")
+                db.executemany("DELETE FROM service WHERE name = ?", [(name,) for name in drop])
+                db.executemany(INSERT, rows)
+        except sqlite3.DatabaseError as error:
+            raise BackendError(f"cannot write {self._path}: {error}") from error
+
+    def close(self) -> None:
+        if self._db is not None:
+            self._db.close()
+        self._db = None
 
     def _prepare(self, db: sqlite3.Connection) -> None:
         db.execute("PRAGMA journal_mode = WAL")
@@ -102,34 +131,6 @@ class Store:
             with _transaction(db):
                 db.execute(SCHEMA)
                 db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-    def _load(self) -> list[Service]:
-        try:
-            rows = self._opened.execute("SELECT name, service_ip, application_ip FROM service ORDER BY name")
-            return [Service(name, ip_address(service), ip_address(app)) for name, service, app in rows]
-        except (ValueError, sqlite3.DatabaseError) as error:
-            raise self._damaged(error) from error
-
-    def _write(
-        self,
-        drop: Iterable[str] = (),
-        insert: Iterable[Service] = (),
-        clear: bool = False,
-    ) -> None:
-        rows = [(s.name, str(s.service_ip), str(s.application_ip)) for s in insert]
-        try:
-            with _transaction(self._opened) as db:
-                if clear:
-                    db.execute("DELETE FROM service")
-                db.executemany("DELETE FROM service WHERE name = ?", [(name,) for name in drop])
-                db.executemany(INSERT, rows)
-        except sqlite3.DatabaseError as error:
-            raise BackendError(f"cannot write {self._path}: {error}") from error
-
-    def _close(self) -> None:
-        if self._db is not None:
-            self._db.close()
-        self._db = None
 
     @property
     def _opened(self) -> sqlite3.Connection:
