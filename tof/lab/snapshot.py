@@ -20,7 +20,8 @@ async def snapshot(lab: Lab, role: str) -> dict[str, str]:
         queueing = await lab.run(role, "tc", "qdisc", "show", "dev", name, check=False)
         found[f"qdisc {name}"] = queueing.stdout
     for family in ("-4", "-6"):
-        found[f"routes {family}"] = await lab.ip(role, family, "route", "show", "table", "all")
+        routes = await lab.ip(role, family, "route", "show", "table", "all")
+        found[f"routes {family}"] = "\n".join(sorted(routes.splitlines()))
         found[f"rules {family}"] = await lab.ip(role, family, "rule", "show")
     for tool in ("iptables-save", "ip6tables-save", "iptables-legacy-save", "ip6tables-legacy-save"):
         listing = (await lab.run(role, tool, check=False)).stdout
