@@ -1,5 +1,6 @@
 """The plumbing on a real kernel: made, adopted, and taken away without a trace."""
 
+import difflib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -87,7 +88,8 @@ def settle(host: Netns) -> None:
 def assert_same(after: dict[str, str], before: dict[str, str]) -> None:
     assert after.keys() == before.keys()
     for key, text in before.items():
-        assert after[key] == text, key
+        told = "\n".join(difflib.unified_diff(text.splitlines(), after[key].splitlines(), n=0, lineterm=""))
+        assert not told, f"{key}: {told}"
 
 
 def test_down_leaves_the_host_as_it_was(host: Netns, configure: Make) -> None:
@@ -116,8 +118,8 @@ def test_second_up_changes_nothing(host: Netns, configure: Make) -> None:
     config = configure(extra='app_address = ["192.168.50.1/24", "fd00::1/64"]')
     up(host, config)
     settle(host)
-    before = picture(host)
     host.run("sleep", "1.2")  # the kernel reports carriers late
+    before = picture(host)
     watch = host.start("ip", "-o", "monitor", "link", "address", "route")
     up(host, config)
     host.run("sleep", "0.3")
