@@ -103,6 +103,10 @@ async def play(report: Report, *, keep: bool) -> None:
         for scenario in SCENARIOS:
             if scenario is not down or not keep:
                 await tell(world, report, scenario)
+        if not report.ok and world.tof.agent is not None:
+            report.console.print(
+                "\nThe agent's last words:", escape(world.tof.agent.output[-3000:]), highlight=False
+            )
         if keep:
             report.console.print(escape(advice(world)), highlight=False)
             await lab.interruption()
