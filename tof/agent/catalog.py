@@ -78,6 +78,10 @@ class Catalog:
             raise NotFound(f"there is no service called {name}", "name")
         return self._by_name[name]
 
+    def lookup(self, name_or_address: str) -> Service:
+        """The service with this name, else with this service IP in any textual form, or NotFound."""
+        return self.get(self._resolve(name_or_address))
+
     def put_new(self, service: Service) -> Service:
         """Add ``service``; Conflict if its name or service IP is taken."""
         service = self._admitted(service)
@@ -96,7 +100,7 @@ class Catalog:
 
     def remove(self, name_or_address: str) -> Service:
         """Remove by name, else by service IP in any textual form; what was removed."""
-        service = self.get(self._resolve(name_or_address))
+        service = self.lookup(name_or_address)
         self._drop(service)
         return service
 

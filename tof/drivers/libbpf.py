@@ -239,7 +239,8 @@ class BpfObject:
         self._handle = lib.bpf_object__open_file(str(path).encode(), None)
         if not self._handle:
             raise SetupError(f"{path} cannot be opened ({os.strerror(ctypes.get_errno())}): run tools/setup")
-        own = dict(self._walk(lib.bpf_object__next_map, lib.bpf_map__name))
+        walk = self._walk(lib.bpf_object__next_map, lib.bpf_map__name)
+        own = {name: handle for name, handle in walk if "." not in name}  # not the compiler's constants
         for name, size in sizes.items():
             _check(lib.bpf_map__set_max_entries(own[name], size), f"size of map {name}")
         self.reused = _fits(own, reuse)

@@ -18,6 +18,7 @@ from tof.errors import BackendError
 
 IFF_UP = 0x1
 IFF_PROMISC = 0x100
+_XDP_FLAGS_SKB_MODE, _XDP_FLAGS_DRV_MODE = 0x2, 0x4
 _CLSACT_PARENT = 0xFFFFFFF1
 _ABSENT = (errno.ENODEV, errno.ENOENT)
 # What an operator can set on a bridge's port.
@@ -168,9 +169,12 @@ class Netlink:
             )
 
     def detach_xdp(self, index: int) -> None:
-        """Detach whatever XDP program the device has."""
-        with _asking(f"detach XDP from device {index}"):
-            self._ip.link("set", index=index, xdp={"attrs": [("IFLA_XDP_FD", -1)]})
+        """Detach whatever XDP programs the device has."""
+        for mode in (_XDP_FLAGS_SKB_MODE, _XDP_FLAGS_DRV_MODE):
+            # A driver without native XDP refuses the second; nothing can be attached there then.
+            with contextlib.suppress(BackendError), _asking(f"detach XDP from device {index}"):
+                detach = [("IFLA_XDP_FD", -1), ("IFLA_XDP_FLAGS", mode)]
+                self._ip.link("set", index=index, xdp={"attrs": detach})
 
 
 class _AbsentError(BackendError):

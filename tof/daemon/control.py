@@ -1,0 +1,119 @@
+"""The agent as the API sees it: changes return when they are in force in the data plane and on disk."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
+
+from prometheus_client import Metric
+
+from tof.agent.events import Event, ServiceAdded, ServiceRemoved, ServiceReplaced
+from tof.api.port import (
+    HealthView,
+    ServiceState,
+    ServiceStatus,
+    SessionView,
+    TunnelQuery,
+    TunnelView,
+)
+from tof.daemon.feed import Feed
+from tof.daemon.observation import Observation
+from tof.daemon.resolver import Resolver
+from tof.daemon.switch import Switch
+from tof.drivers.store import Store
+from tof.drivers.xdp import XdpEndpoints
+from tof.model import Service
+
+IN_FORCE_S = 5.0
+RESOLVE_S = 1.0
+
+
+class Control:
+    """One change at a time; a change that fails on its way is taken back before the error is told."""
+
+    def __init__(
+        self, feed: Feed, switch: Switch, endpoints: XdpEndpoints, store: Store, resolver: Resolver,
+        observation: Observation,
+    ) -> None:  # fmt: skip
+        self._feed, self._switch, self._endpoints, self._store = feed, switch, endpoints, store
+        self._resolver, self._observation = resolver, observation
+        self._services = feed.agent.services
+        self._lock = asyncio.Lock()
+
+    async def list_services(self) -> Sequence[Service]:
+        """Every service, sorted by name."""
+        return self._services.catalog.services
+
+    async def add_service(self, service: Service) -> Service:
+        """Provision a new service."""
+        async with self._lock:
+            self._feed.handle(ServiceAdded(service))
+            added = self._services.catalog.get(service.name)
+            await self._settle(ServiceRemoved(service.name), partial(self._store.put, added), added)
+            return added
+
+    async def replace_service(self, name: str, service: Service) -> Service:
+        """Put ``service`` in the place of the one called ``name``."""
+        async with self._lock:
+            before = self._services.catalog.get(name)
+            self._feed.handle(ServiceReplaced(name, service))
+            after = self._services.catalog.get(service.name)
+            await self._settle(
+                ServiceReplaced(after.name, before), partial(self._store.put, after, replaces=name), after
+            )
+            return after
+
+    async def remove_service(self, key: str) -> None:
+        """Withdraw the service with this name, else with this service IP."""
+        async with self._lock:
+            before = self._services.catalog.lookup(key)
+            self._feed.handle(ServiceRemoved(key))
+            # From here on its traffic goes to the core, whatever Open vSwitch does with the flows left behind.
+            self._endpoints.drop_services([before.service_ip])
+            undo = ServiceAdded(before)
+            if self._switch.up:
+                await self._settle(undo, partial(self._store.delete, before.name), None)
+            else:
+                await self._store.delete(before.name)
+            self._resolver.review()
+
+    async def _settle(
+        self, undo: Event, keep: Callable[[], Awaitable[None]], service: Service | None
+    ) -> None:
+        try:
+            if service is not None:
+                await self._resolver.resolve(service.application_ip, RESOLVE_S)
+            await self._switch.in_force(self._feed.agent.revision, IN_FORCE_S)
+            await keep()
+        except BaseException:
+            self._take_back(undo)
+            raise
+
+    def _take_back(self, undo: Event) -> None:
+        self._feed.handle(undo)
+        self._resolver.review()
+
+    async def service_status(self, name: str) -> ServiceStatus:
+        """Whether the service's application is reachable."""
+        service = self._services.catalog.get(name)
+        if self._services.resolved(service):
+            return ServiceStatus(name, ServiceState.IN_FORCE)
+        why = self._resolver.why(service.application_ip)
+        return ServiceStatus(name, ServiceState.UNRESOLVED, why)
+
+    async def tunnels(self, query: TunnelQuery) -> Sequence[TunnelView]:
+        """The tunnels that ``query`` wants."""
+        return await self._observation.tunnels(query)
+
+    async def sessions(self) -> Sequence[SessionView]:
+        """Every session."""
+        return await self._observation.sessions()
+
+    async def health(self) -> HealthView:
+        """How the TOF is, now."""
+        return self._observation.health()
+
+    async def metrics(self) -> Iterable[Metric]:
+        """Counters and gauges."""
+        return self._observation.metrics()

@@ -1,0 +1,116 @@
+"""The door between the world and the agent: events in, commands carried out, the verdict in the same call."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import structlog
+
+from tof.agent import commands as do
+from tof.agent.core import Agent
+from tof.agent.events import DownlinkMoved, Event, ForeignSourceSeen, FrameHeld, Tick
+from tof.agent.observe import observe
+from tof.daemon.clock import Clock
+from tof.daemon.switch import Switch
+from tof.drivers import layout
+from tof.drivers.sockets import FrameSocket
+from tof.drivers.xdp import TunnelCommand, XdpEndpoints
+from tof.errors import BackendError, DecodeError
+from tof.model import Link, Side
+
+log = structlog.get_logger("tof.feed")
+
+_ETHERTYPE_AT = 12
+
+
+class Feed:
+    """Feeds one agent; everything here is synchronous, so that a packet is answered at once."""
+
+    def __init__(
+        self, agent: Agent, endpoints: XdpEndpoints, ue_side: FrameSocket, clock: Clock, switch: Switch
+    ) -> None:
+        self.agent, self._endpoints, self._ue_side, self._clock = agent, endpoints, ue_side, clock
+        self._switch = switch
+        self.undecodable: Counter[str] = Counter()
+        self.too_big: Callable[[bytes], None] | None = None
+
+    def packet(self, side: Side, packet: bytes, vlan: int | None) -> bool:
+        """The verdict on a queued packet: whether it passes."""
+        try:
+            event = observe(side, packet, vlan)
+        except DecodeError as error:
+            self.undecodable[error.reason] += 1
+            return True
+        return event is None or self.handle(event)
+
+    def record(self, raw: bytes) -> None:
+        """A record of the data path's ring buffer."""
+        record = layout.unpack_event(raw)
+        if record.kind == layout.SAMPLE:
+            self._sample(record)
+        elif record.kind in (layout.SPOOFED, layout.MOVED):
+            half = record.length // 2
+            source, destination = record.data[:half], record.data[half : 2 * half]
+            if record.kind == layout.SPOOFED:
+                self.handle(ForeignSourceSeen(record.tunnel, source))
+            else:
+                self.handle(DownlinkMoved(record.tunnel, destination))
+        elif record.kind in (layout.NO_TUNNEL, layout.TUNNEL_ENDED):
+            ue = _destination(record.data)
+            if ue is not None:
+                self.handle(FrameHeld(record.data, ue))
+        elif record.kind == layout.TOO_BIG and self.too_big is not None:
+            self.too_big(record.data)
+
+    def _sample(self, record: layout.RawEvent) -> None:
+        frame = record.data
+        link = Link(frame[6:12], frame[:6], record.ifindex, frame[15] if frame[_ETHERTYPE_AT] == 8 else 0)
+        try:
+            event = observe(Side(record.side), frame[14:], record.vlan, link=link, cut=True)
+        except DecodeError as error:
+            self.undecodable[error.reason] += 1
+            return
+        if event is not None:
+            self.handle(event)
+
+    def tick(self) -> None:
+        """Time has passed."""
+        self.handle(Tick())
+
+    def handle(self, event: Event) -> bool:
+        """Let the agent decide and carry that out; False if the packet that raised ``event`` goes no further."""
+        passes = True
+        for command in self.agent.handle(event, self._clock.now()):
+            match command:
+                case do.DropPacket():
+                    passes = False
+                case do.SendPing():
+                    self._switch.outbox.append(command)
+                    self._switch.dirty.set()
+                case do.ReleaseFrame(frame):
+                    self._ue_side.send(frame)
+                case do.Converge():
+                    self._switch.dirty.set()
+                case _:
+                    self._carry_out(command)
+        return passes
+
+    def _carry_out(self, command: TunnelCommand) -> None:
+        try:
+            self._endpoints.carry_out(command, self._clock.now_ns())
+        except BackendError as error:
+            # The packet passes all the same; its tunnel stays unknown to the data path and is tried again.
+            self.undecodable["data_path_refused"] += 1
+            log.warning("the data path refused", command=type(command).__name__, error=str(error))
+            if isinstance(command, do.PutTunnel) and (tunnel := self.agent.sessions.at(command.index)):
+                self.agent.sessions.forget(tunnel, [])
+
+
+def _destination(frame: bytes) -> bytes | None:
+    """Packed inner destination of a frame from br-ue."""
+    if frame[12:14] == b"\x08\x00" and len(frame) >= 34:
+        return frame[30:34]
+    if frame[12:14] == b"\x86\xdd" and len(frame) >= 54:
+        return frame[38:54]
+    return None

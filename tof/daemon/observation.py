@@ -1,0 +1,127 @@
+"""What operators see: tunnels with their counters, sessions, health, metrics."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+from tof.agent.sessions import Tunnel
+from tof.api.port import Check, HealthState, HealthView, SessionView, TunnelQuery, TunnelView
+from tof.daemon.clock import Clock
+from tof.daemon.feed import Feed
+from tof.daemon.switch import Switch
+from tof.drivers.layout import ENDED, TunnelRecord
+from tof.drivers.xdp import XdpEndpoints
+from tof.model import Direction, TunnelState, address_text
+
+HEARTBEAT_NS = 900_000_000
+SLICE = 512
+
+
+class Observation:
+    """Reads the agent and the data path; changes nothing."""
+
+    def __init__(self, feed: Feed, endpoints: XdpEndpoints, switch: Switch, clock: Clock) -> None:
+        self._feed, self._endpoints, self._switch, self._clock = feed, endpoints, switch, clock
+        self._sessions = feed.agent.sessions
+        self.queues_read: Callable[[], bool] = lambda: True
+
+    async def tunnels(self, query: TunnelQuery) -> Sequence[TunnelView]:
+        """The tunnels that ``query`` wants, in the API's order."""
+        wanted = query.page(t.key for t in self._sessions if query.wants(t.key, (*t.ues, *t.exact)))
+        views: list[TunnelView] = []
+        for at in range(0, len(wanted), SLICE):
+            for key in wanted[at : at + SLICE]:
+                tunnel, record = self._sessions.get(key), self._endpoints.tunnel(key)
+                if tunnel is not None and record is not None:
+                    views.append(self._view(tunnel, record))
+            await asyncio.sleep(0)
+        return views
+
+    async def sessions(self) -> Sequence[SessionView]:
+        """Every UE with its tunnels."""
+        views: list[SessionView] = []
+        for at, (ue, context) in enumerate(list(self._sessions.contexts())):
+            ups, downs = (self._views(tunnels) for tunnels in (context.ups, context.downs))
+            state = TunnelState.PAIRED if any(up.peer for up in context.ups) else TunnelState.LEARNT
+            views.append(SessionView(address_text(ue), ups, downs, state))
+            if at % SLICE == 0:
+                await asyncio.sleep(0)
+        return views
+
+    def _views(self, tunnels: Iterable[Tunnel]) -> tuple[TunnelView, ...]:
+        found = ((tunnel, self._endpoints.tunnel(tunnel.key)) for tunnel in tunnels)
+        return tuple(self._view(tunnel, record) for tunnel, record in found if record is not None)
+
+    def _view(self, tunnel: Tunnel, record: TunnelRecord) -> TunnelView:
+        key = tunnel.key
+        return TunnelView(
+            direction=tunnel.direction,
+            vlan=key.vlan,
+            source=address_text(key.source),
+            destination=address_text(key.destination),
+            teid=key.teid,
+            ues=tuple(address_text(ue) for ue in tunnel.ues),
+            qfi=record.form.qfi,
+            state=self._state(tunnel, record),
+            packets=record.packets,
+            bytes=record.octets,
+            last_seen=self._clock.calendar(record.last_ns),
+        )
+
+    def _state(self, tunnel: Tunnel, record: TunnelRecord) -> TunnelState:
+        if record.flags & ENDED:
+            return TunnelState.ENDED
+        if tunnel.direction is Direction.UPLINK:
+            paired = bool(tunnel.peer)
+        else:
+            contexts = (c for ue in tunnel.ues for c in self._sessions.contexts_of(ue))
+            paired = any(up.peer == tunnel.index for c in contexts for up in c.ups)
+        return TunnelState.PAIRED if paired else TunnelState.LEARNT
+
+    def health(self) -> HealthView:
+        """The named checks."""
+        beat = self._clock.now_ns() - self._endpoints.heartbeat_ns() < HEARTBEAT_NS
+        bypass = self._endpoints.bypass
+        unresolved = [s.name for s in self._feed.agent.services.catalog.services
+                      if not self._feed.agent.services.resolved(s)]  # fmt: skip
+        return HealthView(
+            (
+                _check("ovs", self._switch.up, "connected", "Open vSwitch is not connected"),
+                _check("heartbeat", beat, "beating", "no heartbeat through br-ue: services go to the core"),
+                _check("queue", self.queues_read(), "bound", "the queues are not read"),
+                Check("xdp", HealthState.OK, "native" if self._endpoints.native else "generic"),
+                _check("bypass", not bypass, "off", "on: everything goes to the wire"),
+                _check("services", not unresolved, "resolved", "unresolved: " + ", ".join(unresolved)),
+            )
+        )
+
+    def metrics(self) -> Iterable[Metric]:
+        """Counters of the data path by name, packets that did not parse by reason, gauges."""
+        packets = CounterMetricFamily("tof_packets", "Packets by what was done with them", labels=["reason"])
+        for name, value in self._endpoints.counters().items():
+            packets.add_metric([name], value)
+        yield packets
+        odd = CounterMetricFamily("tof_undecodable", "Queued packets that passed unlearnt", labels=["reason"])
+        for name, value in sorted(self._feed.undecodable.items()):
+            odd.add_metric([name], value)
+        yield odd
+        agent = self._feed.agent
+        gauges = {
+            "tof_tunnels": ("Tunnels known", len(agent.sessions)),
+            "tof_services": ("Services provisioned", len(agent.services.catalog.services)),
+            "tof_pings_active": ("Uplink tunnels being asked by the Pinger", len(agent.pinging.active)),
+            "tof_held_frames_expired": ("Frames from apps given up", agent.holding.expired),
+            "tof_bypass": ("Whether bypass is on", int(self._endpoints.bypass)),
+            "tof_xdp_native": ("Whether XDP runs in the drivers", int(self._endpoints.native)),
+            "tof_ovs_up": ("Whether Open vSwitch is connected", int(self._switch.up)),
+        }
+        for name, (text, value) in gauges.items():
+            yield GaugeMetricFamily(name, text, value=value)
+
+
+def _check(name: str, good: bool, fine: str, bad: str) -> Check:
+    return Check(name, HealthState.OK if good else HealthState.DEGRADED, fine if good else bad)

@@ -1,0 +1,72 @@
+"""Next hops of applications: tells the agent what the kernel's neighbour table says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from tof.agent.events import NextHopChanged
+from tof.agent.services import ServicePlane
+from tof.config import Ue
+from tof.drivers.neighbours import Neighbours, next_hop
+from tof.model import IpAddress
+
+GONE_AFTER_S = 2.0
+"""A next hop that falls silent keeps its flows for this long: a lost probe must not move connections to the core."""
+
+
+class Resolver:
+    """Wants exactly the next hops of the provisioned applications."""
+
+    def __init__(
+        self, ue: Ue, device: str, services: ServicePlane, tell: Callable[[NextHopChanged], object]
+    ) -> None:
+        self._ue, self._services, self._tell = ue, services, tell
+        self.neighbours = Neighbours(device, self.changed)
+        self._leaving: dict[IpAddress, asyncio.TimerHandle] = {}
+        self._macs: dict[IpAddress, bytes] = {}
+        self._news = asyncio.Event()
+
+    def changed(self, hop: IpAddress, mac: bytes | None) -> None:
+        """The neighbour table's word about a next hop."""
+        if (leaving := self._leaving.pop(hop, None)) is not None:
+            leaving.cancel()
+        if mac is None:
+            loop = asyncio.get_running_loop()
+            self._leaving[hop] = loop.call_later(GONE_AFTER_S, self._gone, hop)
+            return
+        self._macs[hop] = mac
+        self.review()
+        self._news.set()
+
+    def _gone(self, hop: IpAddress) -> None:
+        del self._leaving[hop]
+        self._macs.pop(hop, None)
+        self.review()
+
+    def review(self) -> None:
+        """Bring what is wanted and what the agent knows up to date."""
+        hops = {a: next_hop(self._ue, a) for a in self._services.applications}
+        self.neighbours.want({hop for hop in hops.values() if hop is not None})
+        for application, hop in hops.items():
+            self._tell(NextHopChanged(application, self._macs.get(hop) if hop is not None else None))
+
+    async def resolve(self, application: IpAddress, patience_s: float) -> bool:
+        """Wait a moment for the application's next hop to answer; whether it did."""
+        self.review()
+        hop = next_hop(self._ue, application)
+        try:
+            async with asyncio.timeout(patience_s):
+                while hop is not None and hop not in self._macs:
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            return False
+        return hop is not None
+
+    def why(self, application: IpAddress) -> str:
+        """Why an application is unresolved, and what to do."""
+        hop = next_hop(self._ue, application)
+        if hop is None:
+            return f"{application} is not on-link; set ue.app_gateway"
+        return f"next hop {hop} does not answer"

@@ -1,0 +1,242 @@
+"""``tof agent``: one process, one event loop, one owner for every task.
+
+Start: host plumbing, data path (taking over what is there), Open vSwitch, services, queues, API. Shutdown: the API, the
+queues (from then on packets bypass them), the drivers; the data plane stays in force until ``tof down``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import secrets
+import signal
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from ipaddress import IPv6Address, ip_address
+from pathlib import Path
+
+import structlog
+
+from tof.agent.catalog import Catalog
+from tof.agent.commands import SendPing
+from tof.agent.core import Agent, AgentPolicy
+from tof.agent.events import ServiceAdded, TunnelsAdopted, TunnelsIdle
+from tof.agent.pinging import PingPolicy
+from tof.api.app import create_app
+from tof.api.server import serve
+from tof.config import Config
+from tof.daemon.clock import Clock
+from tof.daemon.control import Control
+from tof.daemon.feed import Feed
+from tof.daemon.idle import idle_tunnels
+from tof.daemon.logs import configure_logs
+from tof.daemon.observation import Observation
+from tof.daemon.resolver import Resolver
+from tof.daemon.switch import Switch
+from tof.drivers import netfilter
+from tof.drivers.host import Host
+from tof.drivers.nfqueue import PacketQueue
+from tof.drivers.ovsdb import Ovs, PrivateOvs, SystemOvs
+from tof.drivers.sockets import FrameSocket
+from tof.drivers.store import FILE_NAME, Store
+from tof.drivers.xdp import XdpEndpoints
+from tof.errors import RequestError, SetupError
+from tof.model import IpAddress, Side, tunnel_mac
+from tof.wire.icmp import Echo, echo_packet
+
+log = structlog.get_logger("tof")
+
+IDLE_SCAN_S = 2.0
+TICK_S = 0.02
+PINGER_ADDRESSES = {4: bytes((192, 0, 0, 8)), 6: bytes.fromhex("01000000000000000000000000000001")}
+"""The Pinger's own source addresses, of dummy blocks (RFC 7600, RFC 6666); OpenFlow puts the UE's in their place."""
+
+
+def run(config: Config) -> int:
+    """Run the agent until SIGTERM or SIGINT; the exit status."""
+    configure_logs(config.log)
+    with _only_one(config):
+        # What blocks is done before the loop runs.
+        plumbing = Host(config).up()
+        netfilter.ensure(netfilter.wanted(config))
+        endpoints = XdpEndpoints(plumbing, config.tunnels.max, config.s1.xdp)
+        try:
+            endpoints.attach()
+            asyncio.run(Daemon(config, endpoints).run())
+        finally:
+            endpoints.close()
+    return 0
+
+
+@contextmanager
+def _only_one(config: Config) -> Iterator[None]:
+    """Hold the pid file; SetupError if an agent with the same run_dir holds it."""
+    run_dir = config.state.run_dir
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with (run_dir / "agent.pid").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SetupError(
+                f"an agent runs already in {run_dir}: stop it, or set another agent.name"
+            ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)
+
+
+class Daemon:
+    """One agent and its drivers."""
+
+    def __init__(self, config: Config, endpoints: XdpEndpoints) -> None:
+        self._config, self._endpoints = config, endpoints
+        self._clock = Clock()
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        """Everything, until told to stop."""
+        loop = asyncio.get_running_loop()
+        for sign in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(sign, self._stop.set)
+        async with AsyncExitStack() as stack:
+            await self._assemble(stack)
+            log.info("in force", instance=self._config.agent.name)
+            await self._stop.wait()
+            log.info("stopping; the data plane stays in force")
+
+    async def _assemble(self, stack: AsyncExitStack) -> None:
+        config, endpoints, loop = self._config, self._endpoints, asyncio.get_running_loop()
+        agent = Agent(_policy(config), _catalog(config), iter(lambda: secrets.randbits(64), -1))
+        ue_side = FrameSocket(config.names.ue_ovs)
+        stack.callback(ue_side.close)
+        pinger_side = FrameSocket(config.names.pinger0)
+        stack.callback(pinger_side.close)
+        switch = Switch(config, _ovs(config), agent, endpoints, self._clock)
+        feed = Feed(agent, endpoints, ue_side, self._clock, switch)
+        switch.send_ping = lambda ping: pinger_side.send(_ping_frame(ping, pinger_side.mac))
+        self._adopt(endpoints, feed)
+        store = await stack.enter_async_context(Store(config.state.dir / FILE_NAME))
+        await self._load_services(store, feed)
+        group = await stack.enter_async_context(asyncio.TaskGroup())
+        tasks: list[asyncio.Task[None]] = []
+        stack.callback(lambda: [task.cancel() for task in tasks])
+        resolver = Resolver(config.ue, config.names.gw0, agent.services, feed.handle)
+        stack.callback(resolver.neighbours.close)
+        resolver.neighbours.start()
+        await self._resolve_all(resolver, agent)
+        tasks += [
+            group.create_task(switch.run(), name="switch"),
+            group.create_task(self._ticks(feed), name="ticks"),
+            group.create_task(self._purge(feed, endpoints), name="purge"),
+        ]
+        self._watch(stack, loop, feed, endpoints)
+        observation = Observation(feed, endpoints, switch, self._clock)
+        control = Control(feed, switch, endpoints, store, resolver, observation)
+        await self._first_convergence(switch)
+        bound = await stack.enter_async_context(serve(create_app(control), config.api.listen))
+        log.info("API", listen=bound)
+
+    def _adopt(self, endpoints: XdpEndpoints, feed: Feed) -> None:
+        if not endpoints.adopted:
+            return
+        ids = tuple((_plain(packed), number) for packed, number in endpoints.service_ids())
+        feed.handle(TunnelsAdopted(endpoints.adopt(), ids, endpoints.adopt_tokens()))
+        log.info("took over", tunnels=len(feed.agent.sessions), services=len(ids))
+
+    async def _load_services(self, store: Store, feed: Feed) -> None:
+        for service in await store.load():
+            try:
+                feed.handle(ServiceAdded(service))
+            except RequestError as error:
+                log.warning("a stored service is not provisioned", name=service.name, reason=str(error))
+
+    async def _resolve_all(self, resolver: Resolver, agent: Agent) -> None:
+        """Before the first reconciliation, so that taking over does not interrupt what is being diverted."""
+        resolver.review()
+        await asyncio.gather(
+            *(resolver.resolve(application, 1.5) for application in agent.services.applications)
+        )
+
+    def _watch(
+        self, stack: AsyncExitStack, loop: asyncio.AbstractEventLoop, feed: Feed, endpoints: XdpEndpoints
+    ) -> None:
+        ring = endpoints.events(feed.record)
+        stack.callback(ring.close)
+        loop.add_reader(ring.fd, ring.drain)
+        stack.callback(loop.remove_reader, ring.fd)
+        base = self._config.agent.queue_base
+        for side in Side:
+            queue = PacketQueue(base + side.value, side, feed.packet)
+            stack.callback(queue.close)
+            loop.add_reader(queue.fd, queue.read)
+            stack.callback(loop.remove_reader, queue.fd)
+        features = endpoints.features
+        if features is not None:
+
+            def changed() -> None:
+                features.drain()
+                loop.run_in_executor(None, endpoints.choose_mode)  # netlink round trips, and rare
+
+            loop.add_reader(features.fd, changed)
+            stack.callback(loop.remove_reader, features.fd)
+
+    async def _first_convergence(self, switch: Switch) -> None:
+        try:
+            async with asyncio.timeout(10):
+                await switch.ready.wait()
+        except TimeoutError:
+            log.warning("Open vSwitch is not ready: services go to the core until it is")
+
+    async def _ticks(self, feed: Feed) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            due = feed.agent.wake_at
+            if due is not None and due <= self._clock.now():
+                feed.tick()
+
+    async def _purge(self, feed: Feed, endpoints: XdpEndpoints) -> None:
+        timeout_ns = int(self._config.tunnels.idle_timeout_s * 1e9)
+        while True:
+            await asyncio.sleep(IDLE_SCAN_S)
+            idle = await idle_tunnels(endpoints, self._clock.now_ns() - timeout_ns)
+            if idle:
+                feed.handle(TunnelsIdle(frozenset(idle)))
+
+
+def _policy(config: Config) -> AgentPolicy:
+    most = config.tunnels.max
+    targets = tuple(target.packed for target in config.pinger.target)
+    ping = PingPolicy(targets, config.pinger.interval_s, config.pinger.attempts)
+    return AgentPolicy(ping, most, max(1, most // 2))
+
+
+def _catalog(config: Config) -> Catalog:
+    return Catalog(config.pinger.target, [address.ip for address in config.ue.app_address])
+
+
+def _ovs(config: Config) -> Ovs:
+    if config.ue.ovs == "private":
+        return PrivateOvs(config.state.run_dir, config.agent.name)
+    socket = "/run/openvswitch/db.sock" if config.ue.ovs == "system" else config.ue.ovs.removeprefix("unix:")
+    return SystemOvs(Path(socket), config.agent.name)
+
+
+def _plain(packed: bytes) -> IpAddress:
+    address = ip_address(packed)
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+def _ping_frame(ping: SendPing, source_mac: bytes) -> bytes:
+    """The Pinger's echo request as it leaves its adapter: the destination MAC says which tunnel it is for."""
+    version = 4 if len(ping.ue) == 4 else 6
+    echo = Echo(ping.index & 0xFFFF, ping.sequence, ping.token.to_bytes(8, "big") + b"tof-pinger")
+    packet = echo_packet(PINGER_ADDRESSES[version], ping.target, echo)
+    ethertype = b"\x08\x00" if version == 4 else b"\x86\xdd"
+    return tunnel_mac(ping.index) + source_mac + ethertype + packet

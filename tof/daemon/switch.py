@@ -1,0 +1,181 @@
+"""The reconciler of br-ue: what the agent wants there, rendered, compared with what is there, applied as one bundle.
+
+Order across the two halves of the data path: a service is diverted only after its flows are in; it ceases to be
+diverted before they go. Pings are sent only once their source-rewrite flows are in force.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from tof.agent.commands import SendPing
+from tof.agent.core import Agent
+from tof.config import Config
+from tof.daemon.clock import Clock
+from tof.dataplane import pinger
+from tof.dataplane.desired import Desired, Ports, ServiceRoute
+from tof.dataplane.flow import Flow
+from tof.dataplane.pipeline import render
+from tof.dataplane.plan import Plan, diff
+from tof.drivers.openflow import OpenFlowChannel
+from tof.drivers.ovsdb import Ovs, Port
+from tof.drivers.xdp import XdpEndpoints
+from tof.errors import BackendError, SetupError
+from tof.model import IpAddress
+
+log = structlog.get_logger("tof.switch")
+
+RESTART_AFTER_S = 1.0
+"""A dead Open vSwitch is started again after this time: its traffic is with the core by then."""
+OFPORTS = Ports(ue=1, heartbeat=2, apps=3, gateway=4, pinger=5)
+_BEAT_SOURCE = 6
+_AUDIT_S = 30.0
+
+
+class Switch:
+    """Keeps br-ue as the agent wants it, over restarts of Open vSwitch."""
+
+    def __init__(self, config: Config, ovs: Ovs, agent: Agent, endpoints: XdpEndpoints, clock: Clock) -> None:
+        self._config, self._ovs, self._agent, self._endpoints, self._clock = (
+            config,
+            ovs,
+            agent,
+            endpoints,
+            clock,
+        )
+        self.dirty = asyncio.Event()
+        self.ready = asyncio.Event()
+        self.applied = -1
+        self.send_ping: Callable[[SendPing], object] | None = None
+        self.outbox: list[SendPing] = []
+        self._changed = asyncio.Condition()
+        self._refusal: str = ""
+        self._services: tuple[ServiceRoute, ...] | None = None
+        self._base: frozenset[Flow] = frozenset()
+        self._present: dict[int, int] = {}
+        self._app_addresses: tuple[IpAddress, ...] = tuple(a.ip for a in config.ue.app_address)
+
+    @property
+    def up(self) -> bool:
+        """Whether the switch is connected and as wanted."""
+        return self.ready.is_set()
+
+    async def run(self) -> None:
+        """Connect, reconcile, stay; again whenever Open vSwitch went away."""
+        while True:
+            try:
+                await self._session()
+            except (BackendError, SetupError) as error:
+                log.warning("Open vSwitch is not available", error=str(error))
+            self.ready.clear()
+            await self._refuse("Open vSwitch is not available")
+            await asyncio.sleep(RESTART_AFTER_S)
+
+    async def _session(self) -> None:
+        await self._ovs.ensure_running()
+        names = self._config.names
+        await self._ovs.ensure_bridge(names.br_ue)
+        ports = (
+            Port(names.ue_ovs, OFPORTS.ue), Port(names.hb1, OFPORTS.heartbeat), Port(names.app1, OFPORTS.apps),
+            Port(names.gw1, OFPORTS.gateway), Port(names.pinger1, OFPORTS.pinger),
+            Port(names.hb0, _BEAT_SOURCE, cfm_mpid=1),
+        )  # fmt: skip
+        await self._ovs.ensure_ports(names.br_ue, ports)
+        channel = await OpenFlowChannel.connect(self._ovs.management_socket(names.br_ue))
+        try:
+            await self._reconcile_all(channel)
+            log.info("br-ue is as wanted", flows=len(self._present))
+            await self._follow(channel)
+        finally:
+            await channel.close()
+
+    async def _follow(self, channel: OpenFlowChannel) -> None:
+        while not channel.closed.is_set():
+            woken = await _first(self.dirty, channel.closed, timeout_s=_AUDIT_S)
+            if channel.closed.is_set():
+                return
+            try:
+                if woken:
+                    await self._reconcile_changes(channel)
+                else:
+                    await self._reconcile_all(channel)
+            except BackendError as error:
+                await self._refuse(str(error))
+                if channel.closed.is_set():
+                    raise
+                await asyncio.sleep(0.2)
+                self.dirty.set()
+
+    async def _reconcile_all(self, channel: OpenFlowChannel) -> None:
+        """From what the switch says it holds."""
+        self._present = dict(await channel.read_cookies())
+        self._services = None
+        await self._reconcile_changes(channel)
+
+    async def _reconcile_changes(self, channel: OpenFlowChannel) -> None:
+        self.dirty.clear()
+        revision, routes = self._agent.revision, self._agent.services.routes
+        if routes != self._services:
+            self._base = render(Desired(OFPORTS, self._app_addresses, routes))
+            kept = {route.service.service_ip: route.service_id for route in routes}
+            gone = [r.service.service_ip for r in self._services or () if r.service.service_ip not in kept]
+            self._endpoints.drop_services(gone)
+        pings = Desired(OFPORTS, self._app_addresses, (), self._agent.ping_routes)
+        wanted = self._base | frozenset(pinger.rules(pings))
+        plan = diff(self._present, wanted)
+        if not plan.empty:
+            await channel.apply(plan)
+            self._note(plan)
+        if routes != self._services:
+            self._endpoints.set_services({r.service.service_ip: r.service_id for r in routes})
+            self._services = routes
+        self.applied, self._refusal = revision, ""
+        self.ready.set()
+        async with self._changed:
+            self._changed.notify_all()
+        self._send_pings()
+
+    def _note(self, plan: Plan) -> None:
+        for cookie in plan.drop:
+            self._present.pop(cookie, None)
+        self._present.update((flow.cookie, flow.table) for flow in plan.put)
+
+    def _send_pings(self) -> None:
+        sending, self.outbox[:] = list(self.outbox), []
+        for ping in sending:
+            if self.send_ping is not None:
+                self.send_ping(ping)
+
+    async def _refuse(self, why: str) -> None:
+        self._refusal = why
+        self.outbox.clear()
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def in_force(self, revision: int, deadline_s: float) -> None:
+        """Return once ``revision`` is applied; BackendError if the switch refuses it or is not there."""
+        if not self.up:
+            raise BackendError(self._refusal or "Open vSwitch is not connected yet")
+        self._refusal = ""
+        self.dirty.set()
+        try:
+            async with asyncio.timeout(deadline_s), self._changed:
+                await self._changed.wait_for(lambda: self.applied >= revision or bool(self._refusal))
+        except TimeoutError:
+            raise BackendError(f"Open vSwitch did not take the change within {deadline_s} s") from None
+        if self.applied < revision:
+            raise BackendError(self._refusal)
+
+
+async def _first(one: asyncio.Event, other: asyncio.Event, timeout_s: float) -> bool:
+    """Wait for either event; whether ``one`` is set."""
+    waits: Sequence[asyncio.Future[object]] = [asyncio.ensure_future(e.wait()) for e in (one, other)]
+    try:
+        await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+    return one.is_set()

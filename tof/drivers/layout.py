@@ -1,0 +1,160 @@
+"""The values in the BPF maps, byte for byte as tof/drivers/bpf/tof.bpf.c lays them out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from struct import Struct
+from typing import NamedTuple
+
+from tof.model import Direction, Form, Link, TunnelKey
+
+NO_VLAN = 0xFFFF
+MAX_PORTS = 8
+ENDED, CONTAINER, SETTLING = 2, 4, 1
+
+_KEY4 = Struct("=4s4s4sHH")
+_KEY = Struct("=16s16s4sHH")
+_TUNNEL = Struct("=QQQ8s4sIIIIIBBBBI6s6sIQ")
+_PENDING = Struct("=IIQQ6s6sII")
+_UE = Struct("=8s4sI")
+_CONFIG = Struct("=4I2I2I2I16I2I6sH")
+_EVENT = Struct("=IIIIIHH")
+
+TUNNEL_SIZE = _TUNNEL.size
+LAST_SEEN_WORD = 2  # last_ns is the third 64-bit word of a tunnel
+DIRECTIONS = (Direction.UPLINK, Direction.DOWNLINK)
+
+
+class TunnelRecord(NamedTuple):
+    """A tunnel as the data path holds it; ``last_ns`` is CLOCK_MONOTONIC."""
+
+    packets: int
+    octets: int
+    last_ns: int
+    ues: tuple[bytes, ...]
+    number: int
+    session: int
+    direction: Direction
+    flags: int
+    qfi: int
+    link: Link
+    learnt_ns: int
+
+    @property
+    def form(self) -> Form:
+        """How injected packets look."""
+        return Form(0x34, self.qfi) if self.flags & CONTAINER else Form()
+
+
+def is_v6(key: TunnelKey) -> bool:
+    """Whether the outer addresses are IPv6."""
+    return len(key.source) == 16
+
+
+def tunnel_key(key: TunnelKey) -> bytes:
+    """The key under which tof_tunnels4 or tof_tunnels6 holds the tunnel."""
+    teid = key.teid.to_bytes(4, "big")
+    vlan = NO_VLAN if key.vlan is None else key.vlan
+    if is_v6(key):
+        return _KEY.pack(key.source, key.destination, teid, vlan, 6)
+    return _KEY4.pack(key.source, key.destination, teid, vlan, 0)
+
+
+def general_key(key: TunnelKey) -> bytes:
+    """The key of either family in one shape (tof_pending, tof_outlets)."""
+    vlan = NO_VLAN if key.vlan is None else key.vlan
+    return _KEY.pack(key.source, key.destination, key.teid.to_bytes(4, "big"), vlan, 6 if is_v6(key) else 4)
+
+
+def unpack_key(raw: bytes) -> TunnelKey:
+    """The tunnel key behind a key of tof_tunnels4 or tof_tunnels6."""
+    source, destination, teid, vlan, _ = (_KEY4 if len(raw) == _KEY4.size else _KEY).unpack(raw)
+    return TunnelKey(source, destination, int.from_bytes(teid, "big"), None if vlan == NO_VLAN else vlan)
+
+
+def pack_tunnel(record: TunnelRecord, link_signature: int = 0) -> bytes:
+    """A tunnel's value."""
+    ue4 = next((ue for ue in record.ues if len(ue) == 4), bytes(4))
+    ue6 = next((ue for ue in record.ues if len(ue) == 8), bytes(8))
+    return _TUNNEL.pack(
+        record.packets, record.octets, record.last_ns, ue6, ue4, record.number, record.session, link_signature,
+        0, 0, DIRECTIONS.index(record.direction), record.flags, record.qfi, record.link.tos, 0,
+        record.link.source_mac, record.link.destination_mac, record.link.ifindex, record.learnt_ns,
+    )  # fmt: skip
+
+
+def unpack_tunnel(raw: bytes, offset: int = 0) -> TunnelRecord:
+    """The tunnel behind a value."""
+    (packets, octets, last_ns, ue6, ue4, index, session, _signature, _out, _generation, direction, flags, qfi, tos,
+     _event_ms, source_mac, destination_mac, ifindex, learnt_ns) = _TUNNEL.unpack_from(raw, offset)  # fmt: skip
+    ues = tuple(ue for ue in (ue4, ue6) if any(ue))
+    return TunnelRecord(
+        packets, octets, last_ns, ues, index, session, DIRECTIONS[direction], flags, qfi,
+        Link(source_mac, destination_mac, ifindex, tos), learnt_ns,
+    )  # fmt: skip
+
+
+def unpack_pending_link(raw: bytes) -> Link:
+    """How the queued packets of an unknown tunnel looked on the link."""
+    _, _, _, _, source_mac, destination_mac, ifindex, tos = _PENDING.unpack(raw)
+    return Link(source_mac, destination_mac, ifindex, tos)
+
+
+def ue_key(ue: bytes) -> bytes:
+    """The key of tof_ues: an IPv4 address or the first half of an IPv6 one."""
+    return _UE.pack(bytes(8), ue, 0) if len(ue) == 4 else _UE.pack(ue, bytes(4), 0)
+
+
+def mapped(address: bytes) -> bytes:
+    """Sixteen bytes for an address of either family (::ffff:a.b.c.d)."""
+    return address if len(address) == 16 else bytes(10) + b"\xff\xff" + address
+
+
+@dataclass(slots=True)
+class DataPathConfig:
+    """The one entry of tof_config; ``ports`` are interface indexes by side."""
+
+    bypass: int = 0
+    services: int = 0
+    pinging: int = 0
+    shared: int = 0
+    ue_ifindex: int = 0
+    mtu: int = 1500
+    queues: tuple[int, int] = (0, 0)
+    ports: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+    apps_ifindex: int = 0
+    splice_ifindex: int = 0
+    own_mac: bytes = bytes(6)
+
+    def pack(self) -> bytes:
+        """The bytes of the entry."""
+        listed = [index for side in self.ports for index in (*side, *[0] * (MAX_PORTS - len(side)))]
+        return _CONFIG.pack(
+            self.bypass, self.services, self.pinging, self.shared, self.ue_ifindex, self.mtu, *self.queues,
+            len(self.ports[0]), len(self.ports[1]), *listed, self.apps_ifindex, self.splice_ifindex,
+            self.own_mac, 0,
+        )  # fmt: skip
+
+
+class RawEvent(NamedTuple):
+    """A record of tof_events."""
+
+    kind: int
+    side: int
+    ifindex: int
+    tunnel: int
+    length: int
+    vlan: int | None
+    data: bytes
+
+
+SAMPLE, SPOOFED, MOVED, NO_TUNNEL, TOO_BIG, TUNNEL_ENDED, HOP = range(1, 8)
+
+
+def unpack_event(raw: bytes) -> RawEvent:
+    """The event behind a record."""
+    kind, side, ifindex, index, length, vlan, captured = _EVENT.unpack_from(raw)
+    start = _EVENT.size
+    return RawEvent(
+        kind, side, ifindex, index, length, None if vlan == NO_VLAN else vlan, raw[start : start + captured]
+    )

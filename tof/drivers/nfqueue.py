@@ -1,0 +1,70 @@
+"""The queues of the GTP Filter: unknown G-PDUs and signalling, answered in the call that delivers them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Callable
+
+from netfilterqueue import COPY_PACKET, NetfilterQueue
+
+from tof.errors import SetupError
+from tof.model import Side
+
+LENGTH = 16384
+SOCKET_BYTES = 64 << 20
+_PACKET_BYTES = 65535
+_MARK, _MARK_MASK = 0x70F00000, 0xFFF00000
+_TAGGED, _VLAN = 0x1000, 0xFFF
+
+# Linux UAPI nfnetlink_queue.h: NFQNL_MSG_CONFIG with NFQA_CFG_FLAGS and NFQA_CFG_MASK.
+_NFNL_SUBSYS_QUEUE, _NFQNL_MSG_CONFIG = 3, 2
+_NFQA_CFG_MASK, _NFQA_CFG_FLAGS = 4, 5
+_FAIL_OPEN = 1
+_NLM_F_REQUEST = 1
+
+
+class PacketQueue:
+    """One NFQUEUE: ``decide(side, packet, vlan)`` sees each outer IP packet and says whether it passes."""
+
+    def __init__(self, number: int, side: Side, decide: Callable[[Side, bytes, int | None], bool]) -> None:
+        self.number, self.side, self._decide = number, side, decide
+        self._queue = NetfilterQueue()
+        try:
+            self._queue.bind(number, self._deliver, LENGTH, COPY_PACKET, _PACKET_BYTES, SOCKET_BYTES)
+        except OSError as error:
+            raise SetupError(
+                f"NFQUEUE {number} cannot be bound ({error}): another program listens on it; set agent.queue_base"
+            ) from error
+        self.fd = int(self._queue.get_fd())
+        self._fail_open()
+
+    def _deliver(self, packet: object) -> None:
+        mark = packet.get_mark()  # type: ignore[attr-defined]
+        vlan = mark & _VLAN if mark & _MARK_MASK == _MARK and mark & _TAGGED else None
+        if self._decide(self.side, packet.get_payload(), vlan):  # type: ignore[attr-defined]
+            packet.accept()  # type: ignore[attr-defined]
+        else:
+            packet.drop()  # type: ignore[attr-defined]
+
+    def read(self) -> None:
+        """Answer the packets that wait."""
+        self._queue.run(block=False)
+
+    def _fail_open(self) -> None:
+        """Let packets pass when the queue is full: `--queue-bypass` covers only an absent listener."""
+        body = _attribute(_NFQA_CFG_MASK, _FAIL_OPEN) + _attribute(_NFQA_CFG_FLAGS, _FAIL_OPEN)
+        head = struct.pack("!BBH", socket.AF_UNSPEC, 0, self.number)
+        kind = _NFNL_SUBSYS_QUEUE << 8 | _NFQNL_MSG_CONFIG
+        message = struct.pack("=IHHII", 16 + len(head) + len(body), kind, _NLM_F_REQUEST, 0, 0) + head + body
+        with socket.socket(fileno=os.dup(self.fd)) as netlink:
+            netlink.send(message)
+
+    def close(self) -> None:
+        """Stop listening: from here on packets bypass the queue."""
+        self._queue.unbind()
+
+
+def _attribute(kind: int, value: int) -> bytes:
+    return struct.pack("=HH", 8, kind) + struct.pack("!I", value)

@@ -1,0 +1,325 @@
+"""GTP Filter and GTP Tunnel Endpoints in XDP: loads or takes over the programs and maps, and keeps them in step.
+
+The state survives the agent: maps live as long as a program on an adapter uses them. A starting agent finds them
+through the programs attached to its adapters, loads its own programs on top of them, and swaps those in one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+
+from tof.agent.commands import DropToken, DropTunnel, PutToken, PutTunnel, SetDefault, SetOwners, SetPeer
+from tof.agent.events import AdoptedTunnel
+from tof.drivers import layout
+from tof.drivers.features import XdpFeatures
+from tof.drivers.hooks import Hooks
+from tof.drivers.host import Plumbing
+from tof.drivers.layout import DataPathConfig, TunnelRecord
+from tof.drivers.libbpf import BpfObject, Map, RingBuffer, maps_of
+from tof.errors import BackendError, SetupError
+from tof.model import IpAddress, Link, TunnelKey
+
+_ZERO = bytes(4)
+_NO_LINK = Link(bytes(6), bytes(6), 0, 0)
+TunnelCommand = PutTunnel | SetOwners | SetPeer | DropTunnel | SetDefault | PutToken | DropToken
+
+
+def object_path() -> Path:
+    """The compiled BPF object; SetupError if it was not built."""
+    path = Path(str(resources.files("tof.drivers.bpf") / "tof.bpf.o"))
+    if not path.exists():
+        raise SetupError(
+            "tof/drivers/bpf/tof.bpf.o is missing: run tools/setup, which compiles it with clang"
+        )
+    return path
+
+
+def counter_names() -> tuple[str, ...]:
+    """The names of tof_counters' entries, in order, as the C source's ``enum counter`` lists them."""
+    source = (resources.files("tof.drivers.bpf") / "tof.bpf.c").read_text()
+    body = source.split("enum counter {", 1)[1].split("}", 1)[0]
+    words = (line.split("//")[0].strip().rstrip(",") for line in body.splitlines())
+    return tuple(word.removeprefix("c_") for word in words if word.startswith("c_") and word != "c_max")
+
+
+class XdpEndpoints:
+    """The kernel's half of the data path."""
+
+    def __init__(self, plumbing: Plumbing, most_tunnels: int, xdp: str) -> None:
+        self._plumbing, self._mode = plumbing, xdp
+        self._hooks = Hooks()
+        self._features = _features()
+        old = self._find_maps()
+        sizes = {
+            "tof_tunnels4": most_tunnels,
+            "tof_tunnels6": most_tunnels,
+            "tof_outlets": 2 * most_tunnels,
+            "tof_ues": 2 * most_tunnels,
+        }
+        self._object = BpfObject(object_path(), sizes, old)
+        for unused in old.values():
+            unused.close()
+        self._maps = self._object.maps
+        self.adopted = self._object.reused
+        self.native = False
+        self._tokens = 0
+        self._config = DataPathConfig()
+        self._names = counter_names()
+
+    # Taking over and attaching
+
+    def _find_maps(self) -> dict[str, Map]:
+        found: dict[str, Map] = {}
+        for ifindex in (*self._plumbing.enb, *self._plumbing.sgw, self._plumbing.ue):
+            for program in self._hooks.xdp_programs(ifindex):
+                for name, one in (maps_of(program) if program else {}).items():
+                    if name in found:
+                        one.close()
+                    else:
+                        found[name] = one
+        return found
+
+    def attach(self) -> None:
+        """Put the configuration in force, then every program on its device, consumers before producers."""
+        p = self._plumbing
+        if self.adopted:
+            raw = self._get_config()
+            self._config.bypass = int.from_bytes(raw[:4], "little")
+            self._config.services = int.from_bytes(raw[4:8], "little")
+            self._config.pinging = int.from_bytes(raw[8:12], "little")
+        self._config.ue_ifindex, self._config.mtu = p.ue, p.s1_mtu
+        self._config.queues = (p.queue[0].a, p.queue[1].a)
+        self._config.ports = (p.enb, p.sgw)
+        self._config.apps_ifindex, self._config.splice_ifindex = p.app, p.app0
+        self._write_config()
+        if not self.adopted:
+            self._maps["tof_state"].put(_ZERO, bytes(8) + (1).to_bytes(4, "little") + bytes(20))
+        programs = self._object.programs
+        self._hooks.attach_xdp(p.ue_ovs, programs["tof_nop"], native=True)
+        self._hooks.attach_tc(p.app, programs["tof_apps_in"], "tof_apps_in")
+        self._hooks.attach_tc(p.app0, programs["tof_apps_out"], "tof_apps_out")
+        for side, queue in (("enb", p.queue[0]), ("sgw", p.queue[1])):
+            self._hooks.attach_xdp(queue.d, programs[f"tof_ret_{side}"], native=False)
+            self._hooks.attach_tc(queue.d, programs[f"tof_onward_{side}"], f"tof_onward_{side}")
+        self.choose_mode(first=True)
+        for side, ports in (("enb", p.enb), ("sgw", p.sgw)):
+            for ifindex in ports:
+                self._hooks.attach_tc(ifindex, programs[f"tof_slow_{side}"], f"tof_slow_{side}")
+
+    def choose_mode(self, *, first: bool = False) -> None:
+        """Native where every device that frames are redirected into takes them, else generic."""
+        native = self._may_be_native()
+        if native == self.native and not first:
+            return
+        try:
+            self._attach_s1(native)
+        except BackendError:
+            if self._mode == "native" or not native:
+                raise
+            self._attach_s1(native=False)
+
+    def _may_be_native(self) -> bool:
+        if self._mode == "generic" or self._features is None:
+            return False
+        targets = (*self._plumbing.enb, *self._plumbing.sgw, self._plumbing.ue)
+        refusing = [ifindex for ifindex in targets if not self._features.takes_frames(ifindex)]
+        if refusing and self._mode == "native":
+            raise SetupError(
+                f's1.xdp: "native", but interface {refusing[0]} takes no redirected frames; use "auto", or turn GRO '
+                "on at the far end of a veth"
+            )
+        return not refusing
+
+    def _attach_s1(self, native: bool) -> None:
+        p, programs = self._plumbing, self._object.programs
+        self._hooks.attach_xdp(p.ue, programs["tof_ue"], native=native)
+        for side, ports in (("enb", p.enb), ("sgw", p.sgw)):
+            for ifindex in ports:
+                self._hooks.attach_xdp(ifindex, programs[f"tof_s1_{side}"], native=native)
+        self.native = native
+
+    @property
+    def features(self) -> XdpFeatures | None:
+        """Notifies when ``choose_mode`` may come to another answer; None on older kernels."""
+        return self._features
+
+    def close(self) -> None:
+        """Let go of everything; what is attached stays in force."""
+        self._object.close()
+        self._hooks.close()
+        if self._features is not None:
+            self._features.close()
+
+    # Tunnels
+
+    def carry_out(self, command: TunnelCommand, now_ns: int) -> None:
+        """Make the maps say what the command says."""
+        match command:
+            case PutTunnel():
+                self._put_tunnel(command, now_ns)
+            case SetPeer(key, index, peer):
+                self._put_outlet(key, index, peer)
+            case SetOwners(key, ues):
+                self._set_owners(key, ues)
+            case DropTunnel(key, index):
+                self._table(key).drop(layout.tunnel_key(key))
+                self._maps["tof_outlets"].drop(index.to_bytes(4, "little"))
+                self._maps["tof_pending"].drop(layout.general_key(key))
+            case SetDefault(ue, index):
+                self._set_default(ue, index)
+            case PutToken(token, index):
+                self._maps["tof_tokens"].put(token.to_bytes(8, "big"), index.to_bytes(4, "little"))
+                self._count_tokens(1)
+            case DropToken(token):
+                if self._maps["tof_tokens"].drop(token.to_bytes(8, "big")):
+                    self._count_tokens(-1)
+
+    def _put_tunnel(self, command: PutTunnel, now_ns: int) -> None:
+        pending = self._maps["tof_pending"].get(layout.general_key(command.key))
+        link = command.link or (layout.unpack_pending_link(pending) if pending else _NO_LINK)
+        flags = layout.SETTLING | (layout.CONTAINER if command.form.qfi is not None else 0)
+        record = TunnelRecord(
+            1 if command.dropped else 0, command.dropped, now_ns, command.ues, command.index, command.session,
+            command.direction, flags, command.form.qfi or 0, link, now_ns,
+        )  # fmt: skip
+        self._put_outlet(command.key, command.index, command.peer)
+        self._table(command.key).put(layout.tunnel_key(command.key), layout.pack_tunnel(record))
+
+    def _put_outlet(self, key: TunnelKey, index: int, peer: int) -> None:
+        value = layout.general_key(key) + peer.to_bytes(4, "little")
+        self._maps["tof_outlets"].put(index.to_bytes(4, "little"), value)
+
+    def _set_owners(self, key: TunnelKey, ues: tuple[bytes, ...]) -> None:
+        raw = self._table(key).get(layout.tunnel_key(key))
+        if raw is not None:
+            record = layout.unpack_tunnel(raw)._replace(ues=ues)
+            self._table(key).put(layout.tunnel_key(key), layout.pack_tunnel(record))
+
+    def _set_default(self, ue: bytes, index: int) -> None:
+        if index:
+            self._maps["tof_ues"].put(layout.ue_key(ue), index.to_bytes(4, "little"))
+        else:
+            self._maps["tof_ues"].drop(layout.ue_key(ue))
+
+    def _count_tokens(self, step: int) -> None:
+        self._tokens += step
+        if (self._tokens > 0) != bool(self._config.pinging):
+            self._config.pinging = int(self._tokens > 0)
+            self._write_config()
+
+    def _table(self, key: TunnelKey) -> Map:
+        return self._maps["tof_tunnels6" if layout.is_v6(key) else "tof_tunnels4"]
+
+    # Reading back
+
+    def tunnel(self, key: TunnelKey) -> TunnelRecord | None:
+        """The tunnel as the data path holds it."""
+        raw = self._table(key).get(layout.tunnel_key(key))
+        return layout.unpack_tunnel(raw) if raw is not None else None
+
+    def slices(self) -> Iterator[tuple[bytes, bytes, int, int]]:
+        """All tunnels in slices: keys and values back to back, key size, count."""
+        for name in ("tof_tunnels4", "tof_tunnels6"):
+            table = self._maps[name]
+            for keys, values, count in table.slices():
+                yield keys, values, table.key_size, count
+
+    def tunnels(self) -> Iterator[tuple[TunnelKey, TunnelRecord]]:
+        """Every tunnel with its key."""
+        for keys, values, size, count in self.slices():
+            for at in range(count):
+                key = layout.unpack_key(keys[at * size : (at + 1) * size])
+                yield key, layout.unpack_tunnel(values, at * layout.TUNNEL_SIZE)
+
+    def adopt(self) -> tuple[AdoptedTunnel, ...]:
+        """What a starting agent takes over."""
+        peers = {
+            int.from_bytes(keys[at * 4 : at * 4 + 4], "little"): int.from_bytes(
+                values[at * 44 + 40 : at * 44 + 44], "little"
+            )
+            for keys, values, count in self._maps["tof_outlets"].slices()
+            for at in range(count)
+        }
+        return tuple(
+            AdoptedTunnel(
+                key, one.number, one.session, one.direction, one.ues, one.form, bool(one.flags & layout.ENDED),
+                peers.get(one.number, 0),
+            )
+            for key, one in self.tunnels()
+        )  # fmt: skip
+
+    def adopt_tokens(self) -> tuple[int, ...]:
+        """The tokens an earlier agent left: their replies are still not the UEs' to see."""
+        return tuple(
+            int.from_bytes(keys[at * 8 : at * 8 + 8], "big")
+            for keys, _, count in self._maps["tof_tokens"].slices()
+            for at in range(count)
+        )
+
+    def service_ids(self) -> tuple[tuple[bytes, int], ...]:
+        """The services being diverted: mapped address and number."""
+        return tuple(
+            (keys[at * 16 : at * 16 + 16], int.from_bytes(values[at * 4 : at * 4 + 4], "little"))
+            for keys, values, count in self._maps["tof_services"].slices()
+            for at in range(count)
+        )
+
+    def counters(self) -> dict[str, int]:
+        """Every named counter, summed over the CPUs."""
+        table = self._maps["tof_counters"]
+        return {
+            name: sum(int.from_bytes(one, "little") for one in table.get_per_cpu(at.to_bytes(4, "little")))
+            for at, name in enumerate(self._names)
+        }
+
+    def heartbeat_ns(self) -> int:
+        """When OVS's heartbeat last came through br-ue, CLOCK_MONOTONIC."""
+        raw = self._maps["tof_state"].get(_ZERO) or bytes(8)
+        return int.from_bytes(raw[:8], "little")
+
+    # Services, bypass, events
+
+    def set_services(self, wanted: Mapping[IpAddress, int]) -> None:
+        """Divert exactly these service IPs: put the new ones, then drop the others."""
+        table = self._maps["tof_services"]
+        target = {layout.mapped(address.packed): number for address, number in wanted.items()}
+        present = dict(self.service_ids())
+        for address, number in target.items():
+            if present.get(address) != number:
+                table.put(address, number.to_bytes(4, "little"))
+        for address in present.keys() - target.keys():
+            table.drop(address)
+        if self._config.services != len(target):
+            self._config.services = len(target)
+            self._write_config()
+
+    def drop_services(self, addresses: Iterable[IpAddress]) -> None:
+        """Stop diverting these at once."""
+        for address in addresses:
+            self._maps["tof_services"].drop(layout.mapped(address.packed))
+
+    @property
+    def bypass(self) -> bool:
+        """Whether everything goes to the wire."""
+        return any(self._get_config()[:4])
+
+    def events(self, sink: Callable[[bytes], None]) -> RingBuffer:
+        """Copies and held frames from the data path."""
+        return RingBuffer(self._maps["tof_events"], sink)
+
+    def _get_config(self) -> bytes:
+        return self._maps["tof_config"].get(_ZERO) or bytes(self._maps["tof_config"].value_size)
+
+    def _write_config(self) -> None:
+        # `tof bypass` writes this entry too: its word is kept.
+        self._config.bypass = int.from_bytes(self._get_config()[:4], "little")
+        self._maps["tof_config"].put(_ZERO, self._config.pack())
+
+
+def _features() -> XdpFeatures | None:
+    try:
+        return XdpFeatures()
+    except BackendError:
+        return None
