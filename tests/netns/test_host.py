@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -277,6 +278,70 @@ def test_bridge_says_nothing_of_its_own(host: Netns, configure: Make) -> None:
     before = host.run("ip", "-s", "-o", "link", "show", "enb0")
     host.run("sleep", "3")
     assert host.run("ip", "-s", "-o", "link", "show", "enb0").split("TX:")[1:] == before.split("TX:")[1:]
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An object with a program that passes everything, for XDP and for tc."""
+    directory = tmp_path_factory.mktemp("bpf")
+    source, target = directory / "pass.c", directory / "pass.o"
+    text = '__attribute__((section("{0}"), used)) int tof_{0}(void *context) {{ return {1}; }}'
+    source.write_text("\n".join((text.format("xdp", 2), text.format("classifier", -1))))
+    subprocess.run(["clang", "-O2", "-g", "-target", "bpf", "-c", source, "-o", target], check=True)
+    return target
+
+
+@pytest.mark.parametrize("mode", ["xdpdrv", "xdpgeneric"])
+def test_down_detaches_programs(host: Netns, configure: Make, program: Path, mode: str) -> None:
+    settle(host)
+    before = picture(host)
+    up(host, configure())
+    for name in ("enb0", "sgw0", "apps0"):
+        host.run("ip", "link", "set", name, mode, "obj", str(program), "sec", "xdp")
+        host.run("tc", "qdisc", "add", "dev", name, "clsact")
+        host.run("tc", "filter", "add", "dev", name, "ingress", "bpf", "da", "obj", str(program))
+    up(host, configure())
+    assert "detached XDP from enb0" in down(host, configure())
+    settle(host)
+    assert_same(picture(host), before)
+
+
+def test_only_our_filters_leave_a_clsact_that_was_there(host: Netns, configure: Make, program: Path) -> None:
+    host.run("tc", "qdisc", "add", "dev", "enb0", "clsact")
+    filters = "tc", "filter", "add", "dev", "enb0", "ingress"
+    host.run(*filters, "pref", "9", "bpf", "da", "obj", str(program), "sec", "classifier")
+    before = host.run("tc", "filter", "show", "dev", "enb0", "ingress")
+    up(host, configure())
+    ours = program.with_name("tof_ours.o")
+    ours.write_bytes(program.read_bytes())
+    host.run(*filters, "pref", "3", "bpf", "da", "obj", str(ours), "sec", "classifier")
+    down(host, configure())
+    assert host.run("tc", "filter", "show", "dev", "enb0", "ingress") == before
+    assert "pref 9" in before
+
+
+def test_a_foreign_xdp_program_is_refused(host: Netns, configure: Make, program: Path) -> None:
+    host.run("ip", "link", "set", "sgw0", "xdpgeneric", "obj", str(program), "sec", "xdp")
+    with pytest.raises(SetupError, match="sgw0 runs an XDP program already; detach it"):
+        up(host, configure())
+
+
+def test_down_stops_the_agent_and_nobody_else(host: Netns, configure: Make) -> None:
+    config = configure()
+    up(host, config)
+    config.state.run_dir.mkdir(parents=True)
+    pid_file = config.state.run_dir / "agent.pid"
+    other = host.start("sleep", "60")
+    pid_file.write_text(str(other.pid))
+    down(host, config)
+    assert other.poll() is None
+    agent = host.start("bash", "-c", "exec -a tof sh -c 'echo; read x' agent")
+    assert agent.stdout
+    assert agent.stdout.readline() == "\n"
+    pid_file.write_text(f"{agent.pid}\n")
+    assert f"stopped the agent (process {agent.pid})" in down(host, config)
+    assert agent.wait(timeout=5)
+    assert not pid_file.exists()
 
 
 @pytest.mark.parametrize(
