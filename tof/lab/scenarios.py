@@ -97,7 +97,7 @@ async def tunnels_check(
 
 async def _download(ue: Ue, name: str, address: str, figures: Figures, figure: str) -> Check:
     began = clock()
-    script = 'curl -sf --max-time 60 "$0" | sha256sum'
+    script = 'curl -sf --max-time 20 "$0" | sha256sum'
     result = await ue.run("bash", "-c", script, f"http://{address}/{BULK_MEGABYTES}MB", timeout=70)
     figures[f"{figure}_download_mb_s"] = BULK_MEGABYTES / (clock() - began)
     return Check.equal(name, content_digest(BULK_MEGABYTES)[:16], result.stdout[:16])
@@ -132,7 +132,7 @@ async def _upload(world: World, figures: Figures) -> Check:
     file = world.lab.dir / "upload"
     write_content(str(file), BULK_MEGABYTES)
     began = clock()
-    said = await world.ues[1].curl(f"http://{SERVICE}/upload", "-T", str(file))
+    said = await world.ues[1].curl(f"http://{SERVICE}/upload", "-T", str(file), seconds=20)
     figures["diverted_upload_mb_s"] = BULK_MEGABYTES / (clock() - began)
     expected = f"edge {BULK_MEGABYTES * 1_000_000} {content_digest(BULK_MEGABYTES)}"
     return Check("4 diversion: 100 MB up to the edge", said == expected, expected[:32], said[:32])

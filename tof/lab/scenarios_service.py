@@ -58,8 +58,8 @@ _REFUSED: tuple[tuple[str, str, str, object, int, str], ...] = (
     ("a field missing", "POST", "/service", {"name": "x", "serviceIP": "203.0.113.99"}, 400, "applicationIP"),
     ("a field unknown", "POST", "/service", _GAME | {"name": "x", "port": 80}, 400, "port"),
     ("no address", "POST", "/service", _GAME | {"name": "x", "serviceIP": "203.0.113"}, 400, "serviceIP"),
-    ("PUT of nothing", "PUT", "/service/nothing", _GAME, 404, ""),
-    ("DELETE of nothing", "DELETE", "/service/nothing", None, 404, ""),
+    ("PUT of nothing", "PUT", "/service/nothing", _GAME, 404, "name"),
+    ("DELETE of nothing", "DELETE", "/service/nothing", None, 404, "name"),
 )
 
 
