@@ -3,6 +3,8 @@
 import difflib
 import re
 import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from tof.errors import SetupError
 
 pytestmark = pytest.mark.netns
 Make = Callable[..., Config]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -278,6 +281,39 @@ def test_bridge_says_nothing_of_its_own(host: Netns, configure: Make) -> None:
     before = host.run("ip", "-s", "-o", "link", "show", "enb0")
     host.run("sleep", "3")
     assert host.run("ip", "-s", "-o", "link", "show", "enb0").split("TX:")[1:] == before.split("TX:")[1:]
+
+
+ANOTHER_PROCESS = """
+import sys
+from tof.config import load
+from tof.drivers.host import Host
+print("ready", flush=True)
+Host(load(sys.argv[1])).up()
+"""
+
+
+@pytest.mark.parametrize("delay_ms", [20, 100, 250])
+def test_killed_at_any_moment_then_up_and_down(
+    host: Netns, configure: Make, tmp_path: Path, delay_ms: int
+) -> None:
+    config, file = configure(), tmp_path / "tof.toml"
+    state = f'[state]\ndir = "{config.state.dir}"\nrun_dir = "{config.state.run_dir}"\n'
+    file.write_text(
+        f'{state}[s1]\nenb_interface = "enb0"\nsgw_interface = "sgw0"\n[ue]\napp_interface = "apps0"\n'
+    )
+    settle(host)
+    before = picture(host)
+    process = host.start("env", f"PYTHONPATH={ROOT}", sys.executable, "-c", ANOTHER_PROCESS, str(file))
+    assert process.stdout
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(delay_ms / 1000)
+    process.kill()
+    process.wait()
+    if delay_ms == 20:
+        up(host, config)
+    down(host, config)
+    settle(host)
+    assert_same(picture(host), before)
 
 
 @pytest.fixture(scope="module")
