@@ -60,7 +60,7 @@ def run(config: Config) -> int:
         # What blocks is done before the loop runs.
         plumbing = Host(config).up()
         netfilter.ensure(netfilter.wanted(config))
-        endpoints = XdpEndpoints(plumbing, config.tunnels.max, config.s1.xdp)
+        endpoints = XdpEndpoints(plumbing, config.tunnels.max, config.s1)
         try:
             endpoints.attach()
             asyncio.run(Daemon(config, endpoints).run())

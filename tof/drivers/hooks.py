@@ -22,6 +22,12 @@ class Hooks:
         """Close the netlink socket; what is attached stays."""
         self._ip.close()
 
+    def mac(self, ifindex: int) -> bytes:
+        """The device's MAC address."""
+        return bytes.fromhex(
+            next(iter(self._ip.get_links(ifindex))).get_attr("IFLA_ADDRESS").replace(":", "")
+        )
+
     def xdp_programs(self, ifindex: int) -> tuple[int, int]:
         """Ids of the device's native and generic XDP program, 0 where there is none."""
         links = list(self._ip.get_links(ifindex))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tof.agent.commands import DropToken, DropTunnel, PutToken, PutTunnel, SetDefault, SetOwners, SetPeer
 from tof.agent.events import AdoptedTunnel
+from tof.config import S1
 from tof.drivers import layout
 from tof.drivers.features import XdpFeatures
 from tof.drivers.hooks import Hooks
@@ -47,8 +48,8 @@ def counter_names() -> tuple[str, ...]:
 class XdpEndpoints:
     """The kernel's half of the data path."""
 
-    def __init__(self, plumbing: Plumbing, most_tunnels: int, xdp: str) -> None:
-        self._plumbing, self._mode = plumbing, xdp
+    def __init__(self, plumbing: Plumbing, most_tunnels: int, s1: S1) -> None:
+        self._plumbing, self._s1 = plumbing, s1
         self._hooks = Hooks()
         self._features = _features()
         old = self._find_maps()
@@ -93,6 +94,9 @@ class XdpEndpoints:
         self._config.queues = (p.queue[0].a, p.queue[1].a)
         self._config.ports = (p.enb, p.sgw)
         self._config.apps_ifindex, self._config.splice_ifindex = p.app, p.app0
+        if self._s1.shared:
+            self._config.shared, self._config.own_mac = 1, self._hooks.mac(p.enb[0])
+            self._put_sides()
         self._write_config()
         if not self.adopted:
             self._maps["tof_state"].put(_ZERO, bytes(8) + (1).to_bytes(4, "little") + bytes(20))
@@ -104,9 +108,8 @@ class XdpEndpoints:
             self._hooks.attach_xdp(queue.d, programs[f"tof_ret_{side}"], native=False)
             self._hooks.attach_tc(queue.d, programs[f"tof_onward_{side}"], f"tof_onward_{side}")
         self.choose_mode(first=True)
-        for side, ports in (("enb", p.enb), ("sgw", p.sgw)):
-            for ifindex in ports:
-                self._hooks.attach_tc(ifindex, programs[f"tof_slow_{side}"], f"tof_slow_{side}")
+        for side, ifindex in self._adapters():
+            self._hooks.attach_tc(ifindex, programs[f"tof_slow_{side}"], f"tof_slow_{side}")
 
     def choose_mode(self, *, first: bool = False) -> None:
         """Native where every device that frames are redirected into takes them, else generic."""
@@ -116,16 +119,16 @@ class XdpEndpoints:
         try:
             self._attach_s1(native)
         except BackendError:
-            if self._mode == "native" or not native:
+            if self._s1.xdp == "native" or not native:
                 raise
             self._attach_s1(native=False)
 
     def _may_be_native(self) -> bool:
-        if self._mode == "generic" or self._features is None:
+        if self._s1.xdp == "generic" or self._features is None:
             return False
         targets = (*self._plumbing.enb, *self._plumbing.sgw, self._plumbing.ue)
         refusing = [ifindex for ifindex in targets if not self._features.takes_frames(ifindex)]
-        if refusing and self._mode == "native":
+        if refusing and self._s1.xdp == "native":
             raise SetupError(
                 f's1.xdp: "native", but interface {refusing[0]} takes no redirected frames; use "auto", or turn GRO '
                 "on at the far end of a veth"
@@ -135,10 +138,24 @@ class XdpEndpoints:
     def _attach_s1(self, native: bool) -> None:
         p, programs = self._plumbing, self._object.programs
         self._hooks.attach_xdp(p.ue, programs["tof_ue"], native=native)
-        for side, ports in (("enb", p.enb), ("sgw", p.sgw)):
-            for ifindex in ports:
-                self._hooks.attach_xdp(ifindex, programs[f"tof_s1_{side}"], native=native)
+        for side, ifindex in self._adapters():
+            self._hooks.attach_xdp(ifindex, programs[f"tof_s1_{side}"], native=native)
         self.native = native
+
+    def _adapters(self) -> Iterator[tuple[str, int]]:
+        """Every S1 adapter with the kind of programs it runs."""
+        if self._s1.shared:
+            yield "shared", self._plumbing.enb[0]
+            return
+        yield from (("enb", ifindex) for ifindex in self._plumbing.enb)
+        yield from (("sgw", ifindex) for ifindex in self._plumbing.sgw)
+
+    def _put_sides(self) -> None:
+        for side, networks in enumerate((self._s1.enb, self._s1.sgw)):
+            for network in networks:
+                length = network.prefixlen + (96 if network.version == 4 else 0)
+                key = length.to_bytes(4, "little") + layout.mapped(network.network_address.packed)
+                self._maps["tof_sides"].put(key, side.to_bytes(4, "little"))
 
     @property
     def features(self) -> XdpFeatures | None:

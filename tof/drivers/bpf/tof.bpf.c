@@ -79,7 +79,7 @@ struct config {
 	__u32 ue_ifindex, mtu, queue_ifindex[2];
 	__u32 port_count[2], port[2][MAX_PORTS];
 	__u32 apps_ifindex, splice_ifindex;
-	__u8 own_mac[6];
+	__u8 own_mac[6];        // of a shared adapter
 	__u16 pad;
 };
 
@@ -162,16 +162,16 @@ struct event {
 	__u16 vlan, captured;
 	__u8 data[];
 };
-enum event_kind { e_sample = 1, e_spoofed, e_downlink_moved, e_no_tunnel, e_too_big, e_ended, e_hop };
+enum event_kind { e_sample = 1, e_spoofed, e_downlink_moved, e_no_tunnel, e_too_big, e_ended };
 struct side_key {        // shared adapter: which side an outer source address is on
 	__u32 prefix;
 	__u8 address[16];
 };
 
-struct hop {             // shared adapter: next hop towards an outer destination address
+struct hop {             // shared adapter: where an outer address's own packets come from
 	__u8 mac[6];
 	__u16 pad;
-};
+} __attribute__((aligned(4)));
 #define SAMPLE_BYTES 256
 #define HELD_BYTES 2048
 
@@ -909,9 +909,92 @@ static __always_inline void follow_form(struct tunnel *t, const struct packet *p
 	t->flags |= T_CONTAINER;
 }
 
+// ---------------------------------------------------------------------------------------------- shared adapter
+
+static __always_inline void outer_address(const struct packet *p, int source, struct in6_addr *out)
+{
+	if (p->outer6)
+		__builtin_memcpy(out, source ? p->addresses : p->addresses + 16, 16);
+	else
+		mapped(out, source ? p->source : p->destination);
+}
+
+static __always_inline int side_of(const struct packet *p, int source)
+{
+	struct side_key key = {.prefix = 128};
+	struct in6_addr address;
+	__u32 *side;
+
+	outer_address(p, source, &address);
+	__builtin_memcpy(key.address, &address, 16);
+	side = bpf_map_lookup_elem(&tof_sides, &key);
+	return side ? (int)*side : -1;
+}
+
+// With one adapter the side is told by the provisioned addresses; -1: not between an eNB and an SGW, or not to us.
+static __always_inline int shared_side(const struct config *c, const struct ethhdr *eth, const struct packet *p)
+{
+	int from = side_of(p, 1), to = side_of(p, 0), i;
+
+	for (i = 0; i < 6; i++)
+		if (eth->h_dest[i] != c->own_mac[i])
+			return -1;
+	return from >= 0 && to >= 0 && from != to ? from : -1;
+}
+
+// A node is reached by the MAC address its own packets come from.
+static __always_inline void learn_hop(const struct in6_addr *address, const __u8 *mac)
+{
+	struct hop *known = bpf_map_lookup_elem(&tof_hops, address), fresh = {};
+
+	__builtin_memcpy(fresh.mac, mac, 6);
+	if (!known || *(__u32 *)known->mac != *(__u32 *)fresh.mac ||
+	    *(__u16 *)(known->mac + 4) != *(__u16 *)(fresh.mac + 4))
+		bpf_map_update_elem(&tof_hops, address, &fresh, BPF_ANY);
+}
+
+__noinline int learn_arp(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct side_key key = {.prefix = 128};
+	struct ethhdr *eth = data;
+	__u8 *arp = data + sizeof(*eth);
+	struct in6_addr address;
+	__be32 sender;
+
+	if ((void *)(arp + 28) > end || eth->h_proto != bpf_htons(ETH_P_ARP))
+		return 0;
+	__builtin_memcpy(&sender, arp + 14, 4);
+	mapped(&address, sender);
+	__builtin_memcpy(key.address, &address, 16);
+	if (bpf_map_lookup_elem(&tof_sides, &key))
+		learn_hop(&address, arp + 8);
+	return 0;
+}
+
+// Back out of the adapter towards the far node, IP packet unchanged; the kernel resolves whom nobody heard yet.
+static __always_inline int reflect(struct xdp_md *ctx, const struct config *c, const struct packet *p)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct ethhdr *eth = data;
+	struct in6_addr address;
+	struct hop *hop;
+
+	outer_address(p, 0, &address);
+	hop = bpf_map_lookup_elem(&tof_hops, &address);
+	if (!hop || (void *)(eth + 1) > end) {
+		count(c_hop_unknown);
+		return XDP_PASS;
+	}
+	__builtin_memcpy(eth->h_dest, hop->mac, 6);
+	__builtin_memcpy(eth->h_source, c->own_mac, 6);
+	count(c_passed);
+	return XDP_TX;
+}
+
 // ---------------------------------------------------------------------------------------------- XDP, S1 side
 
-static __always_inline int fast(struct xdp_md *ctx, __u32 side)
+static __always_inline int fast(struct xdp_md *ctx, __u32 side, const int shared)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct packet p = {.vlan = NO_VLAN};
@@ -923,7 +1006,7 @@ static __always_inline int fast(struct xdp_md *ctx, __u32 side)
 
 	if (!c)
 		return XDP_PASS;
-	if (c->bypass) {
+	if (c->bypass && !shared) {
 		count(c_bypassed);
 		return XDP_PASS;
 	}
@@ -932,8 +1015,24 @@ static __always_inline int fast(struct xdp_md *ctx, __u32 side)
 	end = (void *)(long)ctx->data_end;
 	if ((void *)((struct ethhdr *)data + 1) > end)
 		return XDP_PASS;
+	if (shared) {
+		struct in6_addr source;
+		int from;
+
+		if (kind == k_other)
+			return learn_arp(ctx), XDP_PASS;
+		from = shared_side(c, data, &p);
+		if (from < 0)
+			return XDP_PASS;
+		side = from;
+		outer_address(&p, 1, &source);
+		learn_hop(&source, ((struct ethhdr *)data)->h_source);
+		if (c->bypass)
+			return reflect(ctx, c, &p);
+	}
 	if (kind != k_gpdu) {
-		learn_station(data, p.vlan, ctx->ingress_ifindex, side);
+		if (!shared)
+			learn_station(data, p.vlan, ctx->ingress_ifindex, side);
 		if (p.reason)
 			count(p.reason);
 		if (kind == k_signal && p.message == 254) {
@@ -941,11 +1040,12 @@ static __always_inline int fast(struct xdp_md *ctx, __u32 side)
 			if (t)
 				t->flags |= T_ENDED;
 		}
-		return XDP_PASS;
+		return shared && kind != k_signal ? reflect(ctx, c, &p) : XDP_PASS;
 	}
 	t = tunnel_of(&p);
 	if (!t) {
-		learn_station(data, p.vlan, ctx->ingress_ifindex, side);
+		if (!shared)
+			learn_station(data, p.vlan, ctx->ingress_ifindex, side);
 		return XDP_PASS;
 	}
 	now = bpf_ktime_get_ns();
@@ -971,6 +1071,8 @@ static __always_inline int fast(struct xdp_md *ctx, __u32 side)
 		count(c_bridged_partial);
 		return XDP_PASS;
 	}
+	if (shared)
+		return reflect(ctx, c, &p);
 	out = way_out(t, p.vlan, side);
 	if (!out) {
 		count(c_bridged_way_unknown);
@@ -983,13 +1085,19 @@ static __always_inline int fast(struct xdp_md *ctx, __u32 side)
 SEC("xdp.frags")
 int tof_s1_enb(struct xdp_md *ctx)
 {
-	return fast(ctx, ENB);
+	return fast(ctx, ENB, 0);
 }
 
 SEC("xdp.frags")
 int tof_s1_sgw(struct xdp_md *ctx)
 {
-	return fast(ctx, SGW);
+	return fast(ctx, SGW, 0);
+}
+
+SEC("xdp.frags")
+int tof_s1_shared(struct xdp_md *ctx)
+{
+	return fast(ctx, ENB, 1);
 }
 
 SEC("xdp.frags")
@@ -1092,17 +1200,31 @@ static __always_inline int checksum_wrong(void *data, void *end, const struct pa
 	return fold(sum) != 0xffff;
 }
 
-static __always_inline int slow(struct __sk_buff *skb, __u32 side)
+static __always_inline int slow(struct __sk_buff *skb, __u32 side, const int shared)
 {
 	struct packet p = {.vlan = NO_VLAN};
 	struct config *c = config();
+	int kind, known = TC_ACT_OK;
 	void *data, *end;
 	struct tunnel *t;
-	int kind;
 
-	if (!c || c->bypass)
+	if (!c || (c->bypass && !shared))
 		return TC_ACT_OK;
 	kind = parse_skb(skb, &p);
+	if (shared) {
+		int from;
+
+		data = (void *)(long)skb->data;
+		if (kind == k_other || data + sizeof(struct ethhdr) > (void *)(long)skb->data_end)
+			return TC_ACT_OK;
+		from = shared_side(c, data, &p);
+		if (from < 0)
+			return TC_ACT_OK;
+		side = from;
+		known = bpf_redirect_neigh(c->port[0][0], 0, 0, 0);
+		if (c->bypass)
+			return known;
+	}
 	data = (void *)(long)skb->data;
 	end = (void *)(long)skb->data_end;
 	switch (kind) {
@@ -1115,35 +1237,45 @@ static __always_inline int slow(struct __sk_buff *skb, __u32 side)
 			__u8 *gtp = data + OFFSET(p.gtp) + sizeof(struct udphdr);
 
 			if ((void *)(gtp + 8) > end || gtp[1] != 255)
-				return TC_ACT_OK;
+				return known;
 			__builtin_memcpy(&p.teid, gtp + 4, 4);
-			return tunnel_of(&p) ? TC_ACT_OK : sample(skb, &p, side);
+			if (!tunnel_of(&p))
+				sample(skb, &p, side);
+			return known;
 		}
 	case k_gpdu:
 		t = tunnel_of(&p);
 		if (t && !(t->flags & T_SETTLING) && !(t->direction == SGW && pinger_reply(data, end, c, &p)))
-			return TC_ACT_OK;
+			return known;
 		if (!p.outer6 && checksum_wrong(data, end, &p)) {
 			count(c_bridged_checksum);
-			return t ? TC_ACT_OK : sample(skb, &p, side);
+			if (!t)
+				sample(skb, &p, side);
+			return known;
 		}
 		if (t && t->direction == SGW && pinger_reply(data, end, c, &p))
 			count(c_pinger_replies);
 		return to_queue(skb, c, &p, side);
 	}
-	return TC_ACT_OK;
+	return known;
 }
 
 SEC("tc")
 int tof_slow_enb(struct __sk_buff *skb)
 {
-	return slow(skb, ENB);
+	return slow(skb, ENB, 0);
 }
 
 SEC("tc")
 int tof_slow_sgw(struct __sk_buff *skb)
 {
-	return slow(skb, SGW);
+	return slow(skb, SGW, 0);
+}
+
+SEC("tc")
+int tof_slow_shared(struct __sk_buff *skb)
+{
+	return slow(skb, ENB, 1);
 }
 
 // ---------------------------------------------------------------------------------------------- back from the queue
@@ -1216,6 +1348,11 @@ static __always_inline int onward(struct __sk_buff *skb, __u32 side)
 	eth = (void *)(long)skb->data;
 	if ((void *)(eth + 1) > (void *)(long)skb->data_end)
 		return TC_ACT_SHOT;
+	if (c->shared) {
+		if (kind == k_gpdu || kind == k_signal)
+			answered(&p);
+		return bpf_redirect_neigh(c->port[0][0], 0, 0, 0);
+	}
 	station = eth->h_dest[0] & 1 ? 0 : station_of(eth->h_dest, p.vlan);
 	if (station && station->side == other) {
 		bpf_clone_redirect(skb, station->ifindex, 0);
@@ -1434,6 +1571,29 @@ __noinline int encapsulate(struct xdp_md *ctx, struct outlet *o, struct tunnel *
 	return prepend(ctx, o, t, inner);
 }
 
+// Shared adapter: from our own MAC to that of the node at the tunnel's end.
+static __always_inline int readdress(struct xdp_md *ctx, const struct config *c, const struct outlet *o)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct ethhdr *eth = data;
+	struct in6_addr address;
+	struct hop *hop;
+	__be32 short_address;
+
+	if (o->own.family == 6) {
+		__builtin_memcpy(&address, o->own.destination, 16);
+	} else {
+		__builtin_memcpy(&short_address, o->own.destination, 4);
+		mapped(&address, short_address);
+	}
+	hop = bpf_map_lookup_elem(&tof_hops, &address);
+	if (!hop || (void *)(eth + 1) > end)
+		return -1;
+	__builtin_memcpy(eth->h_dest, hop->mac, 6);
+	__builtin_memcpy(eth->h_source, c->own_mac, 6);
+	return 0;
+}
+
 SEC("xdp.frags")
 int tof_ue(struct xdp_md *ctx)
 {
@@ -1495,7 +1655,7 @@ int tof_ue(struct xdp_md *ctx)
 		count(c_ue_too_big);
 		return hand_over(ctx, e_too_big, index);
 	}
-	out = way_out(t, outlet->own.vlan, t->direction);
+	out = c->shared ? 0 : way_out(t, outlet->own.vlan, t->direction);
 	if (!out && c->port_count[!t->direction] == 1)
 		out = c->port[!t->direction][0];
 	if (!out) {
@@ -1508,6 +1668,10 @@ int tof_ue(struct xdp_md *ctx)
 		return XDP_DROP;
 	if (encapsulate(ctx, outlet, t, p.inner_length)) {
 		count(c_ue_malformed);
+		return XDP_DROP;
+	}
+	if (c->shared && readdress(ctx, c, outlet)) {
+		count(c_hop_unknown);
 		return XDP_DROP;
 	}
 	add_traffic(t, p.inner_length, now);
