@@ -18,7 +18,7 @@ def observe(
 
     ``cut``: the packet is a copy of its beginning, or a first fragment. DecodeError names what does not parse.
     """
-    datagram = gtpu.decode_gpdu(packet, first_fragment_ok=cut)
+    datagram = gtpu.decode_gpdu(packet, partial_ok=cut)
     message = datagram.message
     if message.type == gtpu.G_PDU:
         key = TunnelKey(datagram.source, datagram.destination, message.teid, vlan)

@@ -14,6 +14,7 @@ from tof.agent.observe import observe
 from tof.daemon.clock import Clock
 from tof.daemon.switch import Switch
 from tof.drivers import layout
+from tof.drivers.nfqueue import COPY_BYTES
 from tof.drivers.sockets import FrameSocket
 from tof.drivers.xdp import TunnelCommand, XdpEndpoints
 from tof.errors import BackendError, DecodeError
@@ -38,7 +39,7 @@ class Feed:
     def packet(self, side: Side, packet: bytes, vlan: int | None) -> bool:
         """The verdict on a queued packet: whether it passes."""
         try:
-            event = observe(side, packet, vlan)
+            event = observe(side, packet, vlan, cut=len(packet) >= COPY_BYTES)
         except DecodeError as error:
             self.undecodable[error.reason] += 1
             return True

@@ -14,7 +14,8 @@ from tof.model import Side
 
 LENGTH = 16384
 SOCKET_BYTES = 64 << 20
-_PACKET_BYTES = 65535
+COPY_BYTES = 2048
+"""The binding's receive buffer is 4096 bytes; what is cut off is user data that the agent never reads."""
 _MARK, _MARK_MASK = 0x70F00000, 0xFFF00000
 _TAGGED, _VLAN = 0x1000, 0xFFF
 
@@ -32,7 +33,7 @@ class PacketQueue:
         self.number, self.side, self._decide = number, side, decide
         self._queue = NetfilterQueue()
         try:
-            self._queue.bind(number, self._deliver, LENGTH, COPY_PACKET, _PACKET_BYTES, SOCKET_BYTES)
+            self._queue.bind(number, self._deliver, LENGTH, COPY_PACKET, COPY_BYTES, SOCKET_BYTES)
         except OSError as error:
             raise SetupError(
                 f"NFQUEUE {number} cannot be bound ({error}): another program listens on it; set agent.queue_base"

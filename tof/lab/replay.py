@@ -207,7 +207,7 @@ def judge(sent: Sequence[Sent], injection: Injection, services: frozenset[bytes]
 def inner_destination(data: bytes) -> bytes:
     """Where the user's packet in a G-PDU goes; empty for any other frame."""
     try:
-        message = gtpu.decode_gpdu(inet.decode_ethernet(data).payload, first_fragment_ok=True).message
+        message = gtpu.decode_gpdu(inet.decode_ethernet(data).payload, partial_ok=True).message
         if message.type != gtpu.G_PDU:
             return b""
         return gtpu.inner(message.payload, cut=True).destination

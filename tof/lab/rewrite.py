@@ -119,7 +119,7 @@ def _rewrite_ip(packet: bytearray, rules: Rewriting) -> None:
 
 def _rewrite_gpdu(packet: bytearray, end: int, rules: Rewriting) -> None:
     try:
-        message = gtpu.decode_gpdu(bytes(packet), first_fragment_ok=True).message
+        message = gtpu.decode_gpdu(bytes(packet), partial_ok=True).message
     except DecodeError:
         return
     start = end - len(message.payload)
@@ -239,7 +239,7 @@ def _gtpu_ends(frame: Frame) -> _Ends | None:
         return None
     try:
         packet = inet.decode_ethernet(frame.data).payload
-        message = gtpu.decode_gpdu(packet, first_fragment_ok=True).message
+        message = gtpu.decode_gpdu(packet, partial_ok=True).message
     except DecodeError as error:
         return _Ends(*outer[2:], False) if error.reason.startswith("gtpu_") else None
     return _Ends(*outer[2:], message.type == gtpu.G_PDU)

@@ -228,7 +228,7 @@ def _gtpu(data: bytes) -> _Gtpu | None:
     """The GTP-U message in a frame or in a first fragment; ``inner`` only for G-PDUs that carry IP."""
     try:
         frame = inet.decode_ethernet(data)
-        carried = gtpu.decode_gpdu(frame.payload, first_fragment_ok=True)
+        carried = gtpu.decode_gpdu(frame.payload, partial_ok=True)
     except DecodeError:
         return None
     key = TunnelKey(carried.source, carried.destination, carried.message.teid, frame.vlan)

@@ -119,14 +119,14 @@ def decode(data: bytes) -> Message:
     return _message(data, 0, len(data), False)
 
 
-def decode_gpdu(packet: bytes, *, first_fragment_ok: bool = False) -> Datagram:
+def decode_gpdu(packet: bytes, *, partial_ok: bool = False) -> Datagram:
     """Parse an outer IP packet carrying UDP to port 2152, strictly, as the agent's queue delivers it.
 
-    ``first_fragment_ok`` admits a first fragment: its UDP and GTP lengths may exceed what is there.
+    ``partial_ok`` admits a first fragment or a copy of the beginning: lengths may exceed what is there.
     """
-    carrier = _carrier(packet)
+    carrier = _carrier(packet, partial_ok)
     source, destination, tos, protocol, start, end, later, cut = carrier
-    if later or (cut and not first_fragment_ok):
+    if later or (cut and not partial_ok):
         raise DecodeError("ip_fragment")
     if protocol != UDP_PROTOCOL:
         raise DecodeError("ip_protocol")
@@ -140,31 +140,33 @@ def decode_gpdu(packet: bytes, *, first_fragment_ok: bool = False) -> Datagram:
     return Datagram(source, destination, tos, source_port, _message(packet, start + 8, end, cut))
 
 
-def _carrier(packet: bytes) -> _Carrier:
+def _carrier(packet: bytes, partial_ok: bool) -> _Carrier:
     if len(packet) < 20:
         raise DecodeError("ip_truncated")
     version = packet[0] >> 4
     if version == 6:
-        return _ipv6_carrier(packet)
+        return _ipv6_carrier(packet, partial_ok)
     if version != 4:
         raise DecodeError("ip_version")
     first, tos, total, fragment, protocol, source, destination = _IPV4.unpack_from(packet)
     start = (first & 15) * 4
-    if not 20 <= start <= total <= len(packet):
+    short = total > len(packet)
+    if not 20 <= start <= min(total, len(packet)) or (short and not partial_ok):
         raise DecodeError("ip_length")
     later, more = fragment & 0x1FFF != 0, fragment & 0x2000 != 0
-    return _Carrier(source, destination, tos, protocol, start, total, later, more)
+    return _Carrier(source, destination, tos, protocol, start, min(total, len(packet)), later, more or short)
 
 
-def _ipv6_carrier(packet: bytes) -> _Carrier:
+def _ipv6_carrier(packet: bytes, partial_ok: bool) -> _Carrier:
     if len(packet) < 40:
         raise DecodeError("ip_truncated")
     first, length, protocol, source, destination = _IPV6.unpack_from(packet)
-    end = 40 + length
-    if end > len(packet):
+    short = 40 + length > len(packet)
+    if short and not partial_ok:
         raise DecodeError("ip_length")
+    end = min(40 + length, len(packet))
     protocol, start, fragment = walk_ipv6(packet, protocol, 40, end)
-    later, more = fragment & 0xFFF8 != 0, fragment & 1 != 0
+    later, more = fragment & 0xFFF8 != 0, fragment & 1 != 0 or short
     return _Carrier(source, destination, first >> 20 & 0xFF, protocol, start, end, later, more)
 
 

@@ -205,6 +205,21 @@ struct {
 
 // ---------------------------------------------------------------------------------------------- small helpers
 
+// Each XDP program comes twice: NAME for generic mode and NAME_jumbo for native mode, where frames may be longer than a
+// page. In generic mode a program that is ready for fragments makes the kernel (seen on 6.18) hand its classifiers a
+// packet without its Ethernet header.
+#define XDP_PROGRAM(name_, call_)                                                                                      \
+	SEC("xdp")                                                                                                     \
+	int name_(struct xdp_md *ctx)                                                                                  \
+	{                                                                                                              \
+		return call_;                                                                                          \
+	}                                                                                                              \
+	SEC("xdp.frags")                                                                                               \
+	int name_##_jumbo(struct xdp_md *ctx)                                                                          \
+	{                                                                                                              \
+		return call_;                                                                                          \
+	}
+
 static __always_inline void count(__u32 which)
 {
 	__u64 *value = bpf_map_lookup_elem(&tof_counters, &which);
@@ -1082,29 +1097,13 @@ static __always_inline int fast(struct xdp_md *ctx, __u32 side, const int shared
 	return bpf_redirect(out, 0);
 }
 
-SEC("xdp.frags")
-int tof_s1_enb(struct xdp_md *ctx)
-{
-	return fast(ctx, ENB, 0);
-}
+XDP_PROGRAM(tof_s1_enb, fast(ctx, ENB, 0))
 
-SEC("xdp.frags")
-int tof_s1_sgw(struct xdp_md *ctx)
-{
-	return fast(ctx, SGW, 0);
-}
+XDP_PROGRAM(tof_s1_sgw, fast(ctx, SGW, 0))
 
-SEC("xdp.frags")
-int tof_s1_shared(struct xdp_md *ctx)
-{
-	return fast(ctx, ENB, 1);
-}
+XDP_PROGRAM(tof_s1_shared, fast(ctx, ENB, 1))
 
-SEC("xdp.frags")
-int tof_nop(struct xdp_md *ctx)
-{
-	return XDP_PASS;
-}
+XDP_PROGRAM(tof_nop, XDP_PASS)
 
 // ---------------------------------------------------------------------------------------------- the slow lane
 
@@ -1319,17 +1318,9 @@ static __always_inline int back(struct xdp_md *ctx, __u32 side)
 	return verdict;
 }
 
-SEC("xdp.frags")
-int tof_ret_enb(struct xdp_md *ctx)
-{
-	return back(ctx, ENB);
-}
+XDP_PROGRAM(tof_ret_enb, back(ctx, ENB))
 
-SEC("xdp.frags")
-int tof_ret_sgw(struct xdp_md *ctx)
-{
-	return back(ctx, SGW);
-}
+XDP_PROGRAM(tof_ret_sgw, back(ctx, SGW))
 
 // Send on by the way out; to every adapter of the other side when no frame of the destination was seen yet.
 // Cloning sends at once, so that the packet is out before the tunnel counts as drained.
@@ -1594,8 +1585,7 @@ static __always_inline int readdress(struct xdp_md *ctx, const struct config *c,
 	return 0;
 }
 
-SEC("xdp.frags")
-int tof_ue(struct xdp_md *ctx)
+static __always_inline int ue_side(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct packet p = {.vlan = NO_VLAN};
@@ -1678,6 +1668,8 @@ int tof_ue(struct xdp_md *ctx)
 	count(c_encapsulated);
 	return bpf_redirect(out, 0);
 }
+
+XDP_PROGRAM(tof_ue, ue_side(ctx))
 
 // ---------------------------------------------------------------------------------------------- apps side
 
