@@ -15,7 +15,7 @@ ENDED, CONTAINER, SETTLING = 2, 4, 1
 _KEY4 = Struct("=4s4s4sHH")
 _KEY = Struct("=16s16s4sHH")
 _TUNNEL = Struct("=QQQ8s4sIIIIIBBBBI6s6sIQ")
-_PENDING = Struct("=IIQQ6s6sII")
+_PENDING = Struct("=IIQQ6s6sII4x")
 _UE = Struct("=8s4sI")
 _CONFIG = Struct("=4I2I2I2I16I2I6sH")
 _EVENT = Struct("=IIIIIHH")
