@@ -21,6 +21,15 @@ _CONFIG = Struct("=4I2I2I2I16I2I6sH")
 _EVENT = Struct("=IIIIIHH")
 
 TUNNEL_SIZE = _TUNNEL.size
+SIZES = {
+    "tof_tunnels4": (_KEY4.size, _TUNNEL.size),
+    "tof_tunnels6": (_KEY.size, _TUNNEL.size),
+    "tof_pending": (_KEY.size, _PENDING.size),
+    "tof_outlets": (4, _KEY.size + 4),
+    "tof_ues": (_UE.size, 4),
+    "tof_config": (4, _CONFIG.size),
+}
+"""Key and value sizes of the maps whose contents are packed here; checked against the loaded object."""
 LAST_SEEN_WORD = 2  # last_ns is the third 64-bit word of a tunnel
 DIRECTIONS = (Direction.UPLINK, Direction.DOWNLINK)
 

@@ -63,6 +63,9 @@ class XdpEndpoints:
         for unused in old.values():
             unused.close()
         self._maps = self._object.maps
+        for name, sizes_here in layout.SIZES.items():
+            if (self._maps[name].key_size, self._maps[name].value_size) != sizes_here:
+                raise SetupError(f"tof.bpf.o does not fit this TOF (map {name}): run tools/setup")
         self.adopted = self._object.reused
         self.native = False
         self._tokens = 0
