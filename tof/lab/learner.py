@@ -50,10 +50,11 @@ def owners(tunnel: Tunnel) -> frozenset[bytes]:
     return frozenset(_packed(text) for text in tunnel["ues"])
 
 
-def several_ues(expected: Expected) -> list[Conflict]:
-    """Tunnels behind which the capture shows more than one UE address of one family."""
+def several_ues(expected: Expected, tunnels: Iterable[Tunnel] = ()) -> list[Conflict]:
+    """Tunnels behind which the capture shows more than one UE address of one family, and who got them."""
+    held = {tunnel_key(tunnel): owners(tunnel) for tunnel in tunnels}
     crowded = {key: ues for key, ues in expected.items() if len({len(ue) for ue in ues}) < len(ues)}
-    return [_conflict(SEVERAL_UES, key, ues) for key, ues in crowded.items()]
+    return [_conflict(SEVERAL_UES, key, ues, held.get(key, ())) for key, ues in crowded.items()]
 
 
 def disagreements(
@@ -99,6 +100,6 @@ def describe(conflicts: Sequence[Conflict]) -> list[str]:
         f"{conflict.kind.replace('_', ' ')}: {conflict.source} > {conflict.destination} {conflict.teid:#010x}"
         + (f" vlan {conflict.vlan}" if conflict.vlan is not None else "")
         + f": capture {' '.join(conflict.expected) or '-'}"
-        + (f", learner {' '.join(conflict.seen) or '-'}" if conflict.kind != SEVERAL_UES else "")
+        + f", learner {' '.join(conflict.seen) or '-'}"
         for conflict in conflicts
     ]

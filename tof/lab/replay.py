@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from tof.api.client import DEFAULT_ADDRESSES, ApiClient, connect
-from tof.api.commands import ADDRESS_VARIABLE
+from tof.api.commands import ADDRESS_VARIABLE, PIPE_WIDTH
 from tof.errors import BackendError, DecodeError, SetupError
 from tof.lab import capture, rewrite, verdict
 from tof.lab.demo import INTERRUPTED
@@ -73,10 +73,11 @@ class Script:
 def run(options: ReplayOptions) -> int:
     """``tof replay``: 0: all came out as it went in; 1: something lost, changed, reordered; 130: interrupted."""
     scripts = [prepare(path, options) for path in options.captures]
-    console = Console(file=sys.stderr if options.json_output else sys.stdout, soft_wrap=True)
+    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
     try:
         findings = asyncio.run(_replay_all(scripts, options, console))
     except (asyncio.CancelledError, KeyboardInterrupt):
+        print("tof: replay interrupted", file=sys.stderr)
         return INTERRUPTED
     found = document(findings, one_learner=not options.lab)
     if options.json_output:
@@ -192,7 +193,13 @@ async def _replay(
     report = judge(script.sent, injection, services)
     expected = verdict.expected_tunnels([*script.sent, *_as_sent(injection.replies)])
     tunnels, conflicts = await _learner(agent, expected, before) if agent else (None, [])
-    return Finding(script.name, report, tunnels, [*several_ues(expected), *conflicts], len(injection.replies))
+    return Finding(
+        script.name,
+        report,
+        tunnels,
+        [*several_ues(expected, tunnels or ()), *conflicts],
+        len(injection.replies),
+    )
 
 
 def judge(sent: Sequence[Sent], injection: Injection, services: frozenset[bytes]) -> verdict.Report:
