@@ -245,8 +245,8 @@ class BpfObject:
             _check(lib.bpf_map__set_max_entries(own[name], size), f"size of map {name}")
         self.reused = _fits(own, reuse)
         if self.reused:
-            for name, handle in own.items():
-                _check(lib.bpf_map__reuse_fd(handle, reuse[name].fd), f"reuse of map {name}")
+            for name in own.keys() & reuse.keys():
+                _check(lib.bpf_map__reuse_fd(own[name], reuse[name].fd), f"reuse of map {name}")
         if lib.bpf_object__load(self._handle) < 0:
             reason = os.strerror(ctypes.get_errno())
             lib.bpf_object__close(self._handle)
@@ -282,12 +282,13 @@ def _map(name: str, handle: Any) -> Map:
 
 
 def _fits(own: dict[str, Any], reuse: dict[str, Map]) -> bool:
-    """All maps are taken over or none: half a state would be worse than an empty one."""
+    """All that was found is taken over or nothing: half a state would be worse than an empty one."""
     return bool(reuse) and all(
-        name in reuse
-        and reuse[name].key_size == lib.bpf_map__key_size(handle)
-        and reuse[name].value_size == lib.bpf_map__value_size(handle)
-        for name, handle in own.items()
+        name in own
+        and one.key_size == lib.bpf_map__key_size(own[name])
+        and one.value_size == lib.bpf_map__value_size(own[name])
+        for name, one in reuse.items()
+        if "." not in name
     )
 
 

@@ -28,6 +28,9 @@ def down(config: Config) -> list[str]:
     return _Teardown(config).run()
 
 
+_DATAPATH_TAP = "ovs-netdev"
+
+
 class _Teardown:
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -43,6 +46,7 @@ class _Teardown:
             for name in {*self._record.before.adapters, *self._configured(net)}:
                 self._try(partial(self._detach, net, name))
             self._try(partial(self._remove_devices, net))
+            self._try(partial(self._remove_taps, net))
             for name, before in self._record.before.adapters.items():
                 self._try(partial(self._restore, net, name, before))
             self._try(partial(self._restore_sysctls, net))
@@ -105,6 +109,15 @@ class _Teardown:
             if link and (noted or adapters.owner(link) == self._config.agent.name) and net.delete(name):
                 self._done.append(f"removed {name}")
 
+    def _remove_taps(self, net: Netlink) -> None:
+        """A killed ovs-vswitchd leaves its taps behind; they are nobody's once none runs in this namespace."""
+        if self._config.ue.ovs != "private" or _switch_runs_here():
+            return
+        for name in (self._config.names.br_ue, _DATAPATH_TAP):
+            link = net.link(name)
+            if link and link.kind == "tun" and net.delete(name):
+                self._done.append(f"removed {name}")
+
     def _restore(self, net: Netlink, name: str, before: AdapterBefore) -> None:
         link = net.link(name)
         if link is None:
@@ -159,6 +172,16 @@ def agent_pid(run_dir: Path) -> int | None:
     # The number may belong to another program by now.
     is_tof = any(b"tof" in word for word in words[:3])
     return pid if is_tof and b"agent" in words and pid != os.getpid() else None
+
+
+def _switch_runs_here() -> bool:
+    here = os.stat("/proc/self/ns/net").st_ino
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (entry / "comm").read_text().strip() == "ovs-vswitchd":
+                if os.stat(entry / "ns/net").st_ino == here:
+                    return True
+    return False
 
 
 async def _leave_ovs(config: Config) -> None:

@@ -66,7 +66,7 @@ class XdpEndpoints:
         for name, sizes_here in layout.SIZES.items():
             if (self._maps[name].key_size, self._maps[name].value_size) != sizes_here:
                 raise SetupError(f"tof.bpf.o does not fit this TOF (map {name}): run tools/setup")
-        self.adopted = self._object.reused
+        self.adopted = self._object.reused and "tof_outlets" in old
         self.native = False
         self._tokens = 0
         self._config = DataPathConfig()
