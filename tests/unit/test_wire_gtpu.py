@@ -66,9 +66,9 @@ def test_there_and_back(message: Message) -> None:
 def test_any_bytes_decode_or_raise(data: bytes, start: bytes) -> None:
     packets = (start + data, outer(start + data), outer(pack("!BBHI", 0x37, 255, len(data), 1) + data))
     for packet in packets:
-        for first_fragment_ok in (False, True):
+        for partial_ok in (False, True):
             with suppress(DecodeError):
-                gtpu.decode_gpdu(packet, first_fragment_ok=first_fragment_ok)
+                gtpu.decode_gpdu(packet, partial_ok=partial_ok)
         with suppress(DecodeError):
             message = gtpu.decode(packet)
             gtpu.recovery(message)
@@ -191,22 +191,22 @@ def test_fragments_ipv4() -> None:
     whole = inet.encode_udp(inet.UDP(2152, 2152, gtpu.encode(Message(0x30, 255, 5, payload=USER4))))
     first = inet.encode_ipv4(inet.IPv4(A4, B4, 17, whole[:40], flags=inet.MORE_FRAGMENTS))
     assert reason(gtpu.decode_gpdu, first) == "ip_fragment"
-    datagram = gtpu.decode_gpdu(first, first_fragment_ok=True)
+    datagram = gtpu.decode_gpdu(first, partial_ok=True)
     assert (datagram.message.teid, datagram.message.payload) == (5, USER4[:24])
     assert gtpu.inner(datagram.message.payload, cut=True).source == bytes((10, 45, 0, 2))
     assert reason(gtpu.inner, datagram.message.payload) == "inner_length"
     later = inet.encode_ipv4(inet.IPv4(A4, B4, 17, whole[40:], offset=40))
-    assert reason(gtpu.decode_gpdu, later, first_fragment_ok=True) == "ip_fragment"
+    assert reason(gtpu.decode_gpdu, later, partial_ok=True) == "ip_fragment"
 
 
 def test_first_fragment_lengths_may_exceed_but_not_fall_short() -> None:
     body = gtpu.encode(Message(0x30, 255, 5, payload=USER4))
     short_udp = inet.encode_udp(inet.UDP(1, 2152, body)) + b"x"
     first = inet.encode_ipv4(inet.IPv4(A4, B4, 17, short_udp, flags=inet.MORE_FRAGMENTS))
-    assert reason(gtpu.decode_gpdu, first, first_fragment_ok=True) == "udp_length"
-    assert reason(gtpu.decode_gpdu, outer(body + b"x", flags=1), first_fragment_ok=True) == "gtpu_length"
+    assert reason(gtpu.decode_gpdu, first, partial_ok=True) == "udp_length"
+    assert reason(gtpu.decode_gpdu, outer(body + b"x", flags=1), partial_ok=True) == "gtpu_length"
     # The leniency is for fragments only.
-    assert reason(gtpu.decode_gpdu, outer(body + b"x"), first_fragment_ok=True) == "gtpu_length"
+    assert reason(gtpu.decode_gpdu, outer(body + b"x"), partial_ok=True) == "gtpu_length"
 
 
 def test_fragments_ipv6_against_scapy() -> None:
@@ -214,10 +214,10 @@ def test_fragments_ipv6_against_scapy() -> None:
     udp = UDP(sport=1, dport=2152) / gpdu
     addresses = {"src": "2001:db8::1", "dst": "2001:db8::2"}
     first = bytes(IPv6(**addresses) / IPv6ExtHdrFragment(nh=17, m=1) / bytes(udp)[:56])
-    assert gtpu.decode_gpdu(first, first_fragment_ok=True).message.teid == 5
+    assert gtpu.decode_gpdu(first, partial_ok=True).message.teid == 5
     assert reason(gtpu.decode_gpdu, first) == "ip_fragment"
     later = bytes(IPv6(**addresses) / IPv6ExtHdrFragment(nh=17, offset=7) / b"later")
-    assert reason(gtpu.decode_gpdu, later, first_fragment_ok=True) == "ip_fragment"
+    assert reason(gtpu.decode_gpdu, later, partial_ok=True) == "ip_fragment"
     options = bytes(IPv6(**addresses) / IPv6ExtHdrDestOpt() / udp)
     assert gtpu.decode_gpdu(options).source == A6
 
