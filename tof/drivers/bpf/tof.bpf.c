@@ -242,6 +242,12 @@ static __always_inline struct shared_state *state(void)
 	return bpf_map_lookup_elem(&tof_state, &zero);
 }
 
+// Another CPU may have written `then` after this one read the clock: that is no time at all, not an age.
+static __always_inline __u64 since(__u64 then, __u64 now)
+{
+	return now > then ? now - then : 0;
+}
+
 static __always_inline __u16 fold(__u64 sum)
 {
 	sum = (sum & 0xffffffff) + (sum >> 32);
@@ -816,7 +822,7 @@ static __always_inline int take_flow(void *data, void *end, struct packet *p, st
 		return 0;
 	}
 	known = bpf_map_lookup_elem(&tof_flows, &key);
-	if (known && known->session != t->session && now - known->last_ns < FLOW_FRESH_NS) {
+	if (known && known->session != t->session && since(known->last_ns, now) < FLOW_FRESH_NS) {
 		count(c_flow_ambiguous);
 		return 0;
 	}
@@ -836,7 +842,7 @@ static __always_inline int heart_beats(__u64 now)
 {
 	struct shared_state *s = state();
 
-	return s && now - s->beat_ns < HEARTBEAT_NS;
+	return s && since(s->beat_ns, now) < HEARTBEAT_NS;
 }
 
 // Decapsulate an uplink packet to a service and hand it to OVS. Negative: not diverted, go on.
@@ -908,9 +914,9 @@ static __always_inline int settled(struct tunnel *t, const struct packet *p, __u
 
 	key_of(p, &key);
 	q = bpf_map_lookup_elem(&tof_pending, &key);
-	if (q && now - q->last_ns < SETTLE_HARD_NS &&
+	if (q && since(q->last_ns, now) < SETTLE_HARD_NS &&
 	    (q->queued != q->answered ||
-	     (now - q->last_ns < SETTLE_GAP_NS && now - q->first_ns < SETTLE_SOFT_NS)))
+	     (since(q->last_ns, now) < SETTLE_GAP_NS && since(q->first_ns, now) < SETTLE_SOFT_NS)))
 		return 0;
 	t->flags &= ~T_SETTLING;
 	return 1;
@@ -1117,7 +1123,7 @@ static __always_inline int sample(struct __sk_buff *skb, const struct packet *p,
 	// At most 20 per millisecond on the whole: a flood of fragments or bad checksums cannot take the agent's time.
 	if (!s)
 		return TC_ACT_OK;
-	if (now - s->sample_window_ns > 1000000) {
+	if (since(s->sample_window_ns, now) > 1000000) {
 		s->sample_window_ns = now;
 		s->samples = 0;
 	}
@@ -1163,7 +1169,7 @@ static __always_inline int to_queue(struct __sk_buff *skb, struct config *c, con
 		return TC_ACT_OK; // between two nodes of one side (X2): the bridge knows the way, the queue does not
 	key_of(p, &key);
 	q = bpf_map_lookup_elem(&tof_pending, &key);
-	if (q && now - q->last_ns > SETTLE_HARD_NS) {
+	if (q && since(q->last_ns, now) > SETTLE_HARD_NS) {
 		q->first_ns = now;
 		q->queued = q->answered = 0;
 	}
