@@ -123,6 +123,8 @@ class Host:
                 if port.master != bridge.index:
                     net.change(port.index, master=bridge.index)
                     net.change_port(port.index, {"learning": 0, "unicast_flood": 1})
+            # The tag returns into the frame, where the program at the other end looks for it.
+            ethtool.write(queue.c, {"tx-vlan-hw-insert": False})
             for name in (queue.bridge, queue.a, queue.b, queue.c, queue.d):
                 self._raise(net, name)
         uses = ",".join((*self._config.s1.interfaces, self._config.ue.app_interface))
