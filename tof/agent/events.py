@@ -43,6 +43,7 @@ class EchoResponseSeen:
 
     sender: bytes
     recovery: int | None
+    vlan: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

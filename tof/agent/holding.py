@@ -17,11 +17,14 @@ class Holding:
 
     def __init__(self) -> None:
         self._frames: OrderedDict[bytes, tuple[float, list[bytes]]] = OrderedDict()
+        self._answered: set[bytes] = set()
         self.expired = 0
 
     @property
     def wake_at(self) -> float | None:
-        """When the oldest frames expire."""
+        """When ``due`` has something to do."""
+        if self._answered:
+            return 0.0
         return next(iter(self._frames.values()))[0] + HOLD_S if self._frames else None
 
     def hold(self, ue: bytes, frame: bytes, now: float) -> bool:
@@ -35,12 +38,22 @@ class Holding:
         frames.append(frame)
         return True
 
+    def answered(self, ue: bytes) -> None:
+        """``ue`` has its tunnel already: the frames crossed with it, and are due at the next Tick.
+
+        Not at once: a data path that disagrees would give them back as often as it gets them.
+        """
+        self._answered.add(ue)
+
     def release(self, ue: bytes) -> list[bytes]:
         """The frames held for ``ue``, in order, which are held no more."""
         entry = self._frames.pop(ue, None)
         return entry[1] if entry else []
 
-    def expire(self, now: float) -> None:
-        """Give up frames that waited too long."""
+    def due(self, now: float) -> list[bytes]:
+        """The frames whose UE has its tunnel; those that waited too long are given up."""
+        ready = [frame for ue in self._answered for frame in self.release(ue)]
+        self._answered.clear()
         while self._frames and next(iter(self._frames.values()))[0] + HOLD_S <= now:
             self.expired += len(self._frames.popitem(last=False)[1][1])
+        return ready

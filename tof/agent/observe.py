@@ -28,7 +28,7 @@ def observe(
     if message.type == gtpu.ERROR_INDICATION:
         return ErrorIndicationSeen(datagram.source, gtpu.error_indication(message)[0], vlan)
     if message.type == gtpu.ECHO_RESPONSE:
-        return EchoResponseSeen(datagram.source, gtpu.recovery(message))
+        return EchoResponseSeen(datagram.source, gtpu.recovery(message), vlan)
     return None
 
 

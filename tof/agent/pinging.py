@@ -7,7 +7,7 @@ carries it belongs to, and that the reply is ours and not the UE's.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 GRACE_S = 10.0
@@ -48,7 +48,10 @@ class Pinging:
         self._waiting: dict[int, Ping] = {}
         self._active: dict[int, Ping] = {}
         self._by_token: dict[int, Ping] = {}
+        self._inherited: frozenset[int] = frozenset()
         self._late: deque[tuple[float, int]] = deque()
+        self.changes = 0
+        """Grows whenever ``active`` changes."""
 
     @property
     def active(self) -> tuple[Ping, ...]:
@@ -65,15 +68,37 @@ class Pinging:
             times.append(self._late[0][0])
         return min(times, default=None)
 
-    def ask(self, index: int, ue: bytes) -> int | None:
+    def inherit(self, tokens: Iterable[int]) -> None:
+        """Replies with these tokens answer an earlier agent: nothing is learnt from them, and no UE sees them."""
+        self._inherited = frozenset(tokens)
+
+    def may_ask(self, ue: bytes) -> bool:
+        """Whether there is a target of the address's family."""
+        return self._policy.target_for(ue) is not None
+
+    def pending(self, index: int) -> bool:
+        """Whether uplink tunnel ``index`` waits or is being asked."""
+        return index in self._waiting or index in self._active
+
+    def asked(self, index: int) -> bool:
+        """Whether a request went out through ``index`` and is not answered yet."""
+        ping = self._active.get(index)
+        return ping is not None and ping.sequence > 0
+
+    def ask(self, index: int, ue: bytes, now: float) -> int | None:
         """Ask through uplink tunnel ``index`` for ``ue``; the new token, None if that is under way or cannot be."""
         target = self._policy.target_for(ue)
-        old = self._active.get(index) or self._waiting.get(index)
+        old = self._waiting.get(index) or self._active.get(index)
         if target is None or (old is not None and old.ue == ue):
             return None
+        self._retire(self._waiting.pop(index, None), now)
         token = next(self._tokens)
         self._waiting[index] = self._by_token[token] = Ping(index, ue, target, token)
         return token
+
+    def recognises(self, token: int) -> bool:
+        """Whether ``token`` is the Pinger's."""
+        return token in self._by_token or token in self._inherited
 
     def answered(self, token: int) -> Ping | None:
         """The ping that ``token`` answers, if it is one of ours."""
@@ -81,21 +106,22 @@ class Pinging:
 
     def stop(self, index: int, now: float) -> None:
         """Nothing more to ask through ``index``."""
-        for pings in (self._waiting, self._active):
-            if (ping := pings.pop(index, None)) is not None:
-                self._late.append((now + GRACE_S, ping.token))
+        self._retire(self._waiting.pop(index, None), now)
+        if index in self._active:
+            self._retire(self._active.pop(index), now)
+            self.changes += 1
 
     def due(self, now: float) -> list[Ping]:
         """The requests to send now, each counted as an attempt; tunnels out of attempts are left alone."""
-        for ping in [
-            p for p in self._active.values() if p.next_at <= now and p.sequence >= self._policy.attempts
-        ]:
-            self.stop(ping.index, now)
+        for ping in self.active:
+            if ping.next_at <= now and ping.sequence >= self._policy.attempts:
+                self._retire(self._active.pop(ping.index), now)
+                self.changes += 1
         while self._waiting and len(self._active) < self._policy.at_once:
             index = next(iter(self._waiting))
-            if (old := self._active.get(index)) is not None:
-                self._late.append((now + GRACE_S, old.token))
+            self._retire(self._active.pop(index, None), now)
             self._active[index] = self._waiting.pop(index)
+            self.changes += 1
         sending = [ping for ping in self._active.values() if ping.next_at <= now]
         for ping in sending:
             ping.sequence += 1
@@ -107,6 +133,10 @@ class Pinging:
         gone: list[int] = []
         while self._late and self._late[0][0] <= now:
             token = self._late.popleft()[1]
-            if self._by_token.pop(token, None) is not None:
-                gone.append(token)
+            del self._by_token[token]
+            gone.append(token)
         return gone
+
+    def _retire(self, ping: Ping | None, now: float) -> None:
+        if ping is not None:
+            self._late.append((now + GRACE_S, ping.token))

@@ -38,10 +38,12 @@ class ServicePlane:
         if after != before:
             self._retire(before)
             self._number(after)
+        self._keep_needed_hops()
 
     def remove(self, key: str) -> None:
         """Withdraw by name or service IP."""
         self._retire(self.catalog.remove(key).service_ip)
+        self._keep_needed_hops()
 
     def next_hop_changed(self, application: IpAddress, mac: bytes | None) -> bool:
         """Note the next hop's MAC; whether that changes anything."""
@@ -85,3 +87,7 @@ class ServicePlane:
 
     def _retire(self, address: IpAddress) -> None:
         self._retired[address] = self._ids.pop(address)
+
+    def _keep_needed_hops(self) -> None:
+        needed = self.applications
+        self._next_hops = {hop: mac for hop, mac in self._next_hops.items() if hop in needed}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-from tof.agent.sessions import Tunnel
+from tof.agent.tunnels import Tunnel
 from tof.api.port import Check, HealthState, HealthView, SessionView, TunnelQuery, TunnelView
 from tof.daemon.clock import Clock
 from tof.daemon.feed import Feed

@@ -1,0 +1,87 @@
+"""What the agent remembers of a GTP-U tunnel, and of the tunnels of one UE address behind one pair of nodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tof.model import Direction, Form, TunnelKey
+
+Pair = tuple[bytes, bytes, int | None]  # eNB, SGW, VLAN
+
+
+def ue_of(exact: bytes) -> bytes:
+    """What identifies a UE: its IPv4 address, or the /64 that an IPv6 UE owns (TS 23.401 section 5.3.1.2.2)."""
+    return exact if len(exact) == 4 else exact[:8]
+
+
+@dataclass(slots=True, eq=False)
+class Tunnel:
+    """One GTP-U tunnel; ``exact`` are its UE's addresses as last seen, at most one of each family.
+
+    ``foreign`` is an inner source that is none of them and waits to be confirmed.
+    """
+
+    key: TunnelKey
+    index: int
+    session: int
+    direction: Direction
+    form: Form
+    exact: tuple[bytes, ...] = ()
+    peer: int = 0
+    exactly_paired: bool = False
+    ended: bool = False
+    foreign: bytes | None = None
+
+    @property
+    def ues(self) -> tuple[bytes, ...]:
+        """The UE behind the tunnel: ``exact`` with IPv6 as /64."""
+        return tuple([ue_of(exact) for exact in self.exact])
+
+    @property
+    def uplink(self) -> bool:
+        """Whether it leads from the UE to the core."""
+        return self.direction is Direction.UPLINK
+
+    @property
+    def pair(self) -> Pair:
+        """The two nodes at the tunnel's ends, eNB first, and the VLAN."""
+        if self.uplink:
+            return self.key.source, self.key.destination, self.key.vlan
+        return self.key.destination, self.key.source, self.key.vlan
+
+
+@dataclass(slots=True, eq=False)
+class Context:
+    """The tunnels of one UE address behind one pair of nodes, in the order in which they appeared."""
+
+    pair: Pair
+    ups: tuple[Tunnel, ...] = ()
+    downs: tuple[Tunnel, ...] = ()
+
+    @property
+    def tunnels(self) -> tuple[Tunnel, ...]:
+        """All of them."""
+        return self.ups + self.downs
+
+    @property
+    def live(self) -> tuple[Tunnel, ...]:
+        """The downlink tunnels that may be injected into."""
+        return tuple([down for down in self.downs if not down.ended])
+
+    def default(self) -> Tunnel | None:
+        """The downlink tunnel for what no flow ties to another: that of the first uplink, else the first."""
+        live = self.live
+        first = self.ups[0].peer if self.ups else 0
+        return next((down for down in live if down.index == first), live[0] if live else None)
+
+    def add(self, tunnel: Tunnel) -> None:
+        """``tunnel`` belongs to it from now on."""
+        if tunnel.uplink:
+            self.ups += (tunnel,)
+        else:
+            self.downs += (tunnel,)
+
+    def remove(self, tunnel: Tunnel) -> None:
+        """``tunnel`` does not belong to it any more."""
+        self.ups = tuple([up for up in self.ups if up is not tunnel])
+        self.downs = tuple([down for down in self.downs if down is not tunnel])

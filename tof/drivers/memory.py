@@ -1,0 +1,112 @@
+"""The data path's maps as dictionaries: what XdpEndpoints is to the daemon, for tests and for reading."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from tof.agent.commands import DropToken, DropTunnel, PutToken, PutTunnel, SetDefault, SetOwners, SetPeer
+from tof.agent.events import AdoptedTunnel
+from tof.drivers.layout import CONTAINER, ENDED, SETTLING, TunnelRecord
+from tof.errors import BackendError
+from tof.model import IpAddress, Link, TunnelKey
+
+TunnelCommand = PutTunnel | SetOwners | SetPeer | DropTunnel | SetDefault | PutToken | DropToken
+
+_NO_LINK = Link(bytes(6), bytes(6), 0, 0)
+
+
+@dataclass(slots=True)
+class MemoryEndpoints:
+    """Carries out what XdpEndpoints carries out; refuses what would leave something dangling."""
+
+    most_tunnels: int = 1_000_000
+    table: dict[TunnelKey, TunnelRecord] = field(default_factory=dict)
+    peers: dict[int, int] = field(default_factory=dict)
+    defaults: dict[bytes, int] = field(default_factory=dict)
+    tokens: dict[int, int] = field(default_factory=dict)
+    services: dict[IpAddress, int] = field(default_factory=dict)
+    bypass: bool = False
+    native: bool = False
+
+    @property
+    def empty(self) -> bool:
+        """Whether it holds nothing about anybody."""
+        return not (self.table or self.peers or self.defaults or self.tokens or self.services)
+
+    def carry_out(self, command: TunnelCommand, now_ns: int) -> None:
+        """Make the maps say what the command says."""
+        match command:
+            case PutTunnel():
+                self._put_tunnel(command, now_ns)
+            case SetPeer(key, index, peer):
+                self._expect(key)
+                self.peers[index] = peer
+            case SetOwners(key, ues):
+                self.table[key] = self._expect(key)._replace(ues=ues)
+            case DropTunnel(key, index):
+                self._expect(key)
+                del self.table[key], self.peers[index]
+            case SetDefault(ue, index):
+                self._put_or_drop(self.defaults, ue, index)
+            case PutToken(token, index):
+                self.tokens[token] = index
+            case DropToken(token):
+                self.tokens.pop(token, None)
+            case _:  # pragma: no cover
+                assert_never(command)
+
+    def _put_tunnel(self, command: PutTunnel, now_ns: int) -> None:
+        if len(self.table) >= self.most_tunnels:
+            raise BackendError("no room for another tunnel")
+        flags = SETTLING | (CONTAINER if command.form.qfi is not None else 0)
+        self.peers[command.index] = command.peer
+        self.table[command.key] = TunnelRecord(
+            1 if command.dropped else 0, command.dropped, now_ns, command.ues, command.index, command.session,
+            command.direction, flags, command.form.qfi or 0, command.link or _NO_LINK, now_ns,
+        )  # fmt: skip
+
+    def _expect(self, key: TunnelKey) -> TunnelRecord:
+        if key not in self.table:
+            raise BackendError("there is no such tunnel")
+        return self.table[key]
+
+    @staticmethod
+    def _put_or_drop(table: dict[bytes, int], key: bytes, value: int) -> None:
+        if value:
+            table[key] = value
+        else:
+            table.pop(key, None)
+
+    def tunnel(self, key: TunnelKey) -> TunnelRecord | None:
+        """The tunnel as the data path holds it."""
+        return self.table.get(key)
+
+    def end(self, key: TunnelKey) -> None:
+        """What the data path does by itself on an End Marker."""
+        record = self._expect(key)
+        self.table[key] = record._replace(flags=record.flags | ENDED)
+
+    def adopt(self) -> tuple[AdoptedTunnel, ...]:
+        """What a starting agent takes over."""
+        return tuple(
+            AdoptedTunnel(
+                key, one.number, one.session, one.direction, one.ues, one.form, bool(one.flags & ENDED),
+                self.peers[one.number],
+            )
+            for key, one in self.table.items()
+        )  # fmt: skip
+
+    def adopt_tokens(self) -> tuple[int, ...]:
+        """The tokens an earlier agent left."""
+        return tuple(self.tokens)
+
+    def set_services(self, wanted: Mapping[IpAddress, int]) -> None:
+        """Divert exactly these service IPs."""
+        self.services = dict(wanted)
+
+    def drop_services(self, addresses: Iterable[IpAddress]) -> None:
+        """Stop diverting these at once."""
+        for address in addresses:
+            self.services.pop(address, None)
