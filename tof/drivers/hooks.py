@@ -5,6 +5,7 @@ from __future__ import annotations
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from tof.drivers.libbpf import program_tag, program_tag_of
 from tof.errors import BackendError
 
 SKB_MODE, DRIVER_MODE = 1 << 1, 1 << 2
@@ -44,9 +45,15 @@ class Hooks:
             generic = single
         return native, generic
 
-    def attach_xdp(self, ifindex: int, fd: int, *, native: bool) -> None:
-        """Attach in the wanted mode and detach what the other mode had; BackendError if the driver refuses."""
-        other = self.xdp_programs(ifindex)[1 if native else 0]
+    def attach_xdp(self, ifindex: int, fd: int, *, native: bool, adopting: bool = False) -> None:
+        """Attach in the wanted mode and detach what the other mode had; BackendError if the driver refuses.
+
+        ``adopting``: an equal program that is attached already uses the same maps and stays. Each change of a device
+        makes Open vSwitch look at all its devices anew, which holds its traffic up.
+        """
+        mine, other = self.xdp_programs(ifindex)[:: 1 if native else -1]
+        if adopting and mine and program_tag_of(mine) == program_tag(fd):
+            return
         if other:
             # The kernel has one mode at a time; the bridge carries traffic for the instant between.
             self._set_xdp(ifindex, -1, SKB_MODE if native else DRIVER_MODE)

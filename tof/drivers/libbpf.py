@@ -178,7 +178,7 @@ class _ProgramInfo(ctypes.Structure):
     _fields_ = (
         ("type", c_uint32),
         ("id", c_uint32),
-        ("tag", ctypes.c_char * 8),
+        ("tag", ctypes.c_ubyte * 8),
         ("jited_len", c_uint32),
         ("xlated_len", c_uint32),
         ("jited", c_uint64),
@@ -197,17 +197,22 @@ def _info(fd: int, info: ctypes.Structure) -> None:
     _check(lib.bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size)), "BPF object info")
 
 
-def program_name(program_id: int) -> str | None:
-    """Name of the loaded program (15 bytes at most), None if it is gone."""
+def program_tag(fd: int) -> bytes:
+    """The hash of a loaded program's instructions: equal programs have equal tags, whatever maps they use."""
+    info = _ProgramInfo()
+    _info(fd, info)
+    return bytes(info.tag)
+
+
+def program_tag_of(program_id: int) -> bytes:
+    """The same by program id; empty if it is gone."""
     fd = lib.bpf_prog_get_fd_by_id(program_id)
     if fd < 0:
-        return None
-    info = _ProgramInfo()
+        return b""
     try:
-        _info(fd, info)
+        return program_tag(fd)
     finally:
         os.close(fd)
-    return bytes(info.name).decode()
 
 
 def maps_of(program_id: int) -> dict[str, Map]:

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
@@ -89,12 +90,15 @@ class Ovs:
             raise SetupError(
                 f"bridge {bridge} exists and is not the TOF's ({self.instance}): rename or remove it"
             )
+        if await self._mark(bridge) == _bridge_mark():
+            return
         prefixes: list[str] = []
         for table, fields in _PREFIXES.items():
             prefixes += ["--", f"--id=@t{table}", "create", "Flow_Table", f"prefixes={fields}"]
         await self.vsctl(
             *("--may-exist", "add-br", bridge, "--", "set", "Bridge", bridge, "datapath_type=netdev"),
             *("fail_mode=secure", "protocols=OpenFlow13,OpenFlow14", f"external_ids:tof={self.instance}"),
+            f"external_ids:tof-settings={_bridge_mark()}",
             *(
                 "other_config:disable-in-band=true",
                 *(f"flow_tables:{table}=@t{table}" for table in _PREFIXES),
@@ -104,7 +108,11 @@ class Ovs:
 
     async def ensure_ports(self, bridge: str, ports: Sequence[Port]) -> dict[str, int]:
         """Make exactly these the TOF's ports of the bridge, others left alone: device -> OpenFlow number."""
-        stale = await self._our_ports(bridge) - {port.device for port in ports}
+        present, wanted = await self._our_ports(bridge), {port.device for port in ports}
+        mark = sha256(repr(sorted(map(repr, ports))).encode()).hexdigest()[:16]
+        if present == wanted and await self._mark(bridge, "tof-ports") == mark:
+            return {port.device: await self._check(port) for port in ports}
+        stale = present - wanted
         command: list[str] = []
         for device in sorted(stale):
             command += ["--", "--if-exists", "del-port", bridge, device]
@@ -114,6 +122,7 @@ class Ovs:
             command += ["--", "set", "Interface", port.device, f"ofport_request={port.ofport}"]
             if port.cfm_mpid is not None:
                 command += [f"cfm_mpid={port.cfm_mpid}", "other_config:cfm_interval=100"]
+        command += ["--", "set", "Bridge", bridge, f"external_ids:tof-ports={mark}"]
         await self.vsctl(*command[1:])
         return {port.device: await self._check(port) for port in ports}
 
@@ -151,6 +160,12 @@ class Ovs:
             return None
         return (await self.vsctl("br-get-external-id", bridge, "tof")).strip()
 
+    async def _mark(self, bridge: str, key: str = "tof-settings") -> str:
+        """What was last written there in full: writing it again would stall the switch for nothing."""
+        if bridge not in (await self.vsctl("list-br")).split():
+            return ""
+        return (await self.vsctl("br-get-external-id", bridge, key)).strip()
+
     async def _our_ports(self, bridge: str) -> set[str]:
         ours = await self.vsctl(
             "--bare", "--columns=name", "find", "Port", f"external_ids:tof={self.instance}"
@@ -163,6 +178,10 @@ class Ovs:
             why = (await self.vsctl("get", "Interface", port.device, "error")).strip(' "[]\n')
             raise BackendError(f"OVS port {port.device}: {why or f'number {number}, not {port.ofport}'}")
         return port.ofport
+
+
+def _bridge_mark() -> str:
+    return sha256(repr(_PREFIXES).encode()).hexdigest()[:16]
 
 
 class SystemOvs(Ovs):

@@ -178,9 +178,9 @@ def _switch_runs_here() -> bool:
     here = os.stat("/proc/self/ns/net").st_ino
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if (entry / "comm").read_text().strip() == "ovs-vswitchd":
-                if os.stat(entry / "ns/net").st_ino == here:
-                    return True
+            is_switch = (entry / "comm").read_text().strip() == "ovs-vswitchd"
+            if is_switch and os.stat(entry / "ns/net").st_ino == here:
+                return True
     return False
 
 

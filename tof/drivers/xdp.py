@@ -104,11 +104,11 @@ class XdpEndpoints:
         if not self.adopted:
             self._maps["tof_state"].put(_ZERO, bytes(8) + (1).to_bytes(4, "little") + bytes(20))
         programs = self._object.programs
-        self._hooks.attach_xdp(p.ue_ovs, programs["tof_nop_jumbo"], native=True)
+        self._hooks.attach_xdp(p.ue_ovs, programs["tof_nop_jumbo"], native=True, adopting=self.adopted)
         self._hooks.attach_tc(p.app, programs["tof_apps_in"], "tof_apps_in")
         self._hooks.attach_tc(p.app0, programs["tof_apps_out"], "tof_apps_out")
         for side, queue in (("enb", p.queue[0]), ("sgw", p.queue[1])):
-            self._hooks.attach_xdp(queue.d, programs[f"tof_ret_{side}"], native=False)
+            self._hooks.attach_xdp(queue.d, programs[f"tof_ret_{side}"], native=False, adopting=self.adopted)
             self._hooks.attach_tc(queue.d, programs[f"tof_onward_{side}"], f"tof_onward_{side}")
         self.choose_mode(first=True)
         for side, ifindex in self._adapters():
@@ -141,9 +141,11 @@ class XdpEndpoints:
     def _attach_s1(self, native: bool) -> None:
         p, programs = self._plumbing, self._object.programs
         tail = "_jumbo" if native else ""
-        self._hooks.attach_xdp(p.ue, programs[f"tof_ue{tail}"], native=native)
+        self._hooks.attach_xdp(p.ue, programs[f"tof_ue{tail}"], native=native, adopting=self.adopted)
         for side, ifindex in self._adapters():
-            self._hooks.attach_xdp(ifindex, programs[f"tof_s1_{side}{tail}"], native=native)
+            self._hooks.attach_xdp(
+                ifindex, programs[f"tof_s1_{side}{tail}"], native=native, adopting=self.adopted
+            )
         self.native = native
 
     def _adapters(self) -> Iterator[tuple[str, int]]:
