@@ -12,6 +12,7 @@ have addresses of their own (10.9.0.1, 10.9.0.2) for traffic that is no GTP-U.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import http.client
 import itertools
 import json
@@ -24,6 +25,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -291,6 +293,7 @@ class Wire:
         self.socket.setsockopt(socket.SOL_SOCKET, 32, 16 << 20)
         self.socket.setsockopt(_SOL_PACKET, _AUXDATA, 1)
         self.socket.setblocking(False)
+        self.history: list[bytes] = []
 
     def send(self, *frames: bytes) -> None:
         for frame in frames:
@@ -314,14 +317,14 @@ class Wire:
                 select.select([self.socket], [], [], left)
                 continue
             if sender[2] != _OUTGOING:
-                return _retagged(frame, extra)
+                self.history.append(_retagged(frame, extra))
+                return self.history[-1]
 
-    def drain(self) -> list[bytes]:
-        """Everything that has come so far."""
-        frames = []
-        while (frame := self.receive(0)) is not None:
-            frames.append(frame)
-        return frames
+    def drain(self) -> None:
+        """Forget everything that has come so far."""
+        while self.receive(0) is not None:
+            pass
+        self.history.clear()
 
     def find(self, wanted: Callable[[bytes], bool], timeout_s: float = 3.0) -> bytes | None:
         """The next frame that is wanted; others are let go."""
@@ -352,10 +355,27 @@ class Wire:
         """The next G-PDU to this UE."""
         return self.gpdu(lambda one: one.inner.destination == ue, timeout_s)
 
-    def silent(self, wanted: Callable[[Gpdu], bool], for_s: float = 0.25) -> None:
-        """No such G-PDU comes for a while."""
-        found = self.find(lambda frame: (one := gpdu_of(frame)) is not None and wanted(one), for_s)
-        assert found is None, f"came against expectation: {found.hex()}"
+    def gpdus(self) -> list[Gpdu]:
+        """The G-PDUs that have come since the last ``drain``."""
+        return [one for frame in self.history if (one := gpdu_of(frame)) is not None]
+
+    def silent(self, wanted: Callable[[Gpdu], bool] = lambda _: True, for_s: float = 0.2) -> None:
+        """No such G-PDU has come since the last ``drain``, and none comes for a while."""
+        self.find(lambda _: False, for_s)
+        found = [one for one in self.gpdus() if wanted(one)]
+        assert not found, f"came against expectation: {found}"
+
+    def packet(self, wanted: Callable[[Inner], bool], timeout_s: float = 3.0) -> tuple[Ethernet, Inner]:
+        """The next wanted IP packet that is in no tunnel, with the frame it came in."""
+
+        def judged(frame: bytes) -> bool:
+            eth = decode_ethernet(frame)
+            return eth.ethertype in (ETHERTYPE_IPV4, ETHERTYPE_IPV6) and wanted(Inner.of(eth.payload))
+
+        found = self.find(judged, timeout_s)
+        assert found is not None, "the packet did not come"
+        eth = decode_ethernet(found)
+        return eth, Inner.of(eth.payload)
 
     def close(self) -> None:
         self.socket.close()
@@ -446,6 +466,10 @@ class Tof:
     @property
     def core(self) -> Wire:
         return self.wires["core"]
+
+    @property
+    def apps(self) -> Wire:
+        return self.wires["apps"]
 
     @property
     def config(self) -> Path:
@@ -548,6 +572,10 @@ class Tof:
 
     # short cuts
 
+    def drain(self) -> None:
+        for wire in self.wires.values():
+            wire.drain()
+
     def up(self, bearer: Bearer) -> None:
         """Teach the TOF the bearer's uplink tunnel, with a packet to no service."""
         frame = bearer.uplink(udp(bearer.ue, _elsewhere(bearer), 1000, 2000, os.urandom(8)))
@@ -574,8 +602,7 @@ class Tof:
         for bearer in bearers:
             self.up(bearer)
             self.down(bearer)
-        self.ran.drain()
-        self.core.drain()
+        self.drain()
 
     def answer_ping(self, bearer: Bearer, timeout_s: float = 3.0) -> Gpdu:
         """The core answers the next of the Pinger's requests for this UE in the downlink tunnel."""
@@ -676,6 +703,48 @@ while True:
     data, peer = s.recvfrom(65535)
     s.sendto(b"app:" + data, peer)
 """
+
+
+_TUN_IOCTL, _TUN_NO_PI = 0x400454CA, 0x1001
+
+
+@contextlib.contextmanager
+def ue_kernel(tof: Tof, bearer: Bearer) -> Iterator[None]:
+    """A UE with a kernel's TCP: a tun device in the RAN whose packets travel in the bearer's tunnels."""
+    ran, done = tof.netns["ran"], threading.Event()
+    device = f"ue{bearer.up:x}"
+    with ran.entered():
+        tun = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+        fcntl.ioctl(tun, _TUN_IOCTL, struct.pack("16sH22x", device.encode(), _TUN_NO_PI))
+    ran.run("ip", "address", "add", f"{bearer.ue}/32", "dev", device)
+    ran.run("ip", "link", "set", device, "up")
+    ran.run("ip", "route", "add", "203.0.113.0/24", "dev", device)
+
+    def shuttle() -> None:
+        wire = tof.ran
+        while not done.is_set():
+            ready, _, _ = select.select([tun, wire.socket], [], [], 0.1)
+            for _ in range(64 if tun in ready else 0):
+                try:
+                    wire.send(bearer.uplink(os.read(tun, 65535)))
+                except BlockingIOError:
+                    break
+            for _ in range(64 if wire.socket in ready else 0):
+                frame = wire.receive(0)
+                if frame is None:
+                    break
+                one = gpdu_of(frame)
+                if one is not None and one.teid == bearer.down:
+                    os.write(tun, one.message.payload)
+
+    thread = threading.Thread(target=shuttle)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        os.close(tun)
 
 
 def udp_echo(netns: Netns, address: str, port: int = 7) -> None:
