@@ -22,6 +22,7 @@ from tof.dataplane.pipeline import render
 from tof.dataplane.plan import Plan, diff
 from tof.drivers.openflow import OpenFlowChannel
 from tof.drivers.ovsdb import Ovs, Port
+from tof.drivers.socket_buffers import deepen
 from tof.drivers.xdp import XdpEndpoints
 from tof.errors import BackendError, SetupError
 from tof.model import IpAddress
@@ -84,6 +85,8 @@ class Switch:
             Port(names.hb0, _BEAT_SOURCE, cfm_mpid=1),
         )  # fmt: skip
         await self._ovs.ensure_ports(names.br_ue, ports)
+        for pid in self._ovs.pids().values():
+            deepen(pid, {port.device for port in ports})
         channel = await OpenFlowChannel.connect(self._ovs.management_socket(names.br_ue))
         try:
             await self._reconcile_all(channel)
