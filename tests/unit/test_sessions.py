@@ -9,16 +9,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
+from tests.agent_world import ENB, ENB2, SGW, SGW2, UE, UE2, UE2_V6, UE3, UE_V6, check, pristine
 from tof.agent.commands import AMBIGUOUS, DropTunnel, PutTunnel, SetDefault, SetOwners, SetPeer
 from tof.agent.sessions import LAST_INDEX, UNUSED_AFTER_RESTART, Sessions
 from tof.agent.tunnels import Tunnel, ue_of
 from tof.drivers.memory import MemoryEndpoints
 from tof.model import Direction, Form, TunnelKey
 
-ENB, ENB2, SGW, SGW2 = (bytes((192, 0, 2, n)) for n in (1, 2, 101, 102))
-UE, UE2, UE3 = (bytes((10, 0, 0, n)) for n in (1, 2, 3))
-UE_V6 = bytes.fromhex("20010db8000100000000000000000007")
-UE2_V6 = bytes.fromhex("20010db8000200000000000000000007")
 UP, DOWN = Direction.UPLINK, Direction.DOWNLINK
 FORM = Form()
 
@@ -49,49 +46,6 @@ class Registry:
 
     def peer(self, tunnel: Tunnel) -> int:
         return self.path.peers[tunnel.index]
-
-
-def check(sessions: Sessions, path: MemoryEndpoints) -> None:
-    """Every index says the same, and the data path says what the registry says."""
-    tunnels = list(sessions)
-    assert {t.key: (t.index, t.ues, t.session) for t in tunnels} == {
-        key: (one.number, one.ues, one.session) for key, one in path.table.items()
-    }
-    assert {t.index: t.peer for t in tunnels} == path.peers
-    assert all(sessions.get(t.key) is t and sessions.at(t.index) is t for t in tunnels)
-    assert all(t in sessions.towards(t.key.destination, t.key.teid) for t in tunnels)
-    seen = [(ue, t) for ue, context in sessions.contexts() for t in context.tunnels]
-    assert sorted((ue, t.index) for ue, t in seen) == sorted((ue, t.index) for t in tunnels for ue in t.ues)
-    for ue, context in sessions.contexts():
-        assert sessions.knows_ue(ue)
-        assert context.tunnels
-        assert all(t.pair == context.pair for t in context.tunnels)
-    told = {ue: sessions.default(ue) for ue, _ in sessions.contexts() if sessions.default(ue)}
-    assert told == path.defaults
-    for tunnel in tunnels:
-        assert len({len(ue) for ue in tunnel.ues}) == len(tunnel.ues)
-        assert sessions.nodes.is_core(tunnel.pair[1])
-        if tunnel.peer:
-            down = sessions.at(tunnel.peer)
-            assert not down.uplink
-            assert not down.ended
-            assert down.pair == tunnel.pair
-            assert set(down.ues) & set(tunnel.ues)
-    for ue, default in told.items():
-        if default != AMBIGUOUS:
-            assert ue in sessions.at(default).ues
-            assert not sessions.at(default).ended
-
-
-def pristine(sessions: Sessions) -> bool:
-    return (
-        len(sessions) == 0
-        and not list(sessions.contexts())
-        and not sessions._by_index
-        and not sessions._unconfirmed
-        and not sessions._ues
-        and vars(sessions.nodes) == vars(Sessions(1, 1).nodes)
-    )
 
 
 # Learning

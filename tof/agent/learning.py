@@ -49,7 +49,7 @@ class Learning:
                 tunnel, out
             )  # its TEID is in use anew: its next packet teaches all about it
             return
-        self._move(tunnel, event.destination, out)
+        self._move(tunnel, event.destination, now, out)
         self._after_downlink(tunnel, now, out)
 
     def frame_held(self, event: FrameHeld, now: float, out: list[Command]) -> None:
@@ -106,7 +106,7 @@ class Learning:
             self._sessions.forget(down, out)  # its TEID is in use anew
             down = None
         if down is not None:
-            self._move(down, event.destination, out)
+            self._move(down, event.destination, now, out)
         else:
             down = self._sessions.learn(
                 Direction.DOWNLINK, event.key, event.destination, event.form, out,
@@ -116,7 +116,7 @@ class Learning:
             self._after_downlink(down, now, out)
         return down
 
-    def _move(self, down: Tunnel, exact: bytes, out: list[Command]) -> None:
+    def _move(self, down: Tunnel, exact: bytes, now: float, out: list[Command]) -> None:
         """The core says who is behind a downlink tunnel; uplinks beside it follow only if they said so too."""
         if ue_of(exact) in down.ues:
             return
@@ -125,6 +125,7 @@ class Learning:
         for up in ups:
             if up.foreign == exact:
                 self._sessions.own(up, exact, out)
+            self._asker.review(up, now, out)
 
     def _after_downlink(self, down: Tunnel, now: float, out: list[Command]) -> None:
         for ue in down.ues:

@@ -133,7 +133,7 @@ class Pinging:
         gone: list[int] = []
         while self._late and self._late[0][0] <= now:
             token = self._late.popleft()[1]
-            del self._by_token[token]
+            self._by_token.pop(token, None)
             gone.append(token)
         return gone
 

@@ -1,0 +1,686 @@
+"""The agent's decisions: events in, commands out, virtual time; the data path in memory does what it is told."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule
+
+from tests.agent_world import (
+    ENB,
+    ENB2,
+    SERVER_V6,
+    SGW,
+    SGW2,
+    TARGET,
+    TARGET_V6,
+    UE,
+    UE2,
+    UE2_V6,
+    UE3,
+    UE_V6,
+    World,
+    downlink,
+    pristine,
+    uplink,
+)
+from tof.agent import asking, losing
+from tof.agent.commands import (
+    AMBIGUOUS,
+    Converge,
+    DropPacket,
+    DropToken,
+    DropTunnel,
+    PutToken,
+    PutTunnel,
+    ReleaseFrame,
+)
+from tof.agent.events import (
+    AdoptedTunnel,
+    DownlinkMoved,
+    EchoResponseSeen,
+    EndMarkerSeen,
+    ErrorIndicationSeen,
+    ForeignSourceSeen,
+    FrameHeld,
+    NextHopChanged,
+    ServiceAdded,
+    ServiceRemoved,
+    ServiceReplaced,
+    Tick,
+    TunnelsAdopted,
+    TunnelsIdle,
+)
+from tof.agent.pinging import GRACE_S
+from tof.errors import Conflict
+from tof.model import Direction, Form, Service, TunnelKey
+
+LINK_LOCAL = bytes.fromhex("fe800000000000000000000000000001")
+
+
+@pytest.fixture
+def world():
+    return World()
+
+
+def kinds(commands):
+    return [type(command) for command in commands]
+
+
+# Learning and asking
+
+
+def test_an_unknown_uplink_is_learnt_and_asked_through(world):
+    commands = world.say(uplink())
+    assert kinds(commands) == [PutTunnel, PutToken]
+    assert world.agent.wake_at == 0.0
+    (ping,) = world.pings()
+    assert (ping.ue, ping.target, ping.sequence) == (UE, TARGET, 1)
+    assert [(route.ue, route.target) for route in world.agent.ping_routes] == [(UE, TARGET)]
+
+
+def test_the_pinger_s_reply_pairs_exactly_and_goes_no_further(world):
+    up, _ = world.hear(uplink())
+    (ping,) = world.pings()
+    down, commands = world.hear(downlink(token=ping.token))
+    assert kinds(commands)[0] is DropPacket
+    assert commands[1].dropped == 100
+    assert world.peer(up) == down.index
+    assert up.exactly_paired
+    assert world.agent.ping_routes == ()
+
+
+def test_the_ping_stops_with_any_downlink_of_the_ue(world):
+    world.say(uplink())
+    world.pings()
+    commands = world.say(downlink())
+    assert Converge in kinds(commands)
+    assert world.agent.ping_routes == ()
+
+
+def test_the_ping_gives_up_and_its_token_expires(world):
+    world.say(uplink())
+    assert [len(world.pings(1.0)) for _ in range(7)] == [1, 1, 1, 1, 1, 0, 0]
+    world.now += GRACE_S
+    assert kinds(world.say(Tick())) == [DropToken]
+    assert world.agent.wake_at is None
+    assert world.path.tokens == {}
+
+
+def test_a_reply_too_late_for_a_forgotten_tunnel_is_dropped_all_the_same(world):
+    up, _ = world.hear(uplink())
+    (ping,) = world.pings()
+    assert Converge in kinds(world.say(TunnelsIdle(frozenset({up.index}))))
+    assert kinds(world.say(downlink(token=ping.token))) == [DropPacket]
+
+
+def test_a_reply_to_another_address_than_was_asked_for_teaches_nothing(world):
+    world.say(uplink())
+    (ping,) = world.pings()
+    assert kinds(world.say(downlink(ue=UE2, token=ping.token))) == [DropPacket]
+
+
+def test_a_late_reply_does_not_pair_a_tunnel_that_changed_hands(world):
+    up, _ = world.hear(uplink())
+    (ping,) = world.pings()
+    world.say(uplink(ue=UE2))
+    (other,) = world.pings(1.0)
+    world.say(downlink(5, UE2, token=other.token))
+    assert up.ues == (UE2,)
+    down, commands = world.hear(downlink(2, UE, token=ping.token))
+    assert DropPacket in kinds(commands)
+    assert down.ues == (UE,)
+    assert world.peer(up) == world.sessions.get(downlink(5).key).index
+
+
+def test_a_reply_in_another_pair_s_tunnel_teaches_the_tunnel_only(world):
+    """The UE moved while it was asked for: the reply comes down to the new eNB."""
+    up, _ = world.hear(uplink())
+    (ping,) = world.pings()
+    down, _ = world.hear(downlink(9, enb=ENB2, token=ping.token))
+    assert down.ues == (UE,)
+    assert world.peer(up) == 0
+
+
+def test_a_token_from_the_enb_side_or_of_nobody_is_a_plain_packet(world):
+    world.say(uplink())
+    assert PutTunnel in kinds(world.say(downlink(token=12345)))
+
+
+def test_a_dual_stack_ue_is_asked_for_in_the_family_that_has_a_target():
+    world = World(targets=(TARGET_V6,))
+    world.say(uplink())
+    assert world.pings() == []
+    world.say(uplink(ue=UE_V6))
+    world.say(downlink(7, UE2))
+    up, _ = world.hear(uplink())
+    assert up.ues == (UE, UE_V6[:8])
+    world.say(EndMarkerSeen(world.hear(downlink())[0].key))
+    (ping,) = world.pings()
+    assert (ping.ue, ping.target) == (UE_V6, TARGET_V6)
+
+
+@pytest.mark.parametrize("address", [bytes(4), bytes((127, 0, 0, 1)), bytes((224, 0, 0, 1)), LINK_LOCAL])
+def test_addresses_that_no_ue_owns_teach_nothing(world, address):
+    assert world.say(uplink(ue=address)) == []
+    assert world.say(downlink(ue=address)) == []
+    up, _ = world.hear(uplink())
+    assert world.say(ForeignSourceSeen(up.index, address)) == []
+    down, _ = world.hear(downlink())
+    assert world.say(DownlinkMoved(down.index, address)) == []
+
+
+def test_form_of_the_tunnel_s_own_packets_is_kept(world):
+    commands = world.say(downlink(form=Form(0x34, 9)))
+    assert commands[0].form == Form(0x34, 9)
+
+
+# Several bearers
+
+
+def test_bearers_are_paired_by_what_comes_back_through_each(world):
+    default_up, default_down = world.paired()
+    dedicated_up, commands = world.hear(uplink(3))
+    assert PutToken not in kinds(commands)  # a dedicated bearer is asked through only when pairing needs it
+    assert world.peer(dedicated_up) == default_down.index
+    dedicated_down, commands = world.hear(downlink(4))
+    assert kinds(commands).count(PutToken) == 2
+    pings = {ping.index: ping for ping in world.pings()}
+    world.say(downlink(4, token=pings[dedicated_up.index].token))
+    world.say(downlink(2, token=pings[default_up.index].token))
+    assert world.peer(default_up) == default_down.index
+    assert world.peer(dedicated_up) == dedicated_down.index
+    assert world.path.defaults == {UE: default_down.index}
+    assert world.agent.ping_routes == ()
+
+
+def test_after_idle_mode_the_new_downlink_is_asked_for_and_found(world):
+    up, _ = world.hear(uplink())
+    world.say(downlink(token=world.pings()[0].token))
+    new, _ = world.hear(downlink(3))
+    assert world.peer(up) != new.index
+    world.say(downlink(3, token=world.pings(1.0)[0].token))
+    assert world.peer(up) == new.index
+    assert world.path.defaults == {UE: new.index}
+
+
+# Handover
+
+
+def test_handover(world):
+    up, old = world.paired()
+    moved, commands = world.hear(uplink(enb=ENB2))
+    assert moved.session == up.session
+    assert PutToken in kinds(commands)
+    assert world.path.defaults == {UE: old.index}
+    (ping,) = world.pings()
+    assert ping.index == moved.index
+    new, _ = world.hear(downlink(9, enb=ENB2, token=ping.token))
+    assert world.peer(moved) == new.index
+    assert world.path.defaults == {UE: new.index}
+    commands = world.say(EndMarkerSeen(old.key))
+    assert world.peer(up) == 0
+    assert old.ended
+    assert PutToken in kinds(commands)
+
+
+def test_end_markers_of_uplinks_and_of_nobody_change_nothing(world):
+    up, _ = world.paired()
+    assert world.say(EndMarkerSeen(up.key)) == []
+    assert world.say(EndMarkerSeen(TunnelKey(SGW, ENB, 99))) == []
+
+
+def test_a_teid_in_use_anew_after_its_end_marker_is_learnt_anew(world):
+    up, down = world.paired()
+    world.say(EndMarkerSeen(down.key))
+    again, commands = world.hear(downlink())
+    assert kinds(commands)[:2] == [DropTunnel, PutTunnel]
+    assert again is not down
+    assert world.peer(up) == again.index
+    world.say(EndMarkerSeen(again.key))
+    assert kinds(world.say(DownlinkMoved(again.index, UE2))) == [DropTunnel]
+
+
+def test_forwarding_between_enbs_is_not_learnt(world):
+    world.paired()
+    assert world.say(uplink(77, ue=bytes((203, 0, 113, 9)), enb=ENB, sgw=ENB2, to=UE)) == []
+
+
+def test_forwarding_by_way_of_the_sgw_is_not_learnt(world):
+    world.paired()
+    assert world.say(uplink(77, ue=bytes((203, 0, 113, 9)), to=UE)) == []
+
+
+def test_ues_that_talk_to_each_other_are_learnt(world):
+    world.paired()
+    world.paired(11, 12, UE2)
+    assert PutTunnel in kinds(world.say(uplink(13, UE2, to=UE)))
+
+
+# Who owns an address
+
+
+def test_a_foreign_source_is_asked_for_and_confirmed_by_the_answer(world):
+    up, down = world.paired()
+    assert kinds(world.say(ForeignSourceSeen(up.index, UE2))) == [PutToken]
+    assert up.ues == (UE,)
+    (ping,) = world.pings()
+    assert ping.ue == UE2
+    new, commands = world.hear(downlink(9, UE2, token=ping.token))
+    assert up.ues == (UE2,)
+    assert world.peer(up) == new.index
+    assert up.foreign is None
+    assert down.ues == (UE,)
+    assert DropPacket in kinds(commands)
+
+
+def test_a_foreign_source_is_confirmed_by_a_downlink_packet_to_it(world):
+    """Open5GS gives a TEID to the next UE: both directions change hands."""
+    up, down = world.paired()
+    world.say(ForeignSourceSeen(up.index, UE2))
+    world.say(DownlinkMoved(down.index, UE2))
+    assert up.ues == down.ues == (UE2,)
+    assert world.peer(up) == down.index
+    assert world.path.defaults == {UE2: down.index}
+
+
+def test_a_downlink_that_moves_does_not_take_an_uplink_that_never_said_so(world):
+    up, down = world.paired()
+    world.say(DownlinkMoved(down.index, UE2))
+    assert up.ues == (UE,)
+    assert world.peer(up) == 0
+    assert world.pings()[0].ue == UE
+
+
+def test_a_queued_downlink_packet_moves_its_tunnel_too(world):
+    _, down = world.paired()
+    world.say(downlink(ue=UE2))
+    assert down.ues == (UE2,)
+
+
+def test_one_candidate_at_a_time_and_the_same_one_not_again(world):
+    up, _ = world.paired()
+    assert kinds(world.say(uplink(ue=UE2))) == [PutToken]
+    assert world.say(uplink(ue=UE2)) == []
+    assert world.say(uplink(ue=UE3)) == []
+    for _ in range(7):
+        world.pings(1.0)
+    assert world.say(uplink(ue=UE2)) == []
+    assert kinds(world.say(uplink(ue=UE3))) == [PutToken]
+    assert up.foreign == UE3
+
+
+def test_a_candidate_that_did_not_answer_does_not_stop_the_ue_itself_from_being_asked_for(world):
+    up, down = world.paired()
+    world.say(uplink(ue=UE2))
+    assert world.say(downlink()) == []  # the candidate is being asked for
+    for _ in range(7):
+        world.pings(1.0)
+    world.say(EndMarkerSeen(down.key))
+    assert world.pings(1.0)[0].ue == UE
+    assert up.ues == (UE,)
+
+
+def test_a_second_family_is_the_ue_s_own_unless_somebody_else_has_it(world):
+    up, _ = world.paired()
+    world.say(ForeignSourceSeen(up.index, UE_V6))
+    assert up.ues == (UE, UE_V6[:8])
+    other, _ = world.paired(11, 12, UE2)
+    assert kinds(world.say(ForeignSourceSeen(other.index, UE_V6))) == [PutToken]
+    assert other.ues == (UE2,)
+
+
+def test_a_downlink_carries_both_families(world):
+    _, down = world.paired()
+    world.say(uplink(ue=UE_V6))
+    world.say(DownlinkMoved(down.index, UE_V6))
+    assert down.ues == (UE, UE_V6[:8])
+    assert world.path.defaults == {UE: down.index, UE_V6[:8]: down.index}
+
+
+def test_events_about_tunnels_that_are_gone_or_of_the_other_direction_change_nothing(world):
+    up, down = world.paired()
+    assert world.say(ForeignSourceSeen(999, UE2)) == []
+    assert world.say(DownlinkMoved(999, UE2)) == []
+    assert world.say(ForeignSourceSeen(down.index, UE2)) == []
+    assert world.say(DownlinkMoved(up.index, UE2)) == []
+
+
+def test_a_packet_from_the_wrong_side_does_not_touch_a_tunnel(world):
+    up, down = world.paired()
+    assert world.say(uplink(2, UE2, SGW, ENB)) == []
+    assert world.say(downlink(1, UE2, SGW, ENB)) == []
+    assert (up.ues, down.ues) == ((UE,), (UE,))
+
+
+def test_overlapping_addresses_are_not_mixed(world):
+    up, down = world.paired()
+    twin_up, twin_down = world.paired(5, 6, UE, ENB2, SGW2)
+    assert world.peer(up) == down.index
+    assert world.peer(twin_up) == twin_down.index
+    assert world.path.defaults == {UE: AMBIGUOUS}
+
+
+# Held frames
+
+
+def test_a_frame_for_a_ue_without_downlink_is_held_asked_for_and_released(world):
+    world.say(uplink())
+    for _ in range(7):
+        world.pings(1.0)
+    assert kinds(world.say(FrameHeld(b"syn-ack", UE))) == [PutToken]
+    assert world.say(FrameHeld(b"more", UE)) == []
+    (ping,) = world.pings(1.0)
+    commands = world.say(downlink(token=ping.token))
+    assert [c.frame for c in commands if isinstance(c, ReleaseFrame)] == [b"syn-ack", b"more"]
+
+
+def test_frames_for_nobody_or_beyond_the_share_are_not_held(world):
+    assert world.say(FrameHeld(b"frame", UE)) == []
+    assert world.agent.wake_at is None
+    world.say(uplink())
+    for number in range(20):
+        world.say(FrameHeld(bytes((number,)), UE))
+    assert world.agent.holding.expired == 4
+
+
+def test_frames_expire_with_the_tick(world):
+    world.say(uplink())
+    world.pings()
+    world.say(FrameHeld(b"frame", UE))
+    world.now += 60.0
+    world.say(Tick())
+    assert world.agent.holding.expired == 1
+
+
+def test_a_frame_that_crossed_with_its_tunnel_is_released_at_the_next_tick(world):
+    world.paired()
+    assert world.say(FrameHeld(b"frame", UE)) == []
+    assert world.agent.wake_at == 0.0
+    assert world.say(Tick()) == [ReleaseFrame(b"frame")]
+
+
+def test_a_frame_for_an_ambiguous_address_waits_in_vain(world):
+    world.paired()
+    world.paired(5, 6, UE, ENB2, SGW2)
+    world.say(FrameHeld(b"frame", UE))
+    assert ReleaseFrame not in kinds(world.say(Tick()))
+
+
+def test_a_frame_for_an_ipv6_ue_asks_on_behalf_of_its_exact_address(world):
+    world.say(uplink(ue=UE_V6, to=SERVER_V6))
+    world.pings(30.0)
+    for _ in range(7):
+        world.pings(1.0)
+    world.say(FrameHeld(b"frame", UE_V6[:8] + bytes(8)))
+    assert world.pings(1.0)[0].ue == UE_V6
+
+
+# Error Indications, restarts, idle tunnels
+
+
+def test_an_error_indication_forgets_the_tunnel_and_passes(world):
+    up, down = world.paired()
+    assert world.say(ErrorIndicationSeen(ENB, 99, None)) == []
+    assert world.say(ErrorIndicationSeen(ENB, 2, 7)) == []
+    commands = world.say(ErrorIndicationSeen(ENB, 2, None))
+    assert kinds(commands)[-1] is DropTunnel
+    assert world.sessions.get(down.key) is None
+    assert world.peer(up) == 0
+
+
+def test_an_error_indication_forgets_every_tunnel_of_that_end(world):
+    world.say(uplink(1, UE))
+    world.say(uplink(1, UE2, ENB2))
+    world.say(ErrorIndicationSeen(SGW, 1, None))
+    assert len(world.sessions) == 0
+
+
+def test_an_error_indication_that_a_ping_caused_is_held_back_and_ends_the_asking(world):
+    world.say(uplink())
+    world.pings()
+    commands = world.say(ErrorIndicationSeen(SGW, 1, None))
+    assert DropPacket in kinds(commands)
+    assert Converge in kinds(commands)
+    assert world.agent.losing.errors_held_back == 1
+    assert kinds(world.say(uplink())) == [PutTunnel]
+    assert DropPacket not in kinds(world.say(ErrorIndicationSeen(SGW, 1, None)))
+    world.now += asking.REFUSED_S
+    assert kinds(world.say(uplink())) == [PutTunnel, PutToken]
+
+
+def test_another_ue_in_a_refused_tunnel_is_asked_for(world):
+    world.say(uplink())
+    world.pings()
+    world.say(ErrorIndicationSeen(SGW, 1, None))
+    assert kinds(world.say(uplink(ue=UE2))) == [PutTunnel, PutToken]
+
+
+def test_refusals_are_bounded():
+    agent = World(at_once=10_000, most=10_000, most_unconfirmed=10_000).agent
+    ues = [(0x0A010000 + number).to_bytes(4, "big") for number in range(asking.REFUSALS + 1)]
+    for teid, ue in enumerate(ues, 1):
+        agent.handle(uplink(teid, ue), 0.0)
+    agent.handle(Tick(), 0.0)
+    for teid in range(1, len(ues) + 1):
+        agent.handle(ErrorIndicationSeen(SGW, teid, None), 0.0)
+    assert PutToken in kinds(agent.handle(uplink(1, ues[0]), 0.0))
+    assert PutToken not in kinds(agent.handle(uplink(2, ues[1]), 0.0))
+
+
+def test_a_restarted_peer_has_lost_its_tunnels(world):
+    world.paired()
+    other, _ = world.paired(1, 2, UE2, ENB2, SGW2)
+    tagged, _ = world.hear(uplink(vlan=7))
+    for recovery in (None, 3, 3, None):
+        assert world.say(EchoResponseSeen(SGW, recovery)) == []
+    world.say(EchoResponseSeen(SGW, 9, 7))
+    assert len(world.sessions) == 5
+    world.say(EchoResponseSeen(SGW, 4))
+    assert set(world.sessions) == {other, world.sessions.at(other.peer), tagged}
+
+
+def test_restart_counters_are_bounded(world):
+    world.paired()
+    world.say(EchoResponseSeen(SGW, 1))
+    for number in range(losing.PEERS):
+        world.say(EchoResponseSeen((0xC6336400 + number).to_bytes(4, "big"), 1))
+    world.say(EchoResponseSeen(SGW, 2))
+    assert len(world.sessions) == 2
+
+
+def test_idle_tunnels_are_purged_together_with_their_pair_only(world):
+    up, down = world.paired()
+    assert world.say(TunnelsIdle(frozenset({up.index, 999}))) == []
+    assert world.say(TunnelsIdle(frozenset({down.index}))) == []
+    commands = world.say(TunnelsIdle(frozenset({up.index, down.index})))
+    assert kinds(commands).count(DropTunnel) == 2
+    assert world.path.table == {}
+    assert pristine(world.sessions)
+
+
+def test_an_idle_downlink_that_is_only_a_guess_is_purged(world):
+    up, old = world.paired()
+    new, _ = world.hear(downlink(3))
+    assert world.peer(up) == old.index
+    world.say(TunnelsIdle(frozenset({old.index})))
+    assert world.peer(up) == new.index
+
+
+def test_an_idle_bearer_whose_uplink_is_exactly_its_own_stays(world):
+    up, _ = world.hear(uplink())
+    world.say(downlink(3))
+    world.say(downlink(2))
+    (ping,) = world.pings()
+    down, _ = world.hear(downlink(2, token=ping.token))
+    assert up.exactly_paired
+    assert world.say(TunnelsIdle(frozenset({down.index}))) == []
+
+
+# Bounds
+
+
+def test_an_evicted_tunnel_is_asked_no_more():
+    world = World(most_unconfirmed=4)
+    for teid in range(1, 20):
+        world.say(uplink(teid, bytes((10, 0, 1, teid))))
+    assert len(world.sessions) == 4
+    assert len(world.pings()) == 4
+    for teid in range(20, 40):
+        world.say(uplink(teid, bytes((10, 0, 1, teid))))
+    assert len(world.agent.ping_routes) == 0
+
+
+def test_a_full_table_leaves_packets_to_the_bridge():
+    world = World(most=2)
+    world.paired()
+    assert world.say(uplink(5, UE2)) == []
+    assert world.say(downlink(6, UE2)) == []
+
+
+def test_an_answer_that_finds_no_room_is_still_not_the_ue_s_to_see():
+    world = World(most=3, most_unconfirmed=1)
+    world.paired()
+    world.say(uplink(5, UE2))
+    (ping,) = world.pings()
+    assert DropPacket in kinds(world.say(downlink(6, UE2, token=ping.token)))
+
+
+# Restart of the agent
+
+
+def test_a_restarted_agent_takes_over(world):
+    up, down = world.paired()
+    world.say(uplink(5, UE2))
+    (old_ping,) = world.pings()
+    before = dict(world.path.table), dict(world.path.peers), dict(world.path.defaults)
+    world.start()
+    world.say(
+        TunnelsAdopted(world.path.adopt(), ((ip_address("198.51.100.10"), 77),), world.path.adopt_tokens())
+    )
+    assert (world.path.table, world.path.peers, world.path.defaults) == before
+    assert world.peer(up) == down.index
+    assert kinds(world.say(downlink(6, UE2, token=old_ping.token))) == [DropPacket]
+    (ping,) = world.pings()
+    assert ping.ue == UE2
+    world.say(ServiceAdded(Service("video", ip_address("198.51.100.10"), ip_address("192.168.50.10"))))
+    world.say(NextHopChanged(ip_address("192.168.50.10"), b"\x02" * 6))
+    assert world.agent.services.routes[0].service_id == 77
+
+
+def test_a_tunnel_found_without_owner_is_taken_over_and_not_asked_through(world):
+    key = TunnelKey(ENB, SGW, 1)
+    world.path.table, world.path.peers = {}, {}
+    found = AdoptedTunnel(key, 5, 5, Direction.UPLINK, (), Form(), False, 0)
+    assert world.agent.handle(TunnelsAdopted((found,)), 0.0) == []
+    assert world.sessions.get(key).index == 5
+
+
+# Services
+
+
+def test_services_converge_and_refusals_change_nothing(world):
+    app = ip_address("192.168.50.10")
+    video = Service("video", ip_address("198.51.100.10"), app)
+    assert world.say(ServiceAdded(video)) == [Converge(1)]
+    with pytest.raises(Conflict):
+        world.say(ServiceAdded(video))
+    assert world.agent.revision == 1
+    assert world.say(NextHopChanged(app, b"\x02" * 6)) == [Converge(2)]
+    assert world.say(NextHopChanged(app, b"\x02" * 6)) == []
+    assert world.say(ServiceReplaced("video", Service("film", video.service_ip, app))) == [Converge(3)]
+    assert world.say(ServiceRemoved("film")) == [Converge(4)]
+
+
+# Anything, in any order
+
+
+class Anything(RuleBasedStateMachine):
+    """Whatever is seen in whatever order, World.say checks what must hold; at the end nothing is left."""
+
+    teids, ues = st.integers(1, 4), st.sampled_from([UE, UE2, UE3, UE_V6, UE2_V6])
+    enbs, sgws = st.sampled_from([ENB, ENB2]), st.sampled_from([SGW, SGW2])
+    waits = st.sampled_from([0.0, 0.02, 0.5, 1.0, 20.0])
+
+    def __init__(self):
+        super().__init__()
+        self.w = World(most=10, most_unconfirmed=4, at_once=2, attempts=2)
+        self.sent = []
+
+    def tunnel(self, number):
+        tunnels = list(self.w.sessions)
+        return tunnels[number % len(tunnels)] if tunnels else None
+
+    @rule(teid=teids, ue=ues, enb=enbs, sgw=sgws, to=ues)
+    def up(self, teid, ue, enb, sgw, to):
+        self.w.say(uplink(teid, ue, enb, sgw, to=to if teid == 4 else TARGET))
+
+    @rule(teid=teids, ue=ues, enb=enbs, sgw=sgws)
+    def down(self, teid, ue, enb, sgw):
+        self.w.say(downlink(teid, ue, enb, sgw))
+
+    @rule(wait=waits)
+    def time_passes(self, wait):
+        self.sent += self.w.pings(wait)
+
+    @rule(number=st.integers(0, 50), teid=teids, enb=enbs, sgw=sgws)
+    def answer(self, number, teid, enb, sgw):
+        if self.sent:
+            ping = self.sent[number % len(self.sent)]
+            ours = self.w.agent.pinging.recognises(ping.token)
+            commands = self.w.say(downlink(teid, ping.ue, enb, sgw, token=ping.token))
+            assert (DropPacket in kinds(commands)) == ours
+
+    @rule(number=st.integers(0, 20), ue=ues, up=st.booleans())
+    def moved(self, number, ue, up):
+        if (tunnel := self.tunnel(number)) is not None:
+            self.w.say((ForeignSourceSeen if up else DownlinkMoved)(tunnel.index, ue))
+
+    @rule(number=st.integers(0, 20))
+    def ended(self, number):
+        tunnel = self.tunnel(number)
+        if tunnel is not None and not tunnel.uplink:
+            self.w.path.end(tunnel.key)
+            self.w.say(EndMarkerSeen(tunnel.key))
+
+    @rule(node=st.sampled_from([ENB, SGW]), teid=teids)
+    def error(self, node, teid):
+        self.w.say(ErrorIndicationSeen(node, teid, None))
+
+    @rule(node=st.sampled_from([ENB, SGW]), recovery=st.integers(1, 2))
+    def echo(self, node, recovery):
+        self.w.say(EchoResponseSeen(node, recovery))
+
+    @rule(ue=ues)
+    def held(self, ue):
+        self.w.say(FrameHeld(b"frame", ue))
+
+    @rule(number=st.integers(0, 20), other=st.integers(0, 20))
+    def idle(self, number, other):
+        found = [tunnel.index for n in (number, other) if (tunnel := self.tunnel(n)) is not None]
+        self.w.say(TunnelsIdle(frozenset(found)))
+
+    @rule()
+    def restart(self):
+        w = self.w
+        before = w.path.adopt()
+        w.start()
+        w.say(TunnelsAdopted(before, (), w.path.adopt_tokens()))
+        assert w.path.adopt() == before
+
+    def teardown(self):
+        w = self.w
+        w.say(TunnelsIdle(frozenset(t.index for t in w.sessions)))
+        assert pristine(w.sessions)
+        assert w.agent.ping_routes == ()
+        w.now += 60.0
+        w.say(Tick())
+        assert (w.path.table, w.path.peers, w.path.defaults) == ({}, {}, {})
+        assert w.agent.wake_at is None
+
+
+Anything.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestAnything = Anything.TestCase

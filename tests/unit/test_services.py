@@ -1,0 +1,128 @@
+"""Services in force: routes exist while the next hop answers; numbers survive restarts and tell successors apart."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+import pytest
+
+from tof.agent.catalog import Catalog
+from tof.agent.services import ServicePlane
+from tof.errors import Conflict, NotFound
+from tof.model import Service
+
+MAC, OTHER_MAC = b"\x02\x00\x00\x00\x00\x01", b"\x02\x00\x00\x00\x00\x02"
+APP, APP2 = ip_address("192.168.50.10"), ip_address("192.168.50.11")
+
+
+def video(name="video", address="198.51.100.10", app=APP):
+    return Service(name, ip_address(address), ip_address(app))
+
+
+@pytest.fixture
+def plane():
+    return ServicePlane(Catalog())
+
+
+def numbers(plane):
+    return {route.service.name: route.service_id for route in plane.routes}
+
+
+def test_a_service_is_routed_while_its_next_hop_answers(plane):
+    plane.add(video())
+    assert plane.routes == ()
+    assert not plane.resolved(video())
+    assert plane.next_hop_changed(APP, MAC)
+    assert [route.next_hop_mac for route in plane.routes] == [MAC]
+    assert plane.resolved(video())
+    assert plane.next_hop_changed(APP, OTHER_MAC)
+    assert [route.next_hop_mac for route in plane.routes] == [OTHER_MAC]
+    assert plane.next_hop_changed(APP, None)
+    assert plane.routes == ()
+
+
+def test_no_news_is_no_change(plane):
+    assert not plane.next_hop_changed(APP, None)
+    plane.next_hop_changed(APP, MAC)
+    assert not plane.next_hop_changed(APP, MAC)
+
+
+def test_the_applications_are_those_of_the_services(plane):
+    plane.add(video())
+    plane.add(video("game", "198.51.100.11"))
+    plane.add(video("shop", "198.51.100.12", APP2))
+    assert plane.applications == {APP, APP2}
+
+
+def test_the_next_hop_of_a_withdrawn_application_is_forgotten(plane):
+    plane.add(video())
+    plane.next_hop_changed(APP, MAC)
+    plane.remove("video")
+    plane.add(video())
+    assert plane.routes == ()
+    plane.next_hop_changed(APP, MAC)
+    plane.replace("video", video(app=APP2))
+    plane.replace("video", video())
+    assert plane.routes == ()
+
+
+def test_a_refused_request_changes_nothing(plane):
+    plane.add(video())
+    plane.next_hop_changed(APP, MAC)
+    before = plane.routes
+    with pytest.raises(Conflict):
+        plane.add(video("other"))
+    with pytest.raises(NotFound):
+        plane.replace("nobody", video("x", "198.51.100.99"))
+    with pytest.raises(NotFound):
+        plane.remove("nobody")
+    assert plane.routes == before
+
+
+def test_a_number_is_a_function_of_the_address(plane):
+    other = ServicePlane(Catalog())
+    for one in (plane, other):
+        one.add(video())
+        one.next_hop_changed(APP, MAC)
+    assert numbers(plane) == numbers(other)
+    assert numbers(plane)["video"] != 0
+
+
+def test_a_service_provisioned_anew_has_a_new_number(plane):
+    seen = set()
+    for _ in range(5):
+        plane.add(video())
+        plane.next_hop_changed(APP, MAC)
+        seen.add(numbers(plane)["video"])
+        plane.remove("198.51.100.10")
+    assert len(seen) == 5
+
+
+def test_a_kept_service_ip_keeps_its_number(plane):
+    plane.add(video())
+    plane.next_hop_changed(APP, MAC)
+    plane.next_hop_changed(APP2, MAC)
+    before = numbers(plane)["video"]
+    plane.replace("video", video("film", app=APP2))
+    plane.next_hop_changed(APP2, MAC)
+    assert numbers(plane) == {"film": before}
+    plane.replace("film", video("film", "198.51.100.99", APP2))
+    assert numbers(plane)["film"] != before
+
+
+def test_numbers_found_in_the_data_path_stay(plane):
+    plane.adopt_ids([(ip_address("198.51.100.10"), 4711)])
+    plane.add(video())
+    plane.next_hop_changed(APP, MAC)
+    assert numbers(plane) == {"video": 4711}
+
+
+def test_two_services_never_share_a_number(plane):
+    plane.add(video())
+    plane.next_hop_changed(APP, MAC)
+    wanted = numbers(plane)["video"]
+    other = ServicePlane(Catalog())
+    other.adopt_ids([(ip_address("198.51.100.77"), wanted)])
+    other.add(video())
+    other.next_hop_changed(APP, MAC)
+    assert numbers(other)["video"] == wanted + 0x100
