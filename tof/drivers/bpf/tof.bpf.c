@@ -1165,8 +1165,8 @@ static __always_inline int to_queue(struct __sk_buff *skb, struct config *c, con
 	if ((void *)(eth + 1) > end)
 		return TC_ACT_OK;
 	station = station_of(eth->h_dest, p->vlan);
-	if (station && station->side == side)
-		return TC_ACT_OK; // between two nodes of one side (X2): the bridge knows the way, the queue does not
+	if (station && station->side == side) // between two nodes of one side (X2): the queue does not know the way
+		return station->ifindex == skb->ifindex ? TC_ACT_OK : bpf_redirect(station->ifindex, 0);
 	key_of(p, &key);
 	q = bpf_map_lookup_elem(&tof_pending, &key);
 	if (q && since(q->last_ns, now) > SETTLE_HARD_NS) {
