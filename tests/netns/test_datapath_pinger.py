@@ -1,0 +1,152 @@
+"""The Pinger on the wire: it asks as the UE, in the right tunnel, and nobody but the agent hears the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from gtp_peers import (
+    CORE_MAC,
+    ELSEWHERE,
+    RAN_MAC,
+    TARGET,
+    TARGET6,
+    Bearer,
+    Setting,
+    Tof,
+    is_pinger,
+    new_bearer,
+    new_bearer6,
+    ping,
+    pong,
+    running_tof,
+    udp,
+    until,
+)
+
+from tof.wire.icmp import decode_echo
+
+pytestmark = pytest.mark.netns
+
+ATTEMPTS = 3
+
+
+@pytest.fixture(scope="module")
+def tof() -> Iterator[Tof]:
+    with running_tof(Setting(xdp="native", ping_attempts=ATTEMPTS)) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _fresh(tof: Tof) -> None:
+    until("earlier pings have ended", lambda: not tof.metrics()["tof_pings_active"])
+    tof.drain()
+
+
+KINDS = {
+    "4G": new_bearer(tos=0x48),
+    "5G": new_bearer(qfi=9),
+    "VLAN": new_bearer(vlan=100),
+    "IPv6 UE": new_bearer6(),
+    "outer IPv6": new_bearer(enb="2001:db8:1::11", sgw="2001:db8:1::1"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_asks_as_the_ue_learns_from_the_reply_and_stops(tof: Tof, kind: str) -> None:
+    bearer = KINDS[kind]
+    tof.up(bearer)
+    request = tof.answer_ping(bearer)
+    assert (request.source, request.destination, request.teid) == (bearer.enb, bearer.sgw, bearer.up)
+    assert (request.macs, request.vlan, request.tos) == ((RAN_MAC, CORE_MAC), bearer.vlan, bearer.tos)
+    forms = [request.message.flags, request.message.pdu_type, request.message.qfi]
+    assert forms == ([0x30, None, None] if bearer.qfi is None else [0x34, 1, bearer.qfi])
+    target = TARGET6 if ":" in bearer.ue else TARGET
+    assert (request.inner.source, request.inner.destination) == (bearer.ue, target)
+    assert request.inner.checksum_right
+    assert request.checksum_zero_or_right
+    known = until("paired", lambda: len(tof.known(bearer)) == 2 and tof.known(bearer))
+    assert [tunnel["state"] for tunnel in known.values()] == ["paired"] * 2
+    assert (known["downlink"]["teid"], known["downlink"]["qfi"]) == (bearer.down, bearer.qfi)
+    until("it has stopped", lambda: not tof.metrics()["tof_pings_active"])
+    tof.core.drain()
+    tof.core.silent(is_pinger, 0.7)
+    tof.ran.silent(lambda one: one.teid == bearer.down, 0)
+
+
+def test_late_and_doubled_replies_never_reach_the_ue(tof: Tof) -> None:
+    bearer = new_bearer()
+    tof.up(bearer)
+    requests = [tof.pinger_request(bearer) for _ in range(2)]
+    replies = [bearer.downlink(pong(one.message.payload)) for one in requests]
+    tof.core.send(*replies, *replies)
+    until("paired", lambda: len(tof.known(bearer)) == 2)
+    tof.core.send(*replies)
+    tof.settle(bearer)
+    tof.core.send(*replies)
+    tof.ran.silent(lambda one: one.inner.protocol == 1)
+
+
+def test_replies_on_a_known_tunnel_are_recognised_too(tof: Tof) -> None:
+    bearer = new_bearer()
+    tof.up(bearer)
+    request = tof.pinger_request(bearer)
+    tof.down(bearer)
+    tof.settle(bearer)
+    tof.core.send(bearer.downlink(pong(request.message.payload)))
+    tof.ran.silent(lambda one: one.inner.protocol == 1)
+
+
+def test_a_ues_own_ping_to_the_target_is_untouched(tof: Tof) -> None:
+    bearer = new_bearer()
+    own = bearer.uplink(ping(bearer.ue, TARGET, 4711, 1, b"a UE's own, of any content"))
+    tof.ran.send(own)
+    tof.core.expect(own)
+    request = tof.answer_ping(bearer)
+    replied = bearer.downlink(pong(ping(bearer.ue, TARGET, 4711, 1, b"a UE's own, of any content")))
+    tof.core.send(replied)
+    tof.ran.expect(replied)
+    # Even with the Pinger's own identifier and sequence number, as long as the token is another.
+    echo = decode_echo(request.inner.protocol, request.inner.segment)
+    twin = bearer.downlink(pong(ping(bearer.ue, TARGET, echo.identifier, echo.sequence, b"not-a-token" * 2)))
+    tof.core.send(twin)
+    tof.ran.expect(twin)
+
+
+def test_it_gives_up_after_its_attempts(tof: Tof) -> None:
+    bearer = new_bearer()
+    tof.up(bearer)
+    tof.core.find(lambda _: False, 0.3 * (ATTEMPTS + 3))
+    asked = [one for one in tof.core.gpdus() if is_pinger(one)]
+    assert len(asked) == ATTEMPTS
+    assert not tof.metrics()["tof_pings_active"]
+
+
+def test_a_downlink_known_before_needs_no_ping(tof: Tof) -> None:
+    bearer = new_bearer()
+    tof.down(bearer)
+    tof.up(bearer)
+    tof.core.silent(is_pinger, 0.5)
+
+
+def test_handover_fires_it_again_and_the_new_downlink_takes_over(tof: Tof) -> None:
+    before = new_bearer(enb="10.1.0.21")
+    after = before.but(enb="10.1.0.22", down=before.down + 0x30000)
+    tof.attach(before)
+    tof.up(after)
+    tof.answer_ping(after)
+    until("the new pair", lambda: len(tof.known(after)) == 2)
+    assert tof.known(after)["uplink"]["state"] == "paired"
+    tof.ran.silent(lambda one: one.inner.protocol == 1, 0)
+
+
+def test_a_relayed_downlink_packet_from_an_enb_is_not_a_ue(tof: Tof) -> None:
+    """Indirect forwarding in a handover: what comes from the eNB side is not always uplink."""
+    bearer = new_bearer()
+    tof.attach(bearer)
+    relay = Bearer(ELSEWHERE, 0xF0F0, 0xF0F1, enb=bearer.enb, sgw="10.1.0.99")
+    frame = relay.uplink(udp(ELSEWHERE, bearer.ue, 2000, 1000, b"relayed"))
+    tof.ran.send(frame)
+    tof.core.expect(frame)
+    tof.core.silent(is_pinger, 0.4)
+    assert not tof.known(relay)
