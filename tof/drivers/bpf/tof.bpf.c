@@ -1265,16 +1265,45 @@ static __always_inline int slow(struct __sk_buff *skb, __u32 side, const int sha
 	return known;
 }
 
+// A Linux bridge drops what comes from a group address or from none; a wire carries it, and so does the TOF.
+static __always_inline int unbridgeable(struct __sk_buff *skb)
+{
+	struct ethhdr *eth = (void *)(long)skb->data;
+
+	if ((void *)(eth + 1) > (void *)(long)skb->data_end)
+		return 0;
+	return eth->h_source[0] & 1 || !(eth->h_source[0] | eth->h_source[1] | eth->h_source[2] |
+					 eth->h_source[3] | eth->h_source[4] | eth->h_source[5]);
+}
+
+static __always_inline int carry(struct __sk_buff *skb, __u32 side)
+{
+	struct packet p = {.vlan = NO_VLAN};
+	struct config *c = config();
+	__u32 i;
+
+	if (!c)
+		return TC_ACT_OK;
+	if (parse_skb(skb, &p) == k_gpdu && !tunnel_of(&p))
+		sample(skb, &p, side);
+	for (i = 0; i < MAX_PORTS; i++) {
+		if (i >= c->port_count[!side])
+			break;
+		bpf_clone_redirect(skb, c->port[!side][i], 0);
+	}
+	return TC_ACT_SHOT;
+}
+
 SEC("tc")
 int tof_slow_enb(struct __sk_buff *skb)
 {
-	return slow(skb, ENB, 0);
+	return unbridgeable(skb) ? carry(skb, ENB) : slow(skb, ENB, 0);
 }
 
 SEC("tc")
 int tof_slow_sgw(struct __sk_buff *skb)
 {
-	return slow(skb, SGW, 0);
+	return unbridgeable(skb) ? carry(skb, SGW) : slow(skb, SGW, 0);
 }
 
 SEC("tc")
