@@ -51,6 +51,7 @@ from tof.agent.events import (
     ServiceRemoved,
     ServiceReplaced,
     Tick,
+    TunnelRefused,
     TunnelsAdopted,
     TunnelsIdle,
 )
@@ -518,6 +519,14 @@ def test_an_idle_bearer_whose_uplink_is_exactly_its_own_stays(world):
     down, _ = world.hear(downlink(2, token=ping.token))
     assert up.exactly_paired
     assert world.say(TunnelsIdle(frozenset({down.index}))) == []
+
+
+def test_a_tunnel_that_the_data_path_refused_is_not_known(world):
+    up, down = world.paired()
+    world.say(TunnelRefused(down.index))
+    assert world.sessions.get(down.key) is None
+    assert world.peer(up) == 0
+    assert world.say(TunnelRefused(down.index)) == []
 
 
 # Bounds

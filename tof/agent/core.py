@@ -26,6 +26,7 @@ from tof.agent.events import (
     ServiceRemoved,
     ServiceReplaced,
     Tick,
+    TunnelRefused,
     TunnelsAdopted,
     TunnelsIdle,
 )
@@ -69,6 +70,7 @@ class Agent:
             ErrorIndicationSeen: self.losing.error_indication,
             EchoResponseSeen: self.losing.echo_response,
             TunnelsIdle: self.losing.idle,
+            TunnelRefused: self.losing.tunnel_refused,
             TunnelsAdopted: self._adopted,
             ServiceAdded: self._service_added,
             ServiceReplaced: self._service_replaced,

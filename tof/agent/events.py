@@ -78,6 +78,13 @@ class TunnelsIdle:
 
 
 @dataclass(frozen=True, slots=True)
+class TunnelRefused:
+    """The data path did not take this tunnel (by index)."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
 class AdoptedTunnel:
     """A tunnel that the data path held already when the agent started."""
 
@@ -144,6 +151,7 @@ Event = (
     | DownlinkMoved
     | FrameHeld
     | TunnelsIdle
+    | TunnelRefused
     | TunnelsAdopted
     | ServiceAdded
     | ServiceReplaced

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tof.agent.asking import Asker
 from tof.agent.commands import Command, DropPacket
-from tof.agent.events import EchoResponseSeen, EndMarkerSeen, ErrorIndicationSeen, TunnelsIdle
+from tof.agent.events import EchoResponseSeen, EndMarkerSeen, ErrorIndicationSeen, TunnelRefused, TunnelsIdle
 from tof.agent.sessions import Sessions
 from tof.agent.tunnels import Tunnel
 
@@ -63,6 +63,12 @@ class Losing:
             tunnel = self._sessions.at(index)
             if tunnel is not None and not self._busy(tunnel, event.indices):
                 self._sessions.forget(tunnel, out)
+
+    def tunnel_refused(self, event: TunnelRefused, _now: float, out: list[Command]) -> None:
+        """What the data path does not hold is not known: its next packet is another attempt."""
+        tunnel = self._sessions.at(event.index)
+        if tunnel is not None:
+            self._sessions.forget(tunnel, out)
 
     def _busy(self, tunnel: Tunnel, idle: frozenset[int]) -> bool:
         """Whether a tunnel paired with it is not idle; a guess among several live ones is no pair."""

@@ -9,7 +9,7 @@ import structlog
 
 from tof.agent import commands as do
 from tof.agent.core import Agent
-from tof.agent.events import DownlinkMoved, Event, ForeignSourceSeen, FrameHeld, Tick
+from tof.agent.events import DownlinkMoved, Event, ForeignSourceSeen, FrameHeld, Tick, TunnelRefused
 from tof.agent.observe import observe
 from tof.daemon.clock import Clock
 from tof.daemon.switch import Switch
@@ -81,7 +81,7 @@ class Feed:
 
     def handle(self, event: Event) -> bool:
         """Let the agent decide and carry that out; False if the packet that raised ``event`` goes no further."""
-        passes = True
+        passes, refused = True, []
         for command in self.agent.handle(event, self._clock.now()):
             match command:
                 case do.DropPacket():
@@ -94,18 +94,21 @@ class Feed:
                 case do.Converge():
                     self._switch.dirty.set()
                 case _:
-                    self._carry_out(command)
+                    if not self._carry_out(command) and isinstance(command, do.PutTunnel):
+                        refused.append(command.index)
+        for index in refused:
+            self.handle(TunnelRefused(index))
         return passes
 
-    def _carry_out(self, command: TunnelCommand) -> None:
+    def _carry_out(self, command: TunnelCommand) -> bool:
         try:
             self._endpoints.carry_out(command, self._clock.now_ns())
         except BackendError as error:
             # The packet passes all the same; its tunnel stays unknown to the data path and is tried again.
             self.undecodable["data_path_refused"] += 1
             log.warning("the data path refused", command=type(command).__name__, error=str(error))
-            if isinstance(command, do.PutTunnel) and (tunnel := self.agent.sessions.at(command.index)):
-                self.agent.sessions.forget(tunnel, [])
+            return False
+        return True
 
 
 def _destination(frame: bytes) -> bytes | None:

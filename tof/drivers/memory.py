@@ -46,8 +46,8 @@ class MemoryEndpoints:
             case SetOwners(key, ues):
                 self.table[key] = self._expect(key)._replace(ues=ues)
             case DropTunnel(key, index):
-                self._expect(key)
-                del self.table[key], self.peers[index]
+                self.table.pop(key, None)
+                self.peers.pop(index, None)
             case SetDefault(ue, index):
                 self._put_or_drop(self.defaults, ue, index)
             case PutToken(token, index):
