@@ -1,0 +1,1 @@
+"""The benches: what the data path costs, and how fast it learns."""

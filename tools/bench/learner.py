@@ -1,0 +1,183 @@
+"""A TOF in a lab, a sender of brand-new tunnels before it, a counter behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from tof.drivers.hooks import Hooks
+from tof.drivers.libbpf import BpfObject, Map, maps_of
+from tof.lab.namespaces import Lab
+from tof.lab.node import TofNode
+from tools.bench.programs import load
+from tools.bench.scene import ENB_MAC, SGW_MAC, entered
+from tools.bench.tunnels import ELSEWHERE, FIRST_UE, gpdu, inner
+
+SETTLE_S = 10.0
+_TEID_AT, _UE_AT = 46, 62
+_PACE_S = 0.0005
+_Found = TypeVar("_Found")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One paced burst of new tunnels: sent, arrived at the SGW's side, held by the data path."""
+
+    rate: int
+    sent: int
+    seconds: float
+    arrived: int
+    learnt: int
+
+    @property
+    def clean(self) -> bool:
+        """Nothing lost, nothing unlearnt, and sent as fast as wanted."""
+        return self.sent == self.arrived == self.learnt and self.sent / self.seconds > self.rate * 0.97
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What tunnels take: the agent's resident set and the kernel's maps, in bytes."""
+
+    tunnels: int
+    agent: int
+    maps: int
+
+
+class Scene:
+    """The built lab; ``next_teid`` is the first that was never sent."""
+
+    def __init__(self, lab: Lab, tof: TofNode, sinks: BpfObject) -> None:
+        self._lab, self.tof, self._sinks = lab, tof, sinks
+        self.next_teid = 1
+
+    async def inside(self, role: str, job: Callable[[], _Found]) -> _Found:
+        """Run a blocking job in the namespace of ``role``, in a thread of its own."""
+
+        def there() -> _Found:
+            with entered(self._lab.name(role)):
+                return job()
+
+        with ThreadPoolExecutor(1) as pool:
+            return await asyncio.get_running_loop().run_in_executor(pool, there)
+
+    async def step(self, rate: int, count: int) -> Step:
+        """Send ``count`` new tunnels at ``rate`` per second and wait for what comes of them."""
+        first, self.next_teid = self.next_teid, self.next_teid + count
+        before = await self.learnt()
+        seconds = await self.inside("ran", lambda: _send(first, count, rate))
+        give_up = time.monotonic() + SETTLE_S
+        while True:
+            arrived, learnt = self._arrived(first, count), await self.learnt() - before
+            if (arrived >= count and learnt >= count) or time.monotonic() > give_up:
+                return Step(rate, count, seconds, arrived, learnt)
+            await asyncio.sleep(0.2)
+
+    def _arrived(self, first: int, count: int) -> int:
+        seen = self._sinks.maps["bench_seen"]
+        return sum(1 for n in range(first, first + count) if any(seen.get(n.to_bytes(4, "little")) or b""))
+
+    async def learnt(self) -> int:
+        """Tunnels that the data path holds."""
+        return await self.inside("tof", _count_tunnels)
+
+    async def memory(self) -> Memory:
+        """What is used now."""
+        assert self.tof.agent is not None
+        status = Path(f"/proc/{self.tof.agent.pid}/status").read_text()
+        agent = int(status.split("VmRSS:")[1].split()[0]) * 1024
+        return Memory(await self.learnt(), agent, await self.inside("tof", _map_bytes))
+
+
+def _send(first: int, count: int, rate: int) -> float:
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
+        raw.bind(("s1", 0))
+        frame = bytearray(gpdu(inner(bytes(4), ELSEWHERE)))
+        began, sent = time.perf_counter(), 0
+        while sent < count:
+            due = min(count, int((time.perf_counter() - began) * rate) + 1)
+            for number in range(sent, due):
+                frame[_TEID_AT : _TEID_AT + 4] = (first + number).to_bytes(4, "big")
+                frame[_UE_AT : _UE_AT + 4] = (FIRST_UE + first + number).to_bytes(4, "big")
+                raw.send(frame)
+            sent = due
+            time.sleep(_PACE_S)
+        return time.perf_counter() - began
+
+
+def _agent_maps() -> dict[str, Map]:
+    hooks = Hooks()
+    try:
+        programs = hooks.xdp_programs(socket.if_nametoindex("enb0"))
+        return maps_of(next(program for program in programs if program))
+    finally:
+        hooks.close()
+
+
+def _count_tunnels() -> int:
+    maps = _agent_maps()
+    try:
+        return sum(count for _, _, count in maps["tof_tunnels4"].slices(1 << 16))
+    finally:
+        for each in maps.values():
+            each.close()
+
+
+def _map_bytes() -> int:
+    maps, total = _agent_maps(), 0
+    for each in maps.values():
+        facts = Path(f"/proc/self/fdinfo/{each.fd}").read_text()
+        total += int(facts.split("memlock:")[1].split()[0])
+        each.close()
+    return total
+
+
+@asynccontextmanager
+async def learning_scene() -> AsyncIterator[Scene]:
+    """A running agent between a sender (``ran``) and a counter (``core``); nothing of it remains."""
+    sinks = load("bench")
+    async with Lab() as lab:
+        for role in ("ran", "core", "edge"):
+            await lab.namespace(
+                role, "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1"
+            )
+        await lab.namespace("tof", "net.ipv6.conf.default.accept_dad=0")
+        await lab.veth("ran", "s1", "tof", "enb0")
+        await lab.veth("core", "s1", "tof", "sgw0")
+        await lab.veth("edge", "eth0", "tof", "apps0")
+        await lab.ip("ran", "link", "set", "s1", "address", ENB_MAC.hex(":"))
+        await lab.ip("core", "link", "set", "s1", "address", SGW_MAC.hex(":"))
+        # lets the agent choose native XDP: the far end takes redirected frames
+        await lab.run("ran", "ethtool", "-K", "s1", "gro", "on")
+        tof = TofNode(lab, "tof")
+        scene = Scene(lab, tof, sinks)
+        await scene.inside("core", lambda: _attach(sinks.programs["bench_seen_sink"]))
+        tof.configure()
+        await tof.start()
+        await scene.inside("core", _greet)
+        yield scene
+        await tof.stop()
+        await tof.tof("down")
+    sinks.close()
+
+
+def _attach(program: int) -> None:
+    hooks = Hooks()
+    try:
+        hooks.attach_xdp(socket.if_nametoindex("s1"), program, native=True)
+    finally:
+        hooks.close()
+
+
+def _greet() -> None:
+    """One frame, so that the TOF knows where the SGW is."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
+        raw.bind(("s1", 0))
+        raw.send(ENB_MAC + SGW_MAC + b"\x88\xb5" + bytes(46))
