@@ -45,6 +45,10 @@ class ServicePlane:
         self._retire(self.catalog.remove(key).service_ip)
         self._keep_needed_hops()
 
+    def next_hop(self, application: IpAddress) -> bytes | None:
+        """The MAC address that packets for the application go to, while it answers."""
+        return self._next_hops.get(application)
+
     def next_hop_changed(self, application: IpAddress, mac: bytes | None) -> bool:
         """Note the next hop's MAC; whether that changes anything."""
         if self._next_hops.get(application) == mac:

@@ -34,7 +34,7 @@ class Feed:
         self.agent, self._endpoints, self._ue_side, self._clock = agent, endpoints, ue_side, clock
         self._switch = switch
         self.undecodable: Counter[str] = Counter()
-        self.too_big: Callable[[bytes], None] | None = None
+        self.too_big: Callable[[bytes, int], None] = lambda _frame, _index: None
 
     def packet(self, side: Side, packet: bytes, vlan: int | None) -> bool:
         """The verdict on a queued packet: whether it passes."""
@@ -61,8 +61,8 @@ class Feed:
             ue = _destination(record.data)
             if ue is not None:
                 self.handle(FrameHeld(record.data, ue))
-        elif record.kind == layout.TOO_BIG and self.too_big is not None:
-            self.too_big(record.data)
+        elif record.kind == layout.TOO_BIG:
+            self.too_big(record.data, record.tunnel)
 
     def _sample(self, record: layout.RawEvent) -> None:
         frame = record.data

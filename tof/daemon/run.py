@@ -34,6 +34,7 @@ from tof.daemon.logs import configure_logs
 from tof.daemon.observation import Observation
 from tof.daemon.resolver import Resolver
 from tof.daemon.switch import Switch
+from tof.daemon.toobig import TooBig
 from tof.drivers import netfilter
 from tof.drivers.host import Host
 from tof.drivers.nfqueue import PacketQueue
@@ -112,13 +113,14 @@ class Daemon:
     async def _assemble(self, stack: AsyncExitStack) -> None:
         config, endpoints, loop = self._config, self._endpoints, asyncio.get_running_loop()
         agent = Agent(_policy(config), _catalog(config), iter(lambda: secrets.randbits(64), -1))
-        ue_side = FrameSocket(config.names.ue_ovs)
-        stack.callback(ue_side.close)
-        pinger_side = FrameSocket(config.names.pinger0)
-        stack.callback(pinger_side.close)
+        ue_side, pinger_side, apps_side = (
+            _frames(stack, name)
+            for name in (config.names.ue_ovs, config.names.pinger0, config.ue.app_interface)
+        )
         switch = Switch(config, _ovs(config), agent, endpoints, self._clock)
         feed = Feed(agent, endpoints, ue_side, self._clock, switch)
         switch.send_ping = lambda ping: pinger_side.send(_ping_frame(ping, pinger_side.mac))
+        feed.too_big = TooBig(agent, endpoints, config.ue, ue_side, apps_side, self._clock).handle
         self._adopt(endpoints, feed)
         store = await stack.enter_async_context(Store(config.state.dir / FILE_NAME))
         await self._load_services(store, feed)
@@ -206,6 +208,12 @@ class Daemon:
             idle = await idle_tunnels(endpoints, self._clock.now_ns() - timeout_ns)
             if idle:
                 feed.handle(TunnelsIdle(frozenset(idle)))
+
+
+def _frames(stack: AsyncExitStack, device: str) -> FrameSocket:
+    frames = FrameSocket(device)
+    stack.callback(frames.close)
+    return frames
 
 
 def _policy(config: Config) -> AgentPolicy:

@@ -324,6 +324,11 @@ class XdpEndpoints:
             self._maps["tof_services"].drop(layout.mapped(address.packed))
 
     @property
+    def mtu(self) -> int:
+        """The largest outer IP packet on every S1 adapter."""
+        return self._config.mtu
+
+    @property
     def bypass(self) -> bool:
         """Whether everything goes to the wire."""
         return any(self._get_config()[:4])

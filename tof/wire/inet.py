@@ -158,6 +158,24 @@ def fix_ipv4_header(packet: bytes) -> bytes:
     return packet[:10] + _U16.pack(value) + packet[12:]
 
 
+def fragment_ipv4(packet: bytes, mtu: int) -> list[bytes]:
+    """The packet in pieces of at most ``mtu`` bytes (RFC 791 section 2.3); ``ip_dont_fragment`` if DF forbids it."""
+    whole = decode_ipv4(packet)
+    room = (mtu - 20 - len(whole.options)) & ~7
+    if len(packet) <= mtu:
+        return [packet]
+    if whole.flags & 2 or room < 8:
+        raise DecodeError("ip_dont_fragment")
+    pieces = []
+    for at in range(0, len(whole.payload), room):
+        part = whole.payload[at : at + room]
+        more = whole.flags & 1 or at + len(part) < len(whole.payload)
+        pieces.append(
+            encode_ipv4(whole._replace(payload=part, offset=whole.offset + at, flags=1 if more else 0))
+        )
+    return pieces
+
+
 def decode_ipv6(data: bytes) -> IPv6:
     """Parse an IPv6 packet up to its upper-layer protocol, dropping what follows its payload length."""
     if len(data) < 40:

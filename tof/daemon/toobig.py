@@ -1,0 +1,59 @@
+"""Carries out what is to be done about packets that do not fit their tunnel; bounded per second."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import ip_address
+
+from tof.agent.core import Agent
+from tof.agent.toobig import remedy, room_in_tunnel
+from tof.config import Ue
+from tof.daemon.clock import Clock
+from tof.drivers.sockets import FrameSocket
+from tof.drivers.xdp import XdpEndpoints
+from tof.model import GATEWAY_MAC, IpAddress, Service
+
+PER_SECOND = 500
+"""Answers and cuttings a second on the whole: an app that ignores them cannot take the agent's time."""
+
+
+class TooBig:
+    """Answers applications on the apps adapter, gives pieces back to the UE side."""
+
+    def __init__(
+        self, agent: Agent, endpoints: XdpEndpoints, ue: Ue, ue_side: FrameSocket, apps_side: FrameSocket,
+        clock: Clock,
+    ) -> None:  # fmt: skip
+        self._agent, self._endpoints, self._clock = agent, endpoints, clock
+        self._ue_side, self._apps_side = ue_side, apps_side
+        self._gateways: Mapping[int, IpAddress] = {a.version: a.ip for a in ue.app_address}
+        self._window, self._spent = 0.0, 0
+
+    def handle(self, frame: bytes, index: int) -> None:
+        """``frame`` did not fit tunnel ``index``."""
+        tunnel = self._agent.sessions.at(index)
+        record = self._endpoints.tunnel(tunnel.key) if tunnel is not None else None
+        if tunnel is None or record is None or not self._may():
+            return
+        service = self._service(frame)
+        version = frame[14] >> 4
+        room = room_in_tunnel(tunnel.key, self._endpoints.mtu, record.form.qfi is not None)
+        done = remedy(frame, room, service, self._gateways.get(version))
+        for piece in done.pieces:
+            self._ue_side.send(piece)
+        mac = self._agent.services.next_hop(service.application_ip) if service else None
+        if done.answer and mac:
+            ethertype = b"\x08\x00" if version == 4 else b"\x86\xdd"
+            self._apps_side.send(mac + GATEWAY_MAC + ethertype + done.answer)
+
+    def _service(self, frame: bytes) -> Service | None:
+        source = ip_address(frame[26:30] if frame[14] >> 4 == 4 else frame[22:38])
+        services = self._agent.services.catalog.services
+        return next((service for service in services if service.service_ip == source), None)
+
+    def _may(self) -> bool:
+        now = self._clock.now()
+        if now - self._window >= 1.0:
+            self._window, self._spent = now, 0
+        self._spent += 1
+        return self._spent <= PER_SECOND
