@@ -170,13 +170,12 @@ def test_an_ipv6_frame_is_held_for_its_prefix(wire):
     assert wire.injected == [held]
 
 
-def test_frames_that_do_not_fit_are_answered_by_whoever_wants_to(wire):
+def test_frames_that_do_not_fit_are_told_with_their_tunnel(wire):
     told = []
-    wire.record(layout.TOO_BIG, b"frame")
-    wire.feed.too_big = told.append
-    wire.record(layout.TOO_BIG, b"frame")
+    wire.feed.too_big = lambda frame, tunnel: told.append((frame, tunnel))
+    wire.record(layout.TOO_BIG, b"frame", 7)
     wire.record(layout.HOP, b"")
-    assert told == [b"frame"]
+    assert told == [(b"frame", 7)]
 
 
 def test_handover_on_the_wire(wire):

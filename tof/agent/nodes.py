@@ -12,15 +12,21 @@ class Nodes:
     """The pairs of nodes that have tunnels between them; forgotten with their last tunnel."""
 
     def __init__(self) -> None:
+        self._known: dict[Pair, Pair] = {}
         self._count: dict[Pair, int] = {}
         self._of_radio: dict[bytes, tuple[Pair, ...]] = {}
         self._of_core: dict[bytes, tuple[Pair, ...]] = {}
+
+    def shared(self, pair: Pair) -> Pair:
+        """The equal pair that is held here already, so that every tunnel's addresses are held once."""
+        return self._known.get(pair, pair)
 
     def enter(self, pair: Pair) -> None:
         """One more tunnel between the two."""
         count = self._count.get(pair, 0)
         self._count[pair] = count + 1
         if not count:
+            self._known[pair] = pair
             radio, core, _ = pair
             self._of_radio[radio] = (*self._of_radio.get(radio, ()), pair)
             self._of_core[core] = (*self._of_core.get(core, ()), pair)
@@ -30,7 +36,7 @@ class Nodes:
         self._count[pair] -= 1
         if self._count[pair]:
             return
-        del self._count[pair]
+        del self._count[pair], self._known[pair]
         for table, node in ((self._of_radio, pair[0]), (self._of_core, pair[1])):
             table[node] = tuple(other for other in table[node] if other != pair)
             if not table[node]:
@@ -39,16 +45,6 @@ class Nodes:
     def is_core(self, address: bytes) -> bool:
         """Whether a node of that outer address was seen at the core's end of a tunnel."""
         return address in self._of_core
-
-    def shared(self, key: TunnelKey) -> TunnelKey:
-        """An equal key whose addresses are the objects held here already, so that each is held once."""
-        for pair in self._of_core.get(key.destination, ()):
-            if pair[0] == key.source and pair[2] == key.vlan:
-                return TunnelKey(pair[0], pair[1], key.teid, key.vlan)
-        for pair in self._of_core.get(key.source, ()):
-            if pair[0] == key.destination and pair[2] == key.vlan:
-                return TunnelKey(pair[1], pair[0], key.teid, key.vlan)
-        return key
 
     def keys_towards(self, address: bytes, teid: int) -> Iterator[TunnelKey]:
         """The key of every tunnel that may end at ``address`` under ``teid``."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from tof.agent.commands import AMBIGUOUS, Command, DropTunnel, PutTunnel, SetDefault, SetOwners, SetPeer
 from tof.agent.events import AdoptedTunnel
 from tof.agent.nodes import Nodes
-from tof.agent.tunnels import Context, Pair, Tunnel, ue_of
+from tof.agent.tunnels import Context, Pair, Tunnel, key_of, pair_of, ue_of
 from tof.model import Direction, Form, Link, TunnelKey
 
 LAST_INDEX = 0xFFFFFFF0
@@ -95,9 +95,9 @@ class Sessions:
             return tunnel
         if not self._make_room(direction, out):
             return None
-        key, form = self.nodes.shared(key), self._forms.setdefault(form, form)
-        index = self._free_index()
-        tunnel = Tunnel(key, index, index, direction, form)
+        pair, form = self.nodes.shared(pair_of(direction, key)), self._forms.setdefault(form, form)
+        index, key = self._free_index(), key_of(direction, pair, key.teid)
+        tunnel = Tunnel(key, pair, index, index, direction, form)
         tunnel.session = self._session_before(tunnel, ue_of(exact)) or index
         self._enter(tunnel)
         out.append(
@@ -113,7 +113,9 @@ class Sessions:
         ordered = sorted(found, key=lambda old: old.index)
         told: list[Command] = []
         for old in ordered:
-            tunnel = Tunnel(old.key, old.index, old.session, old.direction, old.form, ended=old.ended)
+            pair = self.nodes.shared(pair_of(old.direction, old.key))
+            key = key_of(old.direction, pair, old.key.teid)
+            tunnel = Tunnel(key, pair, old.index, old.session, old.direction, old.form, ended=old.ended)
             tunnel.peer = old.peer if tunnel.uplink else 0
             self._enter(tunnel)
             for ue in old.ues:
@@ -279,6 +281,9 @@ class Sessions:
 
 
 def _default_of(contexts: tuple[Context, ...]) -> int:
+    if len(contexts) == 1:
+        only = contexts[0].default()
+        return only.index if only is not None else 0
     answering = [(context, down) for context in contexts if (down := context.default()) is not None]
     if not answering:
         return 0

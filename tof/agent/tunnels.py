@@ -9,6 +9,20 @@ from tof.model import Direction, Form, TunnelKey
 Pair = tuple[bytes, bytes, int | None]  # eNB, SGW, VLAN
 
 
+def pair_of(direction: Direction, key: TunnelKey) -> Pair:
+    """The two nodes at a tunnel's ends, eNB first, and the VLAN."""
+    source, destination, _, vlan = key
+    return (source, destination, vlan) if direction is Direction.UPLINK else (destination, source, vlan)
+
+
+def key_of(direction: Direction, pair: Pair, teid: int) -> TunnelKey:
+    """The key of the tunnel between the two nodes under ``teid``."""
+    radio, core, vlan = pair
+    if direction is Direction.UPLINK:
+        return TunnelKey(radio, core, teid, vlan)
+    return TunnelKey(core, radio, teid, vlan)
+
+
 def ue_of(exact: bytes) -> bytes:
     """What identifies a UE: its IPv4 address, or the /64 that an IPv6 UE owns (TS 23.401 section 5.3.1.2.2)."""
     return exact if len(exact) == 4 else exact[:8]
@@ -22,6 +36,7 @@ class Tunnel:
     """
 
     key: TunnelKey
+    pair: Pair
     index: int
     session: int
     direction: Direction
@@ -35,19 +50,15 @@ class Tunnel:
     @property
     def ues(self) -> tuple[bytes, ...]:
         """The UE behind the tunnel: ``exact`` with IPv6 as /64."""
-        return tuple([ue_of(exact) for exact in self.exact])
+        exact = self.exact
+        if len(exact) == 1 and len(exact[0]) == 4:
+            return exact
+        return tuple([ue_of(address) for address in exact])
 
     @property
     def uplink(self) -> bool:
         """Whether it leads from the UE to the core."""
         return self.direction is Direction.UPLINK
-
-    @property
-    def pair(self) -> Pair:
-        """The two nodes at the tunnel's ends, eNB first, and the VLAN."""
-        if self.uplink:
-            return self.key.source, self.key.destination, self.key.vlan
-        return self.key.destination, self.key.source, self.key.vlan
 
 
 @dataclass(slots=True, eq=False)
@@ -70,6 +81,8 @@ class Context:
 
     def default(self) -> Tunnel | None:
         """The downlink tunnel for what no flow ties to another: that of the first uplink, else the first."""
+        if not self.downs:
+            return None
         live = self.live
         first = self.ups[0].peer if self.ups else 0
         return next((down for down in live if down.index == first), live[0] if live else None)
