@@ -37,6 +37,7 @@ def test_a_service_is_routed_while_its_next_hop_answers(plane):
     assert plane.resolved(video())
     assert plane.next_hop_changed(APP, OTHER_MAC)
     assert [route.next_hop_mac for route in plane.routes] == [OTHER_MAC]
+    assert plane.next_hop(APP) == OTHER_MAC
     assert plane.next_hop_changed(APP, None)
     assert plane.routes == ()
 
