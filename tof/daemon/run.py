@@ -15,13 +15,14 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
+from typing import Any
 
 import structlog
 
 from tof.agent.catalog import Catalog
 from tof.agent.commands import SendPing
 from tof.agent.core import Agent, AgentPolicy
-from tof.agent.events import ServiceAdded, TunnelsAdopted, TunnelsIdle
+from tof.agent.events import ServiceAdded, SwitchReturned, TunnelsAdopted, TunnelsIdle
 from tof.agent.pinging import PingPolicy
 from tof.api.app import create_app
 from tof.api.server import serve
@@ -98,17 +99,28 @@ class Daemon:
         self._config, self._endpoints = config, endpoints
         self._clock = Clock()
         self._stop = asyncio.Event()
+        self._bug: BaseException | None = None
 
     async def run(self) -> None:
         """Everything, until told to stop."""
         loop = asyncio.get_running_loop()
         for sign in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(sign, self._stop.set)
+        loop.set_exception_handler(self._failed)
         async with AsyncExitStack() as stack:
             await self._assemble(stack)
             log.info("in force", instance=self._config.agent.name)
             await self._stop.wait()
             log.info("stopping; the data plane stays in force")
+        if self._bug is not None:
+            raise self._bug
+
+    def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A callback (queue, ring buffer, neighbours) raised: a bug, so end; a new agent takes over what is there."""
+        loop.default_exception_handler(context)
+        if "handle" in context:
+            self._bug = self._bug or context.get("exception")
+            self._stop.set()
 
     async def _assemble(self, stack: AsyncExitStack) -> None:
         config, endpoints, loop = self._config, self._endpoints, asyncio.get_running_loop()
@@ -120,6 +132,7 @@ class Daemon:
         switch = Switch(config, _ovs(config), agent, endpoints, self._clock)
         feed = Feed(agent, endpoints, ue_side, self._clock, switch)
         switch.send_ping = lambda ping: pinger_side.send(_ping_frame(ping, pinger_side.mac))
+        switch.returned = lambda: feed.handle(SwitchReturned())
         feed.too_big = TooBig(agent, endpoints, config.ue, ue_side, apps_side, self._clock).handle
         self._adopt(endpoints, feed)
         store = await stack.enter_async_context(Store(config.state.dir / FILE_NAME))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -16,6 +17,8 @@ LENGTH = 16384
 SOCKET_BYTES = 64 << 20
 COPY_BYTES = 2048
 """The binding's receive buffer is 4096 bytes; what is cut off is user data that the agent never reads."""
+PACKETS_A_TURN = 256
+"""A flood must leave the event loop time for everything else."""
 _MARK, _MARK_MASK = 0x70F00000, 0xFFF00000
 _TAGGED, _VLAN = 0x1000, 0xFFF
 
@@ -24,6 +27,25 @@ _NFNL_SUBSYS_QUEUE, _NFQNL_MSG_CONFIG = 3, 2
 _NFQA_CFG_MASK, _NFQA_CFG_FLAGS = 4, 5
 _FAIL_OPEN = 1
 _NLM_F_REQUEST = 1
+
+
+class _Turn:
+    """The queue's socket, on which nothing more waits after ``PACKETS_A_TURN`` packets until it is ``renewed``."""
+
+    def __init__(self, fd: int) -> None:
+        self._socket = socket.socket(fileno=os.dup(fd))
+        self._left = 0
+        self.close = self._socket.close
+
+    def renewed(self) -> _Turn:
+        self._left = PACKETS_A_TURN
+        return self
+
+    def recv(self, size: int) -> bytes:
+        if not self._left:
+            raise BlockingIOError(errno.EAGAIN, "the turn is over")
+        self._left -= 1
+        return self._socket.recv(size, socket.MSG_DONTWAIT)
 
 
 class PacketQueue:
@@ -39,19 +61,22 @@ class PacketQueue:
                 f"NFQUEUE {number} cannot be bound ({error}): another program listens on it; set agent.queue_base"
             ) from error
         self.fd = int(self._queue.get_fd())
+        self._turn = _Turn(self.fd)
         self._fail_open()
 
     def _deliver(self, packet: object) -> None:
         mark = packet.get_mark()  # type: ignore[attr-defined]
         vlan = mark & _VLAN if mark & _MARK_MASK == _MARK and mark & _TAGGED else None
-        if self._decide(self.side, packet.get_payload(), vlan):  # type: ignore[attr-defined]
-            packet.accept()  # type: ignore[attr-defined]
-        else:
-            packet.drop()  # type: ignore[attr-defined]
+        passes = True
+        try:
+            passes = self._decide(self.side, packet.get_payload(), vlan)  # type: ignore[attr-defined]
+        finally:
+            # Whatever goes wrong in here, the packet is not what must suffer.
+            packet.accept() if passes else packet.drop()  # type: ignore[attr-defined]
 
     def read(self) -> None:
-        """Answer the packets that wait."""
-        self._queue.run(block=False)
+        """Answer the packets that wait, so many at a time."""
+        self._queue.run_socket(self._turn.renewed())
 
     def _fail_open(self) -> None:
         """Let packets pass when the queue is full: `--queue-bypass` covers only an absent listener."""
@@ -65,6 +90,7 @@ class PacketQueue:
     def close(self) -> None:
         """Stop listening: from here on packets bypass the queue."""
         self._queue.unbind()
+        self._turn.close()
 
 
 def _attribute(kind: int, value: int) -> bytes:
