@@ -174,7 +174,7 @@ def test_frames_that_do_not_fit_are_told_with_their_tunnel(wire):
     told = []
     wire.feed.too_big = lambda frame, tunnel: told.append((frame, tunnel))
     wire.record(layout.TOO_BIG, b"frame", 7)
-    wire.record(layout.HOP, b"")
+    wire.record(99, b"")  # of a newer data path: not understood, not harmful
     assert told == [(b"frame", 7)]
 
 

@@ -50,6 +50,7 @@ from tof.agent.events import (
     ServiceAdded,
     ServiceRemoved,
     ServiceReplaced,
+    SwitchReturned,
     Tick,
     TunnelRefused,
     TunnelsAdopted,
@@ -109,6 +110,15 @@ def test_the_ping_gives_up_and_its_token_expires(world):
     assert kinds(world.say(Tick())) == [DropToken]
     assert world.agent.wake_at is None
     assert world.path.tokens == {}
+
+
+def test_uplinks_that_were_asked_in_vain_are_asked_again_when_the_switch_is_back(world):
+    world.hear(uplink())
+    world.paired(11, 12, UE2)
+    while world.pings(2.0):
+        pass
+    world.say(SwitchReturned())
+    assert [ping.ue for ping in world.pings()] == [UE]
 
 
 def test_a_reply_too_late_for_a_forgotten_tunnel_is_dropped_all_the_same(world):

@@ -25,6 +25,7 @@ from tof.agent.events import (
     ServiceAdded,
     ServiceRemoved,
     ServiceReplaced,
+    SwitchReturned,
     Tick,
     TunnelRefused,
     TunnelsAdopted,
@@ -76,6 +77,7 @@ class Agent:
             ServiceReplaced: self._service_replaced,
             ServiceRemoved: self._service_removed,
             NextHopChanged: self._next_hop_changed,
+            SwitchReturned: self._review_pings,
             Tick: self._tick,
         }
 
@@ -104,6 +106,9 @@ class Agent:
         self.pinging.inherit(event.tokens)
         self.sessions.adopt(event.tunnels, out)
         self.services.adopt_ids(event.service_ids)
+        self._review_pings(event, now, out)
+
+    def _review_pings(self, _event: Event, now: float, out: list[Command]) -> None:
         for tunnel in self.sessions:
             if tunnel.uplink:
                 self._asker.review(tunnel, now, out)

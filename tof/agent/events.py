@@ -138,6 +138,11 @@ class NextHopChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class SwitchReturned:
+    """br-ue is as wanted after a time without it, in which no ping could leave."""
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time has passed; sent when ``wake_at`` is due."""
 
@@ -157,5 +162,6 @@ Event = (
     | ServiceReplaced
     | ServiceRemoved
     | NextHopChanged
+    | SwitchReturned
     | Tick
 )

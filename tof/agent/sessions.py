@@ -261,6 +261,8 @@ class Sessions:
             if up.peer == down.index:
                 up.exactly_paired = False
                 self._set_peer(up, default.index if default else 0, out)
+                for other in self.contexts_with(up):  # the UE's other family may have a downlink of its own
+                    self._answer(up, other, out)
 
     def _set_peer(self, up: Tunnel, peer: int, out: list[Command]) -> None:
         if up.peer == peer or up.index not in self._by_index:

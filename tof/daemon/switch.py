@@ -50,7 +50,8 @@ class Switch:
         self.dirty = asyncio.Event()
         self.ready = asyncio.Event()
         self.applied = -1
-        self.send_ping: Callable[[SendPing], object] | None = None
+        self.send_ping: Callable[[SendPing], object] = lambda _ping: None
+        self.returned: Callable[[], object] = lambda: None
         self.outbox: list[SendPing] = []
         self._changed = asyncio.Condition()
         self._refusal: str = ""
@@ -136,7 +137,9 @@ class Switch:
             self._endpoints.set_services({r.service.service_ip: r.service_id for r in routes})
             self._services = routes
         self.applied, self._refusal = revision, ""
-        self.ready.set()
+        if not self.up:
+            self.ready.set()
+            self.returned()
         async with self._changed:
             self._changed.notify_all()
         self._send_pings()
@@ -149,8 +152,7 @@ class Switch:
     def _send_pings(self) -> None:
         sending, self.outbox[:] = list(self.outbox), []
         for ping in sending:
-            if self.send_ping is not None:
-                self.send_ping(ping)
+            self.send_ping(ping)
 
     async def _refuse(self, why: str) -> None:
         self._refusal = why

@@ -157,7 +157,7 @@ class RawEvent(NamedTuple):
     data: bytes
 
 
-SAMPLE, SPOOFED, MOVED, NO_TUNNEL, TOO_BIG, TUNNEL_ENDED, HOP = range(1, 8)
+SAMPLE, SPOOFED, MOVED, NO_TUNNEL, TOO_BIG, TUNNEL_ENDED = range(1, 7)
 
 
 def unpack_event(raw: bytes) -> RawEvent:

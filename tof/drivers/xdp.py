@@ -68,7 +68,7 @@ class XdpEndpoints:
                 raise SetupError(f"tof.bpf.o does not fit this TOF (map {name}): run tools/setup")
         self.adopted = self._object.reused and "tof_outlets" in old
         self.native = False
-        self._tokens = 0
+        self._tokens = len(self.adopt_tokens()) if self.adopted else 0
         self._config = DataPathConfig()
         self._names = counter_names()
 

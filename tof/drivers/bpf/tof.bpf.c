@@ -846,10 +846,10 @@ static __always_inline int heart_beats(__u64 now)
 }
 
 // Decapsulate an uplink packet to a service and hand it to OVS. Negative: not diverted, go on.
-__noinline int divert(struct xdp_md *ctx, struct packet *p, struct tunnel *t, __u64 now)
+__noinline int divert(struct xdp_md *ctx, struct packet *p, struct tunnel *t, __u64 now, __u32 service)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	__u32 service, frame, surplus, index;
+	__u32 frame, surplus, index;
 	struct config *c = config();
 	struct ethhdr *eth;
 	__u8 *payload;
@@ -857,9 +857,6 @@ __noinline int divert(struct xdp_md *ctx, struct packet *p, struct tunnel *t, __
 	if (!p || !t || !c)
 		return -1;
 	index = t->index;
-	service = service_of(p);
-	if (!service)
-		return -1;
 	if (!owns(t, p, 1)) {
 		count(c_spoofed);
 		tell(t, e_spoofed, p, ENB, now);
@@ -1022,7 +1019,7 @@ static __always_inline int fast(struct xdp_md *ctx, __u32 side, const int shared
 	struct config *c = config();
 	struct tunnel *t;
 	int kind, verdict;
-	__u32 out;
+	__u32 out, service;
 	__u64 now;
 
 	if (!c)
@@ -1069,22 +1066,24 @@ static __always_inline int fast(struct xdp_md *ctx, __u32 side, const int shared
 			learn_station(data, p.vlan, ctx->ingress_ifindex, side);
 		return XDP_PASS;
 	}
-	now = bpf_ktime_get_ns();
+	// Reading the precise clock waits for the tunnel's cache lines, which the CPU could still be fetching.
+	now = bpf_ktime_get_coarse_ns();
 	follow_link(t, data, &p, ctx->ingress_ifindex, side);
 	if (t->direction == SGW) {
 		if (pinger_reply(data, end, c, &p))
 			return XDP_PASS;
-		if (!owns(t, &p, 0))
+		if (!owns(t, &p, 0) || t->flags & T_ENDED) // an ended tunnel that speaks again is another one
 			tell(t, e_downlink_moved, &p, side, now);
 	} else if (!owns(t, &p, 1)) {
 		tell(t, e_spoofed, &p, side, now);
 	}
-	if (t->flags & T_SETTLING && !settled(t, &p, now))
+	if (t->flags & T_SETTLING && !settled(t, &p, bpf_ktime_get_ns()))
 		return XDP_PASS;
 	follow_form(t, &p);
 	add_traffic(t, p.inner_length, now);
-	if (c->services && t->direction == ENB) {
-		verdict = divert(ctx, &p, t, now);
+	service = c->services && t->direction == ENB ? service_of(&p) : 0;
+	if (service) {
+		verdict = divert(ctx, &p, t, now, service);
 		if (verdict >= 0)
 			return verdict;
 	}
@@ -1334,6 +1333,7 @@ static __always_inline int back(struct xdp_md *ctx, __u32 side)
 	struct config *c = config();
 	struct tunnel *t;
 	__u64 now;
+	__u32 service;
 	int verdict;
 
 	if (!c || parse_xdp(ctx, &p) != k_gpdu)
@@ -1346,7 +1346,10 @@ static __always_inline int back(struct xdp_md *ctx, __u32 side)
 	add_traffic(t, p.inner_length, now);
 	if (c->bypass || !c->services || t->direction != ENB)
 		return XDP_PASS;
-	verdict = divert(ctx, &p, t, now);
+	service = service_of(&p);
+	if (!service)
+		return XDP_PASS;
+	verdict = divert(ctx, &p, t, now, service);
 	if (verdict < 0)
 		return XDP_PASS;
 	answered(&p);
