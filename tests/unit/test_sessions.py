@@ -217,15 +217,17 @@ def test_an_uplink_that_changes_hands_answers_into_its_new_ue_s_tunnel():
     assert r.peer(up) == other.index
 
 
-def test_one_family_that_leaves_takes_its_pairing_with_it():
-    """The downlink answered for IPv4 only; when the other UE's IPv4 comes, the IPv6 one's is right."""
+def test_when_one_family_s_downlink_goes_the_other_s_answers():
+    """Both lead to the UE; the uplink is paired with one of them at any time."""
     r = Registry()
     up = r.up(1)
     r.call(r.sessions.own, up, UE_V6)
-    four, _six = r.down(2, UE), r.down(3, UE_V6)
+    four, six = r.down(2, UE), r.down(3, UE_V6)
     assert r.peer(up) == four.index
     r.call(r.sessions.forget, four)
-    assert r.peer(up) == 0  # of the contexts it led through, the IPv4 one has no other tunnel
+    assert r.peer(up) == six.index
+    r.call(r.sessions.forget, six)
+    assert r.peer(up) == 0
 
 
 # Handover, End Marker
