@@ -43,6 +43,8 @@ pytestmark = pytest.mark.netns
 
 SERVICE, SERVICE6 = "203.0.113.10", "2001:db8:113::10"
 ECHO, WEB = 7, 8080
+# Linux UAPI in.h, which Python's socket module does not name.
+IP_MTU_DISCOVER, IP_MTU, PMTUDISC_DONT, PMTUDISC_DO = 10, 14, 0, 2
 
 
 @pytest.fixture(scope="module", params=["generic", "native"])
@@ -366,18 +368,47 @@ def test_an_app_speaks_first_to_a_ue_whose_downlink_is_unknown(tof: Tof) -> None
         assert (pushed.inner.source, pushed.inner.data) == (SERVICE, b"push %d" % n)
 
 
-def test_an_app_packet_too_big_for_the_tunnel_is_counted(tof: Tof) -> None:
+FITS = 1500 - 20 - 8 - 8  # the largest user packet of a 4G tunnel
+
+
+def _app_socket(tof: Tof, port: int, *, dont_fragment: bool) -> socket.socket:
+    with tof.netns["apps"].entered():
+        app = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    app.bind((APP, port))
+    app.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_DO if dont_fragment else PMTUDISC_DONT)
+    return app
+
+
+def test_an_app_is_told_what_fits_the_tunnel(tof: Tof) -> None:
     bearer = new_bearer()
     tof.attach(bearer)
     before = tof.packets("ue_too_big")
-    fits = 1500 - 20 - 8 - 8 - 20 - 8
-    for size in (fits, fits + 1):
-        packet = udp(APP, bearer.ue, ECHO, 4000, bytes(size))
-        tof.apps.send(ethernet(packet, ETHERTYPE_IPV4, (APP_MAC, GATEWAY_MAC)))
-    until("counted", lambda: tof.packets("ue_too_big") == before + 1)
-    tof.ran.find(lambda _: False, 0.1)
-    mine = [one.inner for one in tof.ran.gpdus() if one.inner.destination == bearer.ue]
-    assert [len(inner.data) for inner in mine] == [fits]
+    with _app_socket(tof, 6100, dont_fragment=True) as app:
+        app.connect((bearer.ue, 6101))
+        app.send(bytes(FITS - 28))
+        assert len(tof.ran.to_ue(bearer.ue).message.payload) == FITS
+        app.send(bytes(FITS - 27))
+        until("the app's kernel knows", lambda: app.getsockopt(socket.IPPROTO_IP, IP_MTU) == FITS)
+    assert tof.packets("ue_too_big") == before + 1
+    tof.ran.silent(lambda one: one.inner.destination == bearer.ue and len(one.message.payload) > FITS, 0.1)
+
+
+def test_what_may_be_cut_is_cut_and_stays_in_its_flows_tunnel(tof: Tof) -> None:
+    one = new_bearer(enb="10.1.33.1", sgw="10.1.33.2")
+    other = new_bearer(enb="10.1.34.1", sgw="10.1.34.2").but(ue=one.ue)
+    tof.attach(one, other)
+    for n, bearer in enumerate((one, other)):
+        with _app_socket(tof, 6200 + n, dont_fragment=False) as app:
+            tof.ran.send(bearer.uplink(udp(bearer.ue, SERVICE, 6300, 6200 + n, b"come in")))
+            app.settimeout(3)
+            assert app.recvfrom(100) == (b"come in", (bearer.ue, 6300))
+            data = os.urandom(1472)
+            app.sendto(data, (bearer.ue, 6300))
+            pieces = [tof.ran.to_ue(bearer.ue) for _ in range(2)]
+        for piece in pieces:
+            assert (piece.source, piece.destination, piece.teid) == (bearer.sgw, bearer.enb, bearer.down)
+            assert len(piece.message.payload) <= FITS
+        assert b"".join(piece.inner.segment for piece in pieces)[8:] == data
 
 
 def test_tcp_of_two_kernels_both_directions_at_full_size(tof: Tof) -> None:

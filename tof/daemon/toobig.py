@@ -11,7 +11,7 @@ from tof.config import Ue
 from tof.daemon.clock import Clock
 from tof.drivers.sockets import FrameSocket
 from tof.drivers.xdp import XdpEndpoints
-from tof.model import GATEWAY_MAC, IpAddress, Service
+from tof.model import GATEWAY_MAC, IpAddress, Service, tunnel_mac
 
 PER_SECOND = 500
 """Answers and cuttings a second on the whole: an app that ignores them cannot take the agent's time."""
@@ -40,7 +40,8 @@ class TooBig:
         room = room_in_tunnel(tunnel.key, self._endpoints.mtu, record.form.qfi is not None)
         done = remedy(frame, room, service, self._gateways.get(version))
         for piece in done.pieces:
-            self._ue_side.send(piece)
+            # By the tunnel's own MAC: a later piece has no ports from which its flow could be told.
+            self._ue_side.send(tunnel_mac(index) + piece[6:])
         mac = self._agent.services.next_hop(service.application_ip) if service else None
         if done.answer and mac:
             ethertype = b"\x08\x00" if version == 4 else b"\x86\xdd"
