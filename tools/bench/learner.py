@@ -1,4 +1,4 @@
-"""A TOF in a lab, a sender of brand-new tunnels before it, a counter behind it."""
+"""A TOF in a lab, and a node on either side that sends brand-new tunnels and counts what arrives."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from tof.lab.namespaces import Lab
 from tof.lab.node import TofNode
 from tools.bench.programs import load
 from tools.bench.scene import ENB_MAC, SGW_MAC, entered
-from tools.bench.tunnels import ELSEWHERE, FIRST_UE, gpdu, inner
+from tools.bench.tunnels import ELSEWHERE, ENB, FIRST_UE, SGW, gpdu, inner
 
 SETTLE_S = 10.0
-_TEID_AT, _UE_AT = 46, 62
+_TEID_AT, _SOURCE_AT, _DESTINATION_AT = 46, 62, 66
 _PACE_S = 0.0005
 _Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One paced burst of new tunnels: sent, arrived at the SGW's side, held by the data path."""
+    """One paced burst of new tunnels: sent, arrived at the other side, held by the data path."""
 
     rate: int
     sent: int
@@ -68,11 +68,18 @@ class Scene:
         with ThreadPoolExecutor(1) as pool:
             return await asyncio.get_running_loop().run_in_executor(pool, there)
 
-    async def step(self, rate: int, count: int) -> Step:
+    async def fill(self, rate: int, pairs: int) -> tuple[Step, Step]:
+        """The uplinks of new UEs, then their downlinks: what the Pinger leaves behind once all have answered."""
+        first_ue = self.next_teid
+        return await self.step(rate, pairs), await self.step(rate, pairs, downlink_of=first_ue)
+
+    async def step(self, rate: int, count: int, downlink_of: int | None = None) -> Step:
         """Send ``count`` new tunnels at ``rate`` per second and wait for what comes of them."""
         first, self.next_teid = self.next_teid, self.next_teid + count
         before = await self.learnt()
-        seconds = await self.inside("ran", lambda: _send(first, count, rate))
+        traffic = Uplinks(first) if downlink_of is None else Downlinks(first, downlink_of)
+        role = "ran" if downlink_of is None else "core"
+        seconds = await self.inside(role, lambda: _send(traffic, count, rate))
         give_up = time.monotonic() + SETTLE_S
         while True:
             arrived, learnt = self._arrived(first, count), await self.learnt() - before
@@ -96,17 +103,36 @@ class Scene:
         return Memory(await self.learnt(), agent, await self.inside("tof", _map_bytes))
 
 
-def _send(first: int, count: int, rate: int) -> float:
+class Uplinks:
+    """G-PDUs from the eNB, each of a new tunnel and a new UE."""
+
+    def __init__(self, first: int) -> None:
+        self._first, self._ue, self._ue_at = first, FIRST_UE + first, _SOURCE_AT
+        self._frame = bytearray(gpdu(inner(bytes(4), ELSEWHERE)))
+
+    def frame(self, number: int) -> bytearray:
+        """The frame of the ``number``-th tunnel, good until the next call."""
+        self._frame[_TEID_AT : _TEID_AT + 4] = (self._first + number).to_bytes(4, "big")
+        self._frame[self._ue_at : self._ue_at + 4] = (self._ue + number).to_bytes(4, "big")
+        return self._frame
+
+
+class Downlinks(Uplinks):
+    """G-PDUs from the SGW, each of a new tunnel, to UEs whose uplinks were sent before."""
+
+    def __init__(self, first: int, first_ue: int) -> None:
+        self._first, self._ue, self._ue_at = first, FIRST_UE + first_ue, _DESTINATION_AT
+        self._frame = bytearray(gpdu(inner(ELSEWHERE, bytes(4)), ends=(SGW, ENB), macs=(SGW_MAC, ENB_MAC)))
+
+
+def _send(traffic: Uplinks, count: int, rate: int) -> float:
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
         raw.bind(("s1", 0))
-        frame = bytearray(gpdu(inner(bytes(4), ELSEWHERE)))
         began, sent = time.perf_counter(), 0
         while sent < count:
             due = min(count, int((time.perf_counter() - began) * rate) + 1)
             for number in range(sent, due):
-                frame[_TEID_AT : _TEID_AT + 4] = (first + number).to_bytes(4, "big")
-                frame[_UE_AT : _UE_AT + 4] = (FIRST_UE + first + number).to_bytes(4, "big")
-                raw.send(frame)
+                raw.send(traffic.frame(number))
             sent = due
             time.sleep(_PACE_S)
         return time.perf_counter() - began
@@ -141,7 +167,7 @@ def _map_bytes() -> int:
 
 @asynccontextmanager
 async def learning_scene() -> AsyncIterator[Scene]:
-    """A running agent between a sender (``ran``) and a counter (``core``); nothing of it remains."""
+    """A running agent between two nodes that send and count (``ran``, ``core``); nothing of it remains."""
     sinks = load("bench")
     async with Lab() as lab:
         for role in ("ran", "core", "edge"):
@@ -154,14 +180,14 @@ async def learning_scene() -> AsyncIterator[Scene]:
         await lab.veth("edge", "eth0", "tof", "apps0")
         await lab.ip("ran", "link", "set", "s1", "address", ENB_MAC.hex(":"))
         await lab.ip("core", "link", "set", "s1", "address", SGW_MAC.hex(":"))
-        # lets the agent choose native XDP: the far end takes redirected frames
-        await lab.run("ran", "ethtool", "-K", "s1", "gro", "on")
         tof = TofNode(lab, "tof")
         scene = Scene(lab, tof, sinks)
-        await scene.inside("core", lambda: _attach(sinks.programs["bench_seen_sink"]))
+        for role in ("ran", "core"):
+            await scene.inside(role, lambda: _attach(sinks.programs["bench_seen_sink"]))
         tof.configure()
         await tof.start()
-        await scene.inside("core", _greet)
+        await scene.inside("core", lambda: _greet(ENB_MAC, SGW_MAC))
+        await scene.inside("ran", lambda: _greet(SGW_MAC, ENB_MAC))
         yield scene
         await tof.stop()
         await tof.tof("down")
@@ -176,8 +202,8 @@ def _attach(program: int) -> None:
         hooks.close()
 
 
-def _greet() -> None:
-    """One frame, so that the TOF knows where the SGW is."""
+def _greet(destination: bytes, source: bytes) -> None:
+    """One frame, so that the TOF knows where the node is."""
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
         raw.bind(("s1", 0))
-        raw.send(ENB_MAC + SGW_MAC + b"\x88\xb5" + bytes(46))
+        raw.send(destination + source + b"\x88\xb5" + bytes(46))

@@ -36,13 +36,14 @@ async def measure(fill: int, rates: tuple[int, ...], tries: int, step_s: float) 
     facts, began = machine(), time.monotonic()
     async with learning_scene() as scene:
         empty = await scene.memory()
-        say(f"learning {fill} tunnels at {FILL_RATE}/s")
-        filling = await scene.step(FILL_RATE, fill)
+        say(f"learning {fill} tunnels at {FILL_RATE}/s, uplinks and their downlinks")
+        filling = await scene.fill(FILL_RATE, fill // 2)
         full = await scene.memory()
         listed = len(await scene.tof.tunnels())
         # what asking for the whole list leaves behind is the agent's as well
         after_listing = await scene.memory()
         steps = [step for rate in rates for step in await _tries(scene, rate, tries, step_s)]
+        unanswered = await scene.memory()
     best = highest_without_loss(
         [
             (rate, [s.clean for s in steps if s.rate == rate])
@@ -53,9 +54,9 @@ async def measure(fill: int, rates: tuple[int, ...], tries: int, step_s: float) 
     return {
         "machine": facts,
         "seconds": round(time.monotonic() - began, 1),
-        "fill": _row(filling),
+        "fill": [_row(step) for step in filling],
         "listed": listed,
-        "memory": _memory(empty, full, after_listing),
+        "memory": _memory(empty, full, after_listing, unanswered),
         "steps": [_row(step) for step in steps],
         "tunnels_per_second": best,
         "targets": [
@@ -80,14 +81,18 @@ def _row(step: Step) -> dict[str, object]:
     return {**asdict(step), "seconds": round(step.seconds, 3), "clean": step.clean}
 
 
-def _memory(empty: Memory, full: Memory, after_listing: Memory) -> dict[str, object]:
+def _memory(empty: Memory, full: Memory, after_listing: Memory, unanswered: Memory) -> dict[str, object]:
     tunnels = max(1, full.tunnels - empty.tunnels)
     return {
         "empty": asdict(empty),
         "full": asdict(full),
         "after_listing": asdict(after_listing),
+        "with_unanswered": asdict(unanswered),
         "kernel_bytes_per_tunnel": round((full.maps - empty.maps) / tunnels),
         "agent_bytes_per_tunnel": round((full.agent - empty.agent) / tunnels),
+        "agent_bytes_per_unanswered_uplink": round(
+            (unanswered.agent - after_listing.agent) / max(1, unanswered.tunnels - after_listing.tunnels)
+        ),
     }
 
 
@@ -101,13 +106,18 @@ def text(document: dict[str, object]) -> str:
             f"{step['rate']}", f"{float(str(step['sent'])) / float(str(step['seconds'])):.0f}", f"{step['sent']}",
             f"{step['arrived']}", f"{step['learnt']}", "yes" if step["clean"] else "no",
         )
-        for step in (document["fill"], *steps)  # type: ignore[misc]
+        for step in (*document["fill"], *steps)  # type: ignore[misc]
     ]  # fmt: skip
     verdicts = (
         Target(str(t["name"]), float(str(t["wanted"])), float(str(t["seen"])), bool(t["at_most"]))
         for t in reached
     )
-    empty, full, listing = (memory[name] for name in ("empty", "full", "after_listing"))
+    stages = {
+        "empty": "empty",
+        "full": "uplinks and their downlinks",
+        "after_listing": "the same, after GET /tunnels",
+        "with_unanswered": "and uplinks that nobody answers",
+    }
     return "\n".join(
         (
             f"Measured on {machine_line(document['machine'])}; {document['seconds']} s.",  # type: ignore[arg-type]
@@ -115,10 +125,12 @@ def text(document: dict[str, object]) -> str:
             table(("new tunnels/s wanted", "sent/s", "sent", "arrived", "learnt", "clean"), rows),
             "",
             f"Per tunnel: {memory['kernel_bytes_per_tunnel']} bytes of maps, "
-            f"{memory['agent_bytes_per_tunnel']} bytes in the agent.",
+            f"{memory['agent_bytes_per_tunnel']} bytes in the agent "
+            f"({memory['agent_bytes_per_unanswered_uplink']} for an uplink that nobody answers).",
+            "",
             table(
-                ("tunnels", "agent MB", "maps MB"),
-                [_megabytes(each) for each in (empty, full, listing)],  # type: ignore[arg-type]
+                ("held", "tunnels", "agent MB", "maps MB"),
+                [(title, *_megabytes(memory[name])) for name, title in stages.items()],  # type: ignore[arg-type]
             ),
             f"GET /tunnels listed {document['listed']}.",
             "",

@@ -22,6 +22,9 @@ FIRST_UE = 0x64400000
 PACKET = 100
 """Bytes of an inner packet."""
 LARGEST = 1_000_000
+"""The agent's default bound: the tables are as large as it makes them."""
+_DOWNLINKS = 1 << 24
+"""Numbers of the downlink tunnels start here."""
 _CHUNK = 1 << 16
 _OWNER = Struct("=4sII")
 _OWNER_AT = 32
@@ -39,13 +42,15 @@ def inner(source: bytes, destination: bytes) -> bytes:
     return head + udp + bytes(PACKET - 28)
 
 
-def gpdu(packet: bytes) -> bytes:
-    """The packet in an uplink tunnel, as a frame."""
+def gpdu(
+    packet: bytes, ends: tuple[bytes, bytes] = (ENB, SGW), macs: tuple[bytes, bytes] = (ENB_MAC, SGW_MAC)
+) -> bytes:
+    """The packet in a tunnel, as a frame; ``ends`` and ``macs`` are source and destination."""
     gtp = b"\x30\xff" + len(packet).to_bytes(2, "big") + bytes(4) + packet
     udp = (2152).to_bytes(2, "big") * 2 + (len(gtp) + 8).to_bytes(2, "big") + bytes(2) + gtp
     ip = bytes((0x45, 0)) + (20 + len(udp)).to_bytes(2, "big") + bytes(4) + bytes((64, 17)) + bytes(2)
-    check = checksum(ip + ENB + SGW)
-    return SGW_MAC + ENB_MAC + b"\x08\x00" + ip[:10] + check + ENB + SGW + udp
+    check = checksum(ip + ends[0] + ends[1])
+    return macs[1] + macs[0] + b"\x08\x00" + ip[:10] + check + ends[0] + ends[1] + udp
 
 
 def checksum(header: bytes) -> bytes:
@@ -71,7 +76,8 @@ class DataPath:
     """One load of the data path's object with ``count`` tunnels each way."""
 
     def __init__(self, devices: Mapping[str, int], count: int, loaded: BpfObject | None = None) -> None:
-        sizes = {"tof_tunnels4": LARGEST, "tof_outlets": 2 * LARGEST, "tof_ues": 2 * LARGEST}
+        most = max(LARGEST, 2 * count)
+        sizes = {"tof_tunnels4": most, "tof_outlets": 2 * most, "tof_ues": 2 * most}
         self._object = loaded or BpfObject(object_path(), sizes, {})
         self._maps, self.programs, self.count = self._object.maps, self._object.programs, count
         self._configure(devices)
@@ -114,12 +120,10 @@ class DataPath:
         for first in range(0, self.count, _CHUNK):
             numbers = range(first, min(first + _CHUNK, self.count))
             self._put("tof_tunnels4", _keys(ENB, SGW, numbers), _values(up, numbers, 0))
-            if __import__("os").environ.get("UPONLY"):
-                continue
-            self._put("tof_tunnels4", _keys(SGW, ENB, numbers), _values(down, numbers, LARGEST))
-            self._put("tof_outlets", _indexes(numbers, 0), _outlets(ENB, SGW, numbers, LARGEST))
-            self._put("tof_outlets", _indexes(numbers, LARGEST), _outlets(SGW, ENB, numbers, None))
-            self._put("tof_ues", (layout.ue_key(_ue(n)) for n in numbers), _indexes(numbers, LARGEST))
+            self._put("tof_tunnels4", _keys(SGW, ENB, numbers), _values(down, numbers, _DOWNLINKS))
+            self._put("tof_outlets", _indexes(numbers, 0), _outlets(ENB, SGW, numbers, _DOWNLINKS))
+            self._put("tof_outlets", _indexes(numbers, _DOWNLINKS), _outlets(SGW, ENB, numbers, None))
+            self._put("tof_ues", (layout.ue_key(_ue(n)) for n in numbers), _indexes(numbers, _DOWNLINKS))
 
     def _put(self, name: str, keys: Iterator[bytes], values: Iterator[bytes]) -> None:
         self._maps[name].put_many(b"".join(keys), b"".join(values))
