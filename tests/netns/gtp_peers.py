@@ -1,4 +1,4 @@
-"""Both ends of S1-U and N3 for tests: frames made and read packet by packet, and a TOF of its own between them.
+"""Both ends of S1-U and N3 for tests: raw sockets, a TOF of its own between them, an app.
 
     with running_tof() as tof:                       # namespaces ran, core, apps and tof; the agent is up
         bearer = new_bearer()
@@ -12,385 +12,39 @@ have addresses of their own (10.9.0.1, 10.9.0.2) for traffic that is no GTP-U.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import http.client
-import itertools
 import json
 import os
-import select
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from ipaddress import ip_address
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from gtp_packets import (
+    APP_MAC,
+    CORE_MAC,
+    RAN_MAC,
+    Bearer,
+    Gpdu,
+    elsewhere,
+    is_pinger,
+    pong,
+    serial,
+    udp,
+)
+from gtp_wires import Wire
 from netns_helper import Netns
 
-from tof.wire.gtpu import G_PDU, PDU_SESSION_CONTAINER, Extension, Message, decode_gpdu, encode
-from tof.wire.icmp import Echo, decode_echo, echo_packet
-from tof.wire.inet import (
-    ETHERTYPE_IPV4,
-    ETHERTYPE_IPV6,
-    ICMP,
-    ICMPV6,
-    TCP,
-    UDP,
-    UDP_PROTOCOL,
-    Ethernet,
-    IPv4,
-    IPv6,
-    checksum,
-    decode_ethernet,
-    decode_ipv4,
-    decode_ipv6,
-    encode_ethernet,
-    encode_ipv4,
-    encode_ipv6,
-    encode_udp,
-    fill_checksum,
-    pseudo_header,
-)
-
-RAN_MAC = bytes.fromhex("020000000101")
-CORE_MAC = bytes.fromhex("020000000202")
-APP_MAC = bytes.fromhex("020000000303")
 RAN_KERNEL, CORE_KERNEL = "10.9.0.1", "10.9.0.2"
-ENB, SGW = "10.1.0.11", "10.1.0.1"
 APP, TOF_APPS = "192.168.50.10", "192.168.50.1"
 APP6, TOF_APPS6 = "fd00:50::10", "fd00:50::1"
-TARGET, TARGET6 = "8.8.8.8", "2001:4860:4860::8888"
-ELSEWHERE, ELSEWHERE6 = "198.51.100.7", "2001:db8:ffff::7"
-FIN, SYN, ACK = 0x01, 0x02, 0x10
-
-_AUXDATA, _SOL_PACKET, _VLAN_VALID = 8, 263, 1 << 4
-_OUTGOING = 4
-
-
-# ------------------------------------------------------------------------------------------------ packets
-
-
-def packed(address: str) -> bytes:
-    return ip_address(address).packed
-
-
-def ip(source: str, destination: str, protocol: int, segment: bytes, ttl: int = 64, tos: int = 0) -> bytes:
-    """An IP packet of the addresses' family around a segment whose checksum is made right."""
-    a, b = packed(source), packed(destination)
-    segment = fill_checksum(a, b, protocol, segment)
-    if len(a) == 4:
-        return encode_ipv4(IPv4(a, b, protocol, segment, ttl, tos))
-    return encode_ipv6(IPv6(a, b, protocol, segment, ttl, tos))
-
-
-def udp(
-    source: str, destination: str, sport: int, dport: int, data: bytes = b"", ttl: int = 64, tos: int = 0
-) -> bytes:
-    return ip(source, destination, UDP_PROTOCOL, encode_udp(UDP(sport, dport, data)), ttl, tos)
-
-
-def tcp(
-    source: str, destination: str, sport: int, dport: int, flags: int, *, seq: int = 1000, ack: int = 0,
-    mss: int | None = None, data: bytes = b"",
-) -> bytes:  # fmt: skip
-    options = b"" if mss is None else struct.pack("!BBH", 2, 4, mss)
-    head = struct.pack("!HHIIBBHHH", sport, dport, seq, ack, (20 + len(options)) << 2, flags, 65000, 0, 0)
-    return ip(source, destination, TCP, head + options + data)
-
-
-def ping(source: str, destination: str, ident: int, sequence: int = 1, data: bytes = b"a UE's own") -> bytes:
-    return echo_packet(packed(source), packed(destination), Echo(ident, sequence, data))
-
-
-def pong(request: bytes) -> bytes:
-    """The echo reply to an echo request."""
-    inner = Inner.of(request)
-    echo = decode_echo(inner.protocol, inner.segment)
-    return echo_packet(packed(inner.destination), packed(inner.source), echo._replace(reply=True))
-
-
-class Inner(NamedTuple):
-    """An IP packet, read."""
-
-    source: str
-    destination: str
-    protocol: int
-    ttl: int
-    tos: int
-    segment: bytes
-
-    @classmethod
-    def of(cls, packet: bytes) -> Inner:
-        one: IPv4 | IPv6 = decode_ipv4(packet) if packet[0] >> 4 == 4 else decode_ipv6(packet)
-        ttl = one.ttl if isinstance(one, IPv4) else one.hop_limit
-        names = str(ip_address(one.source)), str(ip_address(one.destination))
-        return cls(*names, one.protocol, ttl, one.tos, one.payload)
-
-    @property
-    def ports(self) -> tuple[int, int]:
-        return struct.unpack_from("!HH", self.segment)  # type: ignore[return-value]
-
-    @property
-    def data(self) -> bytes:
-        return self.segment[8:]
-
-    @property
-    def tcp_flags(self) -> int:
-        return self.segment[13]
-
-    @property
-    def mss(self) -> int | None:
-        at, end = 20, (self.segment[12] >> 4) * 4
-        while at < end:
-            kind = self.segment[at]
-            if kind == 2:
-                return int.from_bytes(self.segment[at + 2 : at + 4], "big")
-            at += 1 if kind < 2 else self.segment[at + 1]
-        return None
-
-    @property
-    def checksum_right(self) -> bool:
-        pseudo = b""
-        if self.protocol != ICMP:
-            pseudo = pseudo_header(
-                packed(self.source), packed(self.destination), self.protocol, len(self.segment)
-            )
-        return checksum(pseudo + self.segment) == 0
-
-
-def container(pdu_type: int, qfi: int) -> Extension:
-    return Extension(PDU_SESSION_CONTAINER, bytes((pdu_type << 4, qfi)))
-
-
-def gtp(teid: int, payload: bytes = b"", *, kind: int = G_PDU, **more: Any) -> bytes:
-    """A GTP-U message; ``more`` are fields of ``Message`` (flags, sequence, npdu, extensions)."""
-    return encode(Message(more.pop("flags", 0x30), kind, teid, payload=payload, **more))
-
-
-def carried(
-    source: str, destination: str, message: bytes, *, macs: tuple[bytes, bytes], vlan: int | None = None,
-    tos: int = 0, sport: int = 2152, ttl: int = 64,
-) -> bytes:  # fmt: skip
-    """The frame that carries a GTP-U message."""
-    packet = udp(source, destination, sport, 2152, message, ttl, tos)
-    ethertype = ETHERTYPE_IPV4 if packet[0] >> 4 == 4 else ETHERTYPE_IPV6
-    return ethernet(packet, ethertype, macs, vlan)
-
-
-def ethernet(payload: bytes, ethertype: int, macs: tuple[bytes, bytes], vlan: int | None = None) -> bytes:
-    tags = () if vlan is None else ((0x8100, vlan),)
-    return encode_ethernet(Ethernet(macs[1], macs[0], ethertype, payload, tags))
-
-
-@dataclass(frozen=True, slots=True)
-class Bearer:
-    """A UE's bearer: one tunnel up, one down. With a QFI it is a 5G one."""
-
-    ue: str
-    up: int
-    down: int
-    enb: str = ENB
-    sgw: str = SGW
-    vlan: int | None = None
-    qfi: int | None = None
-    tos: int = 0
-    macs: tuple[bytes, bytes] = (RAN_MAC, CORE_MAC)
-
-    def uplink(self, inner: bytes, **more: Any) -> bytes:
-        """The frame that carries ``inner`` from the UE."""
-        more |= {} if self.qfi is None else {"extensions": (container(1, self.qfi),)}
-        return carried(
-            self.enb, self.sgw, gtp(self.up, inner, **more), macs=self.macs, vlan=self.vlan, tos=self.tos
-        )
-
-    def downlink(self, inner: bytes, **more: Any) -> bytes:
-        """The frame that carries ``inner`` to the UE."""
-        more |= {} if self.qfi is None else {"extensions": (container(0, self.qfi),)}
-        macs, message = self.macs[::-1], gtp(self.down, inner, **more)
-        return carried(self.sgw, self.enb, message, macs=macs, vlan=self.vlan, tos=self.tos)
-
-    def but(self, **changes: Any) -> Bearer:
-        return replace(self, **changes)
-
-
-_serial = itertools.count(2)
-
-
-def new_bearer(**more: Any) -> Bearer:
-    """A bearer of a UE that no test has seen before."""
-    n = next(_serial)
-    return Bearer(f"10.45.{n // 250}.{n % 250 + 1}", 0x1000 + n, 0x2000 + n, **more)
-
-
-def new_bearer6(**more: Any) -> Bearer:
-    """The same with an IPv6 UE."""
-    n = next(_serial)
-    return Bearer(f"2001:db8:45:{n:x}::99", 0x1000 + n, 0x2000 + n, **more)
-
-
-class Gpdu(NamedTuple):
-    """A frame with a G-PDU in it, read."""
-
-    macs: tuple[bytes, bytes]
-    vlan: int | None
-    source: str
-    destination: str
-    tos: int
-    outer: Inner
-    message: Message
-
-    @classmethod
-    def of(cls, frame: bytes) -> Gpdu:
-        eth = decode_ethernet(frame)
-        one, outer = decode_gpdu(eth.payload), Inner.of(eth.payload)
-        macs = (eth.source, eth.destination)
-        return cls(macs, eth.vlan, outer.source, outer.destination, one.tos, outer, one.message)
-
-    @property
-    def teid(self) -> int:
-        return self.message.teid
-
-    @property
-    def inner(self) -> Inner:
-        return Inner.of(self.message.payload)
-
-    @property
-    def checksum_zero_or_right(self) -> bool:
-        return self.outer.segment[6:8] == b"\0\0" or self.outer.checksum_right
-
-
-def gpdu_of(frame: bytes) -> Gpdu | None:
-    """The G-PDU in a frame, None if there is none."""
-    eth = decode_ethernet(frame)
-    if eth.ethertype not in (ETHERTYPE_IPV4, ETHERTYPE_IPV6) or len(eth.payload) < 36:
-        return None
-    at = 20 if eth.payload[0] >> 4 == 4 else 40
-    at_protocol = 9 if at == 20 else 6
-    if eth.payload[at_protocol] != UDP_PROTOCOL or eth.payload[at + 2 : at + 4] != b"\x08\x68":
-        return None
-    return Gpdu.of(frame) if eth.payload[at + 9 : at + 10] == b"\xff" else None
-
-
-# ------------------------------------------------------------------------------------------------ wires
-
-
-class Wire:
-    """A raw socket on a device at the far end: what is sent enters the TOF, what leaves the TOF is received."""
-
-    def __init__(self, netns: Netns, device: str) -> None:
-        with netns.entered():
-            self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-            self.socket.bind((device, 3))
-        self.socket.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)
-        self.socket.setsockopt(socket.SOL_SOCKET, 32, 16 << 20)
-        self.socket.setsockopt(_SOL_PACKET, _AUXDATA, 1)
-        self.socket.setblocking(False)
-        self.history: list[bytes] = []
-
-    def send(self, *frames: bytes) -> None:
-        for frame in frames:
-            while True:
-                try:
-                    self.socket.send(frame)
-                    break
-                except BlockingIOError:
-                    select.select([], [self.socket], [], 1)
-
-    def receive(self, timeout_s: float) -> bytes | None:
-        """The next frame that came from the TOF, its VLAN tag in place; None if there is none in time."""
-        deadline = time.monotonic() + timeout_s
-        while True:
-            try:
-                frame, extra, _, sender = self.socket.recvmsg(65535, 64)
-            except BlockingIOError:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    return None
-                select.select([self.socket], [], [], left)
-                continue
-            if sender[2] != _OUTGOING:
-                self.history.append(_retagged(frame, extra))
-                return self.history[-1]
-
-    def drain(self) -> None:
-        """Forget everything that has come so far."""
-        while self.receive(0) is not None:
-            pass
-        self.history.clear()
-
-    def find(self, wanted: Callable[[bytes], bool], timeout_s: float = 3.0) -> bytes | None:
-        """The next frame that is wanted; others are let go."""
-        deadline = time.monotonic() + timeout_s
-        while (frame := self.receive(max(0.0, deadline - time.monotonic()))) is not None:
-            if wanted(frame):
-                return frame
-        return None
-
-    def expect(self, frame: bytes, timeout_s: float = 3.0) -> None:
-        """Exactly this frame comes, byte for byte."""
-        seen: list[bytes] = []
-
-        def same(one: bytes) -> bool:
-            seen.append(one)
-            return one == frame
-
-        found = self.find(same, timeout_s)
-        assert found is not None, f"expected {frame.hex()}\nsaw {[one.hex() for one in seen]}"
-
-    def gpdu(self, wanted: Callable[[Gpdu], bool] = lambda _: True, timeout_s: float = 3.0) -> Gpdu:
-        """The next wanted G-PDU."""
-        found = self.find(lambda frame: (one := gpdu_of(frame)) is not None and wanted(one), timeout_s)
-        assert found is not None, "the G-PDU did not come"
-        return Gpdu.of(found)
-
-    def to_ue(self, ue: str, timeout_s: float = 3.0) -> Gpdu:
-        """The next G-PDU to this UE."""
-        return self.gpdu(lambda one: one.inner.destination == ue, timeout_s)
-
-    def gpdus(self) -> list[Gpdu]:
-        """The G-PDUs that have come since the last ``drain``."""
-        return [one for frame in self.history if (one := gpdu_of(frame)) is not None]
-
-    def silent(self, wanted: Callable[[Gpdu], bool] = lambda _: True, for_s: float = 0.2) -> None:
-        """No such G-PDU has come since the last ``drain``, and none comes for a while."""
-        self.find(lambda _: False, for_s)
-        found = [one for one in self.gpdus() if wanted(one)]
-        assert not found, f"came against expectation: {found}"
-
-    def packet(self, wanted: Callable[[Inner], bool], timeout_s: float = 3.0) -> tuple[Ethernet, Inner]:
-        """The next wanted IP packet that is in no tunnel, with the frame it came in."""
-
-        def judged(frame: bytes) -> bool:
-            eth = decode_ethernet(frame)
-            return eth.ethertype in (ETHERTYPE_IPV4, ETHERTYPE_IPV6) and wanted(Inner.of(eth.payload))
-
-        found = self.find(judged, timeout_s)
-        assert found is not None, "the packet did not come"
-        eth = decode_ethernet(found)
-        return eth, Inner.of(eth.payload)
-
-    def close(self) -> None:
-        self.socket.close()
-
-
-def _retagged(frame: bytes, extra: list[tuple[int, int, bytes]]) -> bytes:
-    for level, kind, data in extra:
-        if (level, kind) == (_SOL_PACKET, _AUXDATA):
-            status, _, _, _, _, tci, tpid = struct.unpack("=IIIHHHH", data[:20])
-            if status & _VLAN_VALID:
-                return frame[:12] + struct.pack("!HH", tpid or 0x8100, tci) + frame[12:]
-    return frame
-
-
-# ------------------------------------------------------------------------------------------------ the TOF
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -427,6 +81,7 @@ interval_s = {ping_interval_s}
 attempts = {ping_attempts}
 [tunnels]
 idle_timeout_s = {idle_timeout_s}
+max = {max_tunnels}
 [api]
 listen = ["unix:{dir}/api.sock"]
 [state]
@@ -447,6 +102,7 @@ class Setting:
     ping_interval_s: float = 0.3
     ping_attempts: int = 5
     idle_timeout_s: int = 300
+    max_tunnels: int = 1_000_000
 
 
 @dataclass
@@ -563,7 +219,7 @@ class Tof:
 
     @contextlib.contextmanager
     def service(self, address: str, application: str = APP) -> Iterator[str]:
-        name = f"s{next(_serial)}"
+        name = f"s{next(serial)}"
         self.provision(name, address, application)
         try:
             yield name
@@ -578,13 +234,13 @@ class Tof:
 
     def up(self, bearer: Bearer) -> None:
         """Teach the TOF the bearer's uplink tunnel, with a packet to no service."""
-        frame = bearer.uplink(udp(bearer.ue, _elsewhere(bearer), 1000, 2000, os.urandom(8)))
+        frame = bearer.uplink(udp(bearer.ue, elsewhere(bearer), 1000, 2000, os.urandom(8)))
         self.ran.send(frame)
         self.core.expect(frame)
 
     def down(self, bearer: Bearer) -> None:
         """Teach the TOF the bearer's downlink tunnel."""
-        frame = bearer.downlink(udp(_elsewhere(bearer), bearer.ue, 2000, 1000, os.urandom(8)))
+        frame = bearer.downlink(udp(elsewhere(bearer), bearer.ue, 2000, 1000, os.urandom(8)))
         self.core.send(frame)
         self.ran.expect(frame)
 
@@ -612,16 +268,6 @@ class Tof:
 
     def pinger_request(self, bearer: Bearer, timeout_s: float = 3.0) -> Gpdu:
         return self.core.gpdu(lambda one: one.teid == bearer.up and is_pinger(one), timeout_s)
-
-
-def is_pinger(one: Gpdu) -> bool:
-    """Whether this is an echo request of the Pinger's (by what it says after its token)."""
-    inner = one.inner
-    return inner.protocol in (ICMP, ICMPV6) and inner.segment[16:] == b"tof-pinger"
-
-
-def _elsewhere(bearer: Bearer) -> str:
-    return ELSEWHERE6 if ":" in bearer.ue else ELSEWHERE
 
 
 def _quiet(netns: Netns) -> None:
@@ -683,72 +329,8 @@ def running_tof(setting: Setting | None = None) -> Iterator[Tof]:
         _wire_up(tof)
         enbs = json.dumps([f"enb{n}" for n in range(setting.enbs)])
         values = {"xdp": "native" if setting.xdp == "native" else "auto", "dir": directory, "enb": enbs}
-        for name in ("ping_interval_s", "ping_attempts", "idle_timeout_s"):
+        for name in ("ping_interval_s", "ping_attempts", "idle_timeout_s", "max_tunnels"):
             values[name] = getattr(setting, name)
         tof.config.write_text(_CONFIG.format(**values))
         tof.start()
         yield tof
-
-
-# ------------------------------------------------------------------------------------------------ apps
-
-
-_ECHO = """\
-import socket, sys
-family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
-s = socket.socket(family, socket.SOCK_DGRAM)
-s.bind((sys.argv[1], int(sys.argv[2])))
-print("ready", flush=True)
-while True:
-    data, peer = s.recvfrom(65535)
-    s.sendto(b"app:" + data, peer)
-"""
-
-
-_TUN_IOCTL, _TUN_NO_PI = 0x400454CA, 0x1001
-
-
-@contextlib.contextmanager
-def ue_kernel(tof: Tof, bearer: Bearer) -> Iterator[None]:
-    """A UE with a kernel's TCP: a tun device in the RAN whose packets travel in the bearer's tunnels."""
-    ran, done = tof.netns["ran"], threading.Event()
-    device = f"ue{bearer.up:x}"
-    with ran.entered():
-        tun = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
-        fcntl.ioctl(tun, _TUN_IOCTL, struct.pack("16sH22x", device.encode(), _TUN_NO_PI))
-    ran.run("ip", "address", "add", f"{bearer.ue}/32", "dev", device)
-    ran.run("ip", "link", "set", device, "up")
-    ran.run("ip", "route", "add", "203.0.113.0/24", "dev", device)
-
-    def shuttle() -> None:
-        wire = tof.ran
-        while not done.is_set():
-            ready, _, _ = select.select([tun, wire.socket], [], [], 0.1)
-            for _ in range(64 if tun in ready else 0):
-                try:
-                    wire.send(bearer.uplink(os.read(tun, 65535)))
-                except BlockingIOError:
-                    break
-            for _ in range(64 if wire.socket in ready else 0):
-                frame = wire.receive(0)
-                if frame is None:
-                    break
-                one = gpdu_of(frame)
-                if one is not None and one.teid == bearer.down:
-                    os.write(tun, one.message.payload)
-
-    thread = threading.Thread(target=shuttle)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-        os.close(tun)
-
-
-def udp_echo(netns: Netns, address: str, port: int = 7) -> None:
-    """A UDP server that answers ``app:`` and what it was sent."""
-    process = netns.start(sys.executable, "-c", _ECHO, address, str(port))
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"

@@ -6,20 +6,8 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from gtp_peers import (
-    CORE_MAC,
-    ELSEWHERE,
-    RAN_MAC,
-    Setting,
-    Tof,
-    carried,
-    gtp,
-    is_pinger,
-    new_bearer,
-    running_tof,
-    udp,
-    until,
-)
+from gtp_packets import CORE_MAC, ELSEWHERE, RAN_MAC, carried, gtp, is_pinger, new_bearer, udp
+from gtp_peers import Setting, Tof, running_tof, until
 
 pytestmark = pytest.mark.netns
 
@@ -88,7 +76,8 @@ def test_an_enb_that_moves_to_the_other_adapter_is_followed(tof: Tof) -> None:
 
 
 def test_replies_of_an_app_leave_by_the_right_adapter(tof: Tof) -> None:
-    from gtp_peers import APP, udp_echo
+    from gtp_apps import udp_echo
+    from gtp_peers import APP
 
     udp_echo(tof.netns["apps"], APP)
     bearer = new_bearer(enb="10.1.0.12", macs=THERE)

@@ -1,4 +1,4 @@
-"""Idle tunnels are purged by what the data path last saw, in time, over restarts of the agent."""
+"""Idle tunnels are purged in time, over restarts; a flood of invented ones cannot push out a confirmed pair."""
 
 from __future__ import annotations
 
@@ -7,17 +7,9 @@ import socket
 import time
 
 import pytest
-from gtp_peers import (
-    ELSEWHERE,
-    Bearer,
-    Setting,
-    Tof,
-    Wire,
-    new_bearer,
-    running_tof,
-    udp,
-    until,
-)
+from gtp_packets import ELSEWHERE, Bearer, new_bearer, udp
+from gtp_peers import Setting, Tof, running_tof, until
+from gtp_wires import Wire
 
 pytestmark = pytest.mark.netns
 
@@ -52,3 +44,14 @@ def _keep_alive(tof: Tof, busy: Bearer, injected: Bearer, until_s: float) -> Non
         with tof.netns["apps"].entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as app:
             app.sendto(b"push", (injected.ue, 9))
         time.sleep(0.1)
+
+
+def test_a_confirmed_pair_outlives_a_flood_of_invented_tunnels() -> None:
+    with running_tof(Setting(max_tunnels=100)) as tof:
+        confirmed = new_bearer()
+        tof.attach(confirmed)
+        for _ in range(300):
+            tof.up(new_bearer(enb="10.1.66.6"))
+        assert len(tof.known(confirmed)) == 2
+        assert 50 <= len(tof.tunnels()) <= 100
+        tof.settle(confirmed)

@@ -11,23 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gtp_peers import (
-    ACK,
-    APP,
-    ELSEWHERE,
-    SYN,
-    Bearer,
-    Setting,
-    Tof,
-    gpdu_of,
-    new_bearer,
-    running_tof,
-    tcp,
-    udp,
-    udp_echo,
-    ue_kernel,
-    until,
-)
+from gtp_apps import udp_echo, ue_kernel
+from gtp_packets import ACK, ELSEWHERE, SYN, Bearer, gpdu_of, new_bearer, tcp, udp
+from gtp_peers import APP, Setting, Tof, running_tof, until
 
 pytestmark = pytest.mark.netns
 

@@ -10,17 +10,12 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from gtp_peers import (
-    CORE_KERNEL,
+from gtp_packets import (
     CORE_MAC,
     ELSEWHERE,
-    RAN_KERNEL,
     RAN_MAC,
     SYN,
     Bearer,
-    Setting,
-    Tof,
-    Wire,
     carried,
     container,
     ethernet,
@@ -28,11 +23,11 @@ from gtp_peers import (
     ip,
     new_bearer,
     new_bearer6,
-    running_tof,
     tcp,
     udp,
-    until,
 )
+from gtp_peers import CORE_KERNEL, RAN_KERNEL, Setting, Tof, running_tof, until
+from gtp_wires import Wire
 
 from tof.wire.gtpu import Extension
 from tof.wire.inet import ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPv4, encode_ipv4

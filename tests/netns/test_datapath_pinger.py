@@ -5,24 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from gtp_peers import (
+from gtp_packets import (
     CORE_MAC,
     ELSEWHERE,
     RAN_MAC,
     TARGET,
     TARGET6,
     Bearer,
-    Setting,
-    Tof,
     is_pinger,
     new_bearer,
     new_bearer6,
     ping,
     pong,
-    running_tof,
     udp,
-    until,
 )
+from gtp_peers import Setting, Tof, running_tof, until
 
 from tof.wire.icmp import decode_echo
 

@@ -8,20 +8,9 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from gtp_peers import (
-    APP,
-    ELSEWHERE,
-    Bearer,
-    Setting,
-    Tof,
-    gpdu_of,
-    is_pinger,
-    new_bearer,
-    running_tof,
-    udp,
-    udp_echo,
-    until,
-)
+from gtp_apps import udp_echo
+from gtp_packets import ELSEWHERE, Bearer, gpdu_of, is_pinger, new_bearer, udp
+from gtp_peers import APP, Setting, Tof, running_tof, until
 
 pytestmark = pytest.mark.netns
 

@@ -8,10 +8,9 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from gtp_peers import (
+from gtp_apps import udp_echo, ue_kernel
+from gtp_packets import (
     ACK,
-    APP,
-    APP6,
     APP_MAC,
     CORE_MAC,
     ELSEWHERE,
@@ -19,8 +18,6 @@ from gtp_peers import (
     SYN,
     Bearer,
     Gpdu,
-    Setting,
-    Tof,
     container,
     ethernet,
     is_pinger,
@@ -28,13 +25,10 @@ from gtp_peers import (
     new_bearer6,
     ping,
     pong,
-    running_tof,
     tcp,
     udp,
-    udp_echo,
-    ue_kernel,
-    until,
 )
+from gtp_peers import APP, APP6, Setting, Tof, running_tof, until
 
 from tof.model import GATEWAY_MAC, tunnel_mac
 from tof.wire.inet import ETHERTYPE_IPV4, TCP
