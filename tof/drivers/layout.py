@@ -134,6 +134,7 @@ class DataPathConfig:
     apps_ifindex: int = 0
     splice_ifindex: int = 0
     own_mac: bytes = bytes(6)
+    restricted: int = 0
 
     def pack(self) -> bytes:
         """The bytes of the entry."""
@@ -141,7 +142,7 @@ class DataPathConfig:
         return _CONFIG.pack(
             self.bypass, self.services, self.pinging, self.shared, self.ue_ifindex, self.mtu, *self.queues,
             len(self.ports[0]), len(self.ports[1]), *listed, self.apps_ifindex, self.splice_ifindex,
-            self.own_mac, 0,
+            self.own_mac, self.restricted,
         )  # fmt: skip
 
 

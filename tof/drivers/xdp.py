@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import resources
+from ipaddress import IPv6Network
 from pathlib import Path
 
 from tof.agent.commands import DropToken, DropTunnel, PutToken, PutTunnel, SetDefault, SetOwners, SetPeer
@@ -99,6 +100,8 @@ class XdpEndpoints:
         self._config.apps_ifindex, self._config.splice_ifindex = p.app, p.app0
         if self._s1.shared:
             self._config.shared, self._config.own_mac = 1, self._hooks.mac(p.enb[0])
+        self._config.restricted = int(not self._s1.shared and bool(self._s1.enb or self._s1.sgw))
+        if self._config.shared or self._config.restricted:
             self._put_sides()
         self._write_config()
         if not self.adopted:
@@ -157,11 +160,21 @@ class XdpEndpoints:
         yield from (("sgw", ifindex) for ifindex in self._plumbing.sgw)
 
     def _put_sides(self) -> None:
-        for side, networks in enumerate((self._s1.enb, self._s1.sgw)):
+        """The provisioned nodes; a side that is not provisioned is everybody else."""
+        everybody = (IPv6Network("::/0"),)
+        wanted = {}
+        for side, networks in enumerate((self._s1.enb or everybody, self._s1.sgw or everybody)):
             for network in networks:
                 length = network.prefixlen + (96 if network.version == 4 else 0)
                 key = length.to_bytes(4, "little") + layout.mapped(network.network_address.packed)
-                self._maps["tof_sides"].put(key, side.to_bytes(4, "little"))
+                wanted[key] = side.to_bytes(4, "little")
+        table = self._maps["tof_sides"]
+        for key, value in wanted.items():
+            table.put(key, value)
+        for keys, _, count in table.slices():
+            for at in range(count):
+                if (key := keys[at * 20 : at * 20 + 20]) not in wanted:
+                    table.drop(key)
 
     @property
     def features(self) -> XdpFeatures | None:

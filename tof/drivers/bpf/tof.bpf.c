@@ -80,7 +80,7 @@ struct config {
 	__u32 port_count[2], port[2][MAX_PORTS];
 	__u32 apps_ifindex, splice_ifindex;
 	__u8 own_mac[6];        // of a shared adapter
-	__u16 pad;
+	__u16 restricted;       // separate adapters: only between the nodes in tof_sides
 };
 
 struct shared_state {
@@ -1231,6 +1231,9 @@ static __always_inline int slow(struct __sk_buff *skb, __u32 side, const int sha
 	}
 	data = (void *)(long)skb->data;
 	end = (void *)(long)skb->data_end;
+	if (!shared && c->restricted && kind != k_other && kind != k_odd &&
+	    (side_of(&p, 1) != (int)side || side_of(&p, 0) != (int)!side))
+		return TC_ACT_OK;
 	switch (kind) {
 	case k_signal:
 		return to_queue(skb, c, &p, side);
