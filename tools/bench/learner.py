@@ -139,12 +139,18 @@ def _send(traffic: Uplinks, count: int, rate: int) -> float:
 
 
 def _agent_maps() -> dict[str, Map]:
-    hooks = Hooks()
+    hooks, found = Hooks(), {}
     try:
-        programs = hooks.xdp_programs(socket.if_nametoindex("enb0"))
-        return maps_of(next(program for program in programs if program))
+        for device in ("enb0", "ue0"):
+            programs = hooks.xdp_programs(socket.if_nametoindex(device))
+            for name, each in maps_of(next(program for program in programs if program)).items():
+                if name in found:
+                    each.close()
+                else:
+                    found[name] = each
     finally:
         hooks.close()
+    return found
 
 
 def _count_tunnels() -> int:
