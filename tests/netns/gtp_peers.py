@@ -72,6 +72,7 @@ _CONFIG = """\
 enb_interface = {enb}
 sgw_interface = "sgw0"
 xdp = "{xdp}"
+{nodes}
 [ue]
 app_interface = "apps0"
 app_address = ["192.168.50.1/24", "fd00:50::1/64"]
@@ -102,6 +103,8 @@ class Setting:
     ping_interval_s: float = 0.3
     ping_attempts: int = 5
     idle_timeout_s: int = 300
+    nodes: str = ""
+    """Lines of [s1] that restrict the TOF to provisioned eNBs and SGWs."""
     max_tunnels: int = 1_000_000
 
 
