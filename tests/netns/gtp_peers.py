@@ -332,7 +332,7 @@ def running_tof(setting: Setting | None = None) -> Iterator[Tof]:
         _wire_up(tof)
         enbs = json.dumps([f"enb{n}" for n in range(setting.enbs)])
         values = {"xdp": "native" if setting.xdp == "native" else "auto", "dir": directory, "enb": enbs}
-        for name in ("ping_interval_s", "ping_attempts", "idle_timeout_s", "max_tunnels"):
+        for name in ("ping_interval_s", "ping_attempts", "idle_timeout_s", "max_tunnels", "nodes"):
             values[name] = getattr(setting, name)
         tof.config.write_text(_CONFIG.format(**values))
         tof.start()
