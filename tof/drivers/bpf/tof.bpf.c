@@ -431,6 +431,11 @@ static __always_inline int parse_udp(void *data, void *end, struct packet *p, __
 	return parse_gtp(data, end, p, length - sizeof(*udp));
 }
 
+static __always_inline __u16 vlan_of(__u32 tci) // IEEE 802.1Q: VLAN 0 is a priority alone
+{
+	return tci & 0xfff ? tci & 0xfff : NO_VLAN;
+}
+
 static __always_inline int parse(void *data, void *end, __u32 frame, struct packet *p)
 {
 	struct ethhdr *eth = data;
@@ -445,7 +450,7 @@ static __always_inline int parse(void *data, void *end, __u32 frame, struct pack
 
 		if ((void *)(tag + 2) > end)
 			return k_other;
-		p->vlan = bpf_ntohs(tag[0]) & 0xfff;
+		p->vlan = vlan_of(bpf_ntohs(tag[0]));
 		type = tag[1];
 		p->ip += 4;
 	}
@@ -527,7 +532,7 @@ __noinline int parse_skb(struct __sk_buff *skb, struct packet *p)
 		return k_other;
 	bpf_skb_pull_data(skb, skb->len < HEAD ? skb->len : HEAD);
 	if (skb->vlan_present)
-		p->vlan = skb->vlan_tci & 0xfff;
+		p->vlan = vlan_of(skb->vlan_tci);
 	return parse((void *)(long)skb->data, (void *)(long)skb->data_end, skb->len, p);
 }
 
