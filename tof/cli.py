@@ -112,7 +112,7 @@ def doctor(
 ) -> None:
     """What this host can and cannot do for a TOF, and what to do about it."""
     from tof.config import load
-    from tof.drivers.doctor import examine
+    from tof.drivers.doctor import State, examine
 
     findings = examine(load(config) if config else None)
     if json_output:
@@ -122,7 +122,7 @@ def doctor(
         rows = [(f.name, f.state, f.detail, f.remedy) for f in findings]
         print_table(("capability", "state", "detail", "what to do"), rows)
     # What has a remedy is needed; what has none has a fallback.
-    raise typer.Exit(1 if any(f.state == "not supported" and f.remedy for f in findings) else 0)
+    raise typer.Exit(1 if any(f.state is State.MISSING and f.remedy for f in findings) else 0)
 
 
 @app.command()

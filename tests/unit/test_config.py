@@ -204,6 +204,12 @@ def test_load_names_the_file(tmp_path: Path) -> None:
         load(tmp_path / "wrong.toml")
 
 
+def test_a_side_has_eight_adapters_at_most() -> None:
+    names = ", ".join(f'"enb{n}"' for n in range(9))
+    with pytest.raises(SetupError, match=r"s1\.enb_interface: 9 adapters; a side takes 8 at most"):
+        parse(f'[s1]\nenb_interface = [{names}]\nsgw_interface = "sgw0"\n[ue]\napp_interface = "apps0"\n')
+
+
 def test_localhost_and_ipv6_loopback_are_fine() -> None:
     config = parse(with_key("api", 'listen = ["http://localhost:0", "http://[::1]:8080"]'))
     assert config.api.listen == (TcpListen("localhost", 0), TcpListen("::1", 8080))

@@ -11,7 +11,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from tests.agent_world import ENB, ENB2, SGW, SGW2, UE, UE2, UE2_V6, UE3, UE_V6, check, pristine
 from tof.agent.commands import AMBIGUOUS, DropTunnel, PutTunnel, SetDefault, SetOwners, SetPeer
-from tof.agent.sessions import LAST_INDEX, UNUSED_AFTER_RESTART, Sessions
+from tof.agent.sessions import LAST_INDEX, MOST_BEARERS, MOST_PAIRS, UNUSED_AFTER_RESTART, Sessions
 from tof.agent.tunnels import Tunnel, ue_of
 from tof.drivers.memory import MemoryEndpoints
 from tof.model import Direction, Form, TunnelKey
@@ -228,6 +228,38 @@ def test_when_one_family_s_downlink_goes_the_other_s_answers():
     assert r.peer(up) == six.index
     r.call(r.sessions.forget, six)
     assert r.peer(up) == 0
+
+
+# One address cannot fill the tables
+
+
+def test_an_address_under_invented_teids_gives_up_its_oldest_but_the_default_and_the_confirmed():
+    r = Registry()
+    first, down = r.up(1), r.down(2)
+    confirmed = r.up(3)
+    r.call(r.sessions.pair, confirmed, down)
+    for teid in range(100, 100 + 3 * MOST_BEARERS):
+        assert r.up(teid) is not None
+    ups = [t for t in r.sessions if t.uplink]
+    assert len(ups) == MOST_BEARERS
+    assert {first, confirmed} <= set(ups)
+    assert r.sessions.at(down.index) is down
+
+
+def test_an_address_behind_invented_pairs_gives_up_those_that_no_core_answered():
+    r = Registry()
+    up, down = r.up(1), r.down(2)
+    for number in range(3 * MOST_PAIRS):
+        assert r.up(7, enb=bytes((10, 9, number // 256, number % 256))) is not None
+    assert len(list(r.sessions.contexts_of(UE))) == MOST_PAIRS
+    assert {up, down} <= set(r.sessions)
+
+
+def test_an_address_whose_pairs_are_all_answered_takes_no_more():
+    r = Registry()
+    for number in range(MOST_PAIRS):
+        r.down(7, enb=bytes((10, 9, number // 256, number % 256)))
+    assert r.sessions.learn(Direction.UPLINK, TunnelKey(ENB, SGW, 1), UE, Form(), []) is None
 
 
 # Handover, End Marker

@@ -30,6 +30,13 @@ class _Ue:
     default: int = 0
 
 
+MOST_BEARERS = 64
+"""Tunnels of one UE address between two nodes and in one direction; a UE has eleven bearers at most (TS 23.401), the
+rest is what was left behind without a sign. Stops a UE's own address from being sent under invented TEIDs."""
+MOST_PAIRS = 64
+"""Pairs of nodes that one UE address may be behind at a time; stops the same with invented outer addresses."""
+
+
 class Sessions:
     """The registry of tunnels. Unpaired uplinks are bounded on their own and evict each other, so that a flood of
     invented TEIDs cannot push out a UE that the core has answered.
@@ -93,7 +100,9 @@ class Sessions:
         """The tunnel under ``key``, new if need be with the UE at ``exact``; None if there is no room."""
         if (tunnel := self._by_key.get(key)) is not None:
             return tunnel
-        if not self._make_room(direction, out):
+        if not self._make_room_beside(direction, key, ue_of(exact), out) or not self._make_room(
+            direction, out
+        ):
             return None
         pair, form = self.nodes.shared(pair_of(direction, key)), self._forms.setdefault(form, form)
         index, key = self._free_index(), key_of(direction, pair, key.teid)
@@ -182,6 +191,27 @@ class Sessions:
             index = index + 1 if index < LAST_INDEX else 1
         self._next = index + 1
         return index
+
+    def _make_room_beside(
+        self, direction: Direction, key: TunnelKey, address: bytes, out: list[Command]
+    ) -> bool:
+        """Keep one address from filling the tables, and from making every packet of its own dear."""
+        if (ue := self._ues.get(address)) is None:
+            return True
+        pair = pair_of(direction, key)
+        context = next((context for context in ue.contexts if context.pair == pair), None)
+        if context is None:
+            if len(ue.contexts) < MOST_PAIRS:
+                return True
+            unanswered = next((context for context in ue.contexts if not context.downs), None)
+            victims = unanswered.ups if unanswered is not None else ()
+        elif (spare := context.spare(direction, MOST_BEARERS)) is None:
+            return True
+        else:
+            victims = spare
+        for victim in victims:
+            self.forget(victim, out)
+        return bool(victims)
 
     def _make_room(self, direction: Direction, out: list[Command]) -> bool:
         crowded = direction is Direction.UPLINK and len(self._unconfirmed) >= self._most_unconfirmed

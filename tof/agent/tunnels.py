@@ -87,6 +87,17 @@ class Context:
         first = self.ups[0].peer if self.ups else 0
         return next((down for down in live if down.index == first), live[0] if live else None)
 
+    def spare(self, direction: Direction, most: int) -> tuple[Tunnel, ...] | None:
+        """None while there is room for one more; else the tunnel to give up, if there is one.
+
+        That is the oldest but the first, which is the default bearer's, and but what the core has confirmed.
+        """
+        beside = self.ups if direction is Direction.UPLINK else self.downs
+        if len(beside) < most:
+            return None
+        kept = {up.peer for up in self.ups if up.exactly_paired}
+        return tuple([t for t in beside[1:] if not t.exactly_paired and t.index not in kept][:1])
+
     def add(self, tunnel: Tunnel) -> None:
         """``tunnel`` belongs to it from now on."""
         if tunnel.uplink:

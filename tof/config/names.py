@@ -34,7 +34,6 @@ class Names:
     pinger0: str
     pinger1: str
     chain: str
-    pins: str
 
     @property
     def devices(self) -> frozenset[str]:
@@ -66,5 +65,4 @@ def names_of(instance: str) -> Names:
         pinger0=f"pinger0{tail}",
         pinger1=f"pinger1{tail}",
         chain=f"TOF-{instance}",
-        pins=f"/sys/fs/bpf/tof/{instance}",
     )

@@ -162,10 +162,17 @@ def _log(root: Table) -> Log:
     return log
 
 
+MOST_ADAPTERS = 8
+"""Adapters a side; the data path's own bound."""
+
+
 def _check_sides(s1: S1) -> None:
     if s1.shared and len(s1.enb_interfaces) == 1:
         _check_shared(s1)
         return
+    for key, names in (("enb", s1.enb_interfaces), ("sgw", s1.sgw_interfaces)):
+        if len(names) > MOST_ADAPTERS:
+            refuse(f"s1.{key}_interface", f"{len(names)} adapters; a side takes {MOST_ADAPTERS} at most")
     for index, name in enumerate(s1.sgw_interfaces):
         if name in s1.enb_interfaces:
             refuse(

@@ -27,7 +27,7 @@ class Observation:
     def __init__(self, feed: Feed, endpoints: XdpEndpoints, switch: Switch, clock: Clock) -> None:
         self._feed, self._endpoints, self._switch, self._clock = feed, endpoints, switch, clock
         self._sessions = feed.agent.sessions
-        self.queues_read: Callable[[], bool] = lambda: True
+        self.queues_read: Callable[[], bool] = lambda: False
 
     async def tunnels(self, query: TunnelQuery) -> Sequence[TunnelView]:
         """The tunnels that ``query`` wants, in the API's order."""
@@ -115,6 +115,10 @@ class Observation:
             "tof_services": ("Services provisioned", len(agent.services.catalog.services)),
             "tof_pings_active": ("Uplink tunnels being asked by the Pinger", len(agent.pinging.active)),
             "tof_held_frames_expired": ("Frames from apps given up", agent.holding.expired),
+            "tof_error_indications_held_back": (
+                "Error Indications that our own pings caused",
+                agent.losing.errors_held_back,
+            ),
             "tof_bypass": ("Whether bypass is on", int(self._endpoints.bypass)),
             "tof_xdp_native": ("Whether XDP runs in the drivers", int(self._endpoints.native)),
             "tof_ovs_up": ("Whether Open vSwitch is connected", int(self._switch.up)),

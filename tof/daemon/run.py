@@ -151,6 +151,8 @@ class Daemon:
         ]
         self._watch(stack, loop, feed, endpoints)
         observation = Observation(feed, endpoints, switch, self._clock)
+        base = config.agent.queue_base
+        observation.queues_read = lambda: listened_to((base, base + 1))
         control = Control(feed, switch, endpoints, store, resolver, observation)
         await self._first_convergence(switch)
         bound = await stack.enter_async_context(serve(create_app(control), config.api.listen))

@@ -6,7 +6,8 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from netfilterqueue import COPY_PACKET, NetfilterQueue
 
@@ -91,6 +92,15 @@ class PacketQueue:
         """Stop listening: from here on packets bypass the queue."""
         self._queue.unbind()
         self._turn.close()
+
+
+def listened_to(numbers: Iterable[int]) -> bool:
+    """Whether every queue has a listener, by the kernel's own word."""
+    try:
+        lines = Path("/proc/net/netfilter/nfnetlink_queue").read_text().splitlines()
+    except OSError:
+        return False
+    return set(numbers) <= {int(line.split()[0]) for line in lines}
 
 
 def _attribute(kind: int, value: int) -> bytes:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import select
-import shutil
 import signal
 from collections.abc import Callable
 from functools import partial
@@ -50,7 +49,6 @@ class _Teardown:
             for name, before in self._record.before.adapters.items():
                 self._try(partial(self._restore, net, name, before))
             self._try(partial(self._restore_sysctls, net))
-        self._remove_files()
         if self._failed:
             raise BackendError("; ".join(self._failed) + "; run `tof down` again")
         self._record.forget()
@@ -157,9 +155,6 @@ class _Teardown:
         for path, value in self._record.before.sysctls.items():
             if path.startswith("net/bridge/") and value != "-":
                 sysctl.write(path, value)
-
-    def _remove_files(self) -> None:
-        shutil.rmtree(self._config.names.pins, ignore_errors=True)
 
 
 def agent_pid(run_dir: Path) -> int | None:

@@ -130,8 +130,10 @@ class XdpEndpoints:
             self._attach_s1(native=False)
 
     def _may_be_native(self) -> bool:
-        if self._s1.xdp == "generic" or self._features is None:
+        if self._s1.xdp == "generic":
             return False
+        if self._features is None:
+            return self._s1.xdp == "native"  # nobody to ask before Linux 6.3: the operator's word
         targets = (*self._plumbing.enb, *self._plumbing.sgw, self._plumbing.ue)
         refusing = [ifindex for ifindex in targets if not self._features.takes_frames(ifindex)]
         if refusing and self._s1.xdp == "native":

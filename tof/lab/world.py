@@ -113,7 +113,6 @@ def advice(world: World) -> str:
             f"  curl --unix-socket {world.tof.socket} http://tof/service --json \\",
             f'    \'{{"name": "video", "serviceIP": "{SERVICE}", "applicationIP": "{EDGE}"}}\'',
             f"  {inside['ue1']} curl http://{SERVICE}/",
-            f"  {inside['tof']} tcpdump -n -i enb0 udp port 2152",
             f"  {inside['core']} tcpdump -n -i tun4",
         )
     )

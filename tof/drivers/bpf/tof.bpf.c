@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //
 // The GTP Filter and the GTP Tunnel Endpoints in the kernel.
 //
@@ -1209,6 +1209,12 @@ static __always_inline int checksum_wrong(void *data, void *end, const struct pa
 	return fold(sum) != 0xffff;
 }
 
+// Not between the nodes that the TOF is restricted to.
+static __always_inline int elsewhere(const struct config *c, const struct packet *p, __u32 side)
+{
+	return c->restricted && (side_of(p, 1) != (int)side || side_of(p, 0) != (int)!side);
+}
+
 static __always_inline int slow(struct __sk_buff *skb, __u32 side, const int shared)
 {
 	struct packet p = {.vlan = NO_VLAN};
@@ -1236,8 +1242,7 @@ static __always_inline int slow(struct __sk_buff *skb, __u32 side, const int sha
 	}
 	data = (void *)(long)skb->data;
 	end = (void *)(long)skb->data_end;
-	if (!shared && c->restricted && kind != k_other && kind != k_odd &&
-	    (side_of(&p, 1) != (int)side || side_of(&p, 0) != (int)!side))
+	if (!shared && kind != k_other && kind != k_odd && elsewhere(c, &p, side))
 		return TC_ACT_OK;
 	switch (kind) {
 	case k_signal:
@@ -1291,7 +1296,7 @@ static __always_inline int carry(struct __sk_buff *skb, __u32 side)
 
 	if (!c)
 		return TC_ACT_OK;
-	if (parse_skb(skb, &p) == k_gpdu && !tunnel_of(&p))
+	if (parse_skb(skb, &p) == k_gpdu && !tunnel_of(&p) && !elsewhere(c, &p, side))
 		sample(skb, &p, side);
 	for (i = 0; i < MAX_PORTS; i++) {
 		if (i >= c->port_count[!side])
@@ -1743,4 +1748,4 @@ int tof_apps_out(struct __sk_buff *skb)
 	return bpf_redirect(c->apps_ifindex, 0);
 }
 
-char LICENSE[] SEC("license") = "Dual BSD/GPL";
+char LICENSE[] SEC("license") = "GPL";
