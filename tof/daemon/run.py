@@ -38,7 +38,7 @@ from tof.daemon.switch import Switch
 from tof.daemon.toobig import TooBig
 from tof.drivers import netfilter
 from tof.drivers.host import Host
-from tof.drivers.nfqueue import PacketQueue
+from tof.drivers.nfqueue import PacketQueue, listened_to
 from tof.drivers.ovsdb import Ovs, PrivateOvs, SystemOvs
 from tof.drivers.sockets import FrameSocket
 from tof.drivers.store import FILE_NAME, Store
