@@ -107,6 +107,7 @@ class Bench:
 
     async def program(self, desired: Desired) -> None:
         await self.channel.apply(diff(await self.channel.read_cookies(), render(desired)))
+        await self.ovs.forget_cached_flows()
 
     async def reconnect(self) -> None:
         await self.channel.close()

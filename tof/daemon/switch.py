@@ -133,6 +133,8 @@ class Switch:
         if not plan.empty:
             await channel.apply(plan)
             self._note(plan)
+            if plan.drop and routes != self._services:
+                await self._ovs.forget_cached_flows()  # a change of services is in force when the API says so
         if routes != self._services:
             self._endpoints.set_services({r.service.service_ip: r.service_id for r in routes})
             self._services = routes

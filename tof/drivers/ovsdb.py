@@ -141,6 +141,13 @@ class Ovs:
         """Run an ovs-appctl command on this switch."""
         return await run("ovs-appctl", f"--target={self._control()}", *arguments)
 
+    async def forget_cached_flows(self) -> None:
+        """Have the next packet of every flow meet the tables as they are now.
+
+        The datapath follows a change of the tables by and by, some milliseconds on an idle host and more on a busy one.
+        """
+        await self.appctl("revalidator/purge")
+
     def _control(self) -> Path:
         return self.run_dir / f"{_SWITCH}.{self._pid(_SWITCH)}.ctl"
 
