@@ -61,6 +61,8 @@ def prepare_s1(net: Netlink, name: str, bridge: Link | None) -> None:
         sysctl.write(sysctl.no_ipv6(name), "1")
         if link.master != bridge.index:
             net.change(link.index, master=bridge.index)
+    elif link.master:
+        net.change(link.index, master=0)
     if not link.up:
         net.flag(link.index, IFF_UP, on=True)
 

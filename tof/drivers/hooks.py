@@ -9,7 +9,7 @@ from tof.drivers.libbpf import program_tag, program_tag_of
 from tof.errors import BackendError
 
 SKB_MODE, DRIVER_MODE = 1 << 1, 1 << 2
-CLSACT_INGRESS = 0xFFFFFFF2
+CLSACT_INGRESS, CLSACT_EGRESS = 0xFFFFFFF2, 0xFFFFFFF3
 PRIORITY = 0x70F
 
 
@@ -74,13 +74,13 @@ class Hooks:
         except NetlinkError as error:
             raise BackendError(f"XDP on interface {ifindex}: {error.args[-1]}") from error
 
-    def attach_tc(self, ifindex: int, fd: int, name: str) -> None:
-        """Attach a direct-action classifier to the device's ingress, in the place of an older one of ours."""
+    def attach_tc(self, ifindex: int, fd: int, name: str, parent: int = CLSACT_INGRESS) -> None:
+        """Attach a direct-action classifier to the device, in the place of an older one of ours."""
         try:
             if not any(q.get_attr("TCA_KIND") == "clsact" for q in self._ip.get_qdiscs(ifindex)):
                 self._ip.tc("add", "clsact", index=ifindex)
             self._ip.tc(
-                "replace-filter", "bpf", index=ifindex, fd=fd, name=name, parent=CLSACT_INGRESS,
+                "replace-filter", "bpf", index=ifindex, fd=fd, name=name, parent=parent,
                 prio=PRIORITY, handle=1, direct_action=True, classid=1,
             )  # fmt: skip
         except NetlinkError as error:

@@ -45,12 +45,16 @@ class QueuePlumbing:
 
 @dataclass(frozen=True, slots=True)
 class Plumbing:
-    """Interface indexes by role (docs/architecture.md, Devices); ``br_s1`` is 0 with a shared adapter."""
+    """Interface indexes by role (docs/architecture.md, Devices); ``br_s1`` is 0 with a shared adapter.
+
+    ``s1_bare``: the first S1 adapter has no IPv4 address.
+    """
 
     enb: tuple[int, ...]
     sgw: tuple[int, ...]
     br_s1: int
     s1_mtu: int
+    s1_bare: bool
     queue: tuple[QueuePlumbing, QueuePlumbing]
     ue: int
     ue_ovs: int
@@ -212,6 +216,7 @@ class Host:
             enb=tuple(index[name] for name in s1.enb_interfaces),
             sgw=tuple(index[name] for name in s1.sgw_interfaces),
             br_s1=0 if s1.shared else index[names.br_s1],
+            s1_bare=not any(one.version == 4 for one in net.addresses(index[s1.enb_interfaces[0]])),
             s1_mtu=min(_there(net, name).mtu for name in s1.interfaces),
             queue=(first, second),
             ue=index[names.ue],

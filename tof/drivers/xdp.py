@@ -16,7 +16,7 @@ from tof.agent.events import AdoptedTunnel
 from tof.config import S1
 from tof.drivers import layout
 from tof.drivers.features import XdpFeatures
-from tof.drivers.hooks import Hooks
+from tof.drivers.hooks import CLSACT_EGRESS, Hooks
 from tof.drivers.host import Plumbing
 from tof.drivers.layout import DataPathConfig, TunnelRecord
 from tof.drivers.libbpf import BpfObject, Map, RingBuffer, maps_of
@@ -108,6 +108,8 @@ class XdpEndpoints:
             self._maps["tof_state"].put(_ZERO, bytes(8) + (1).to_bytes(4, "little") + bytes(20))
         programs = self._object.programs
         self._hooks.attach_xdp(p.ue_ovs, programs["tof_nop_jumbo"], native=True, adopting=self.adopted)
+        if self._s1.shared:
+            self._attach_neighbour_programs()
         self._hooks.attach_tc(p.app, programs["tof_apps_in"], "tof_apps_in")
         self._hooks.attach_tc(p.app0, programs["tof_apps_out"], "tof_apps_out")
         for side, queue in (("enb", p.queue[0]), ("sgw", p.queue[1])):
@@ -116,6 +118,13 @@ class XdpEndpoints:
         self.choose_mode(first=True)
         for side, ifindex in self._adapters():
             self._hooks.attach_tc(ifindex, programs[f"tof_slow_{side}"], f"tof_slow_{side}")
+
+    def _attach_neighbour_programs(self) -> None:
+        """With a shared adapter the kernel finds the nodes that nobody heard yet."""
+        p, programs = self._plumbing, self._object.programs
+        self._hooks.attach_tc(p.ue, programs["tof_ue_onward"], "tof_ue_onward")
+        if p.s1_bare:
+            self._hooks.attach_tc(p.enb[0], programs["tof_shared_out"], "tof_shared_out", CLSACT_EGRESS)
 
     def choose_mode(self, *, first: bool = False) -> None:
         """Native where every device that frames are redirected into takes them, else generic."""

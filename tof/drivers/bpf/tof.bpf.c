@@ -34,6 +34,8 @@
 #define SETTLE_SOFT_NS 50000000ULL    // after this, an instant of equality is enough
 #define SETTLE_HARD_NS 100000000ULL   // no answer for this long: the queue has failed open or dropped
 #define FLOW_FRESH_NS 30000000000ULL  // a flow of another session with the same 5-tuple is in use for this long
+#define HOP_SETTLE_NS 10000000ULL     // the kernel has sent what waited for an ARP reply: nothing can be overtaken
+#define HOP_FRESH_NS 60000000000ULL   // a node not heard for this long is looked for by the kernel again
 #define WORST_GTP 16                  // 8 + optional 4 + PDU Session Container 4
 
 // Counters. The names are read from this very enum by tof/drivers/xdp.py: c_<name>.
@@ -170,8 +172,9 @@ struct side_key {        // shared adapter: which side an outer source address i
 
 struct hop {             // shared adapter: where an outer address's own packets come from
 	__u8 mac[6];
-	__u16 pad;
-} __attribute__((aligned(4)));
+	__u16 vlan;
+	__u64 heard_ns, usable_ns;
+};
 #define SAMPLE_BYTES 256
 #define HELD_BYTES 2048
 
@@ -197,7 +200,7 @@ MAP(tof_services, BPF_MAP_TYPE_HASH, struct in6_addr, __u32, 65536, BPF_F_NO_PRE
 MAP(tof_stations, BPF_MAP_TYPE_LRU_HASH, struct station_key, struct station, 16384, 0);
 MAP(tof_tokens, BPF_MAP_TYPE_LRU_HASH, __u64, __u32, 16384, 0);
 MAP(tof_sides, BPF_MAP_TYPE_LPM_TRIE, struct side_key, __u32, 4096, BPF_F_NO_PREALLOC);
-MAP(tof_hops, BPF_MAP_TYPE_LRU_HASH, struct in6_addr, struct hop, 4096, 0);
+MAP(tof_hops, BPF_MAP_TYPE_LRU_HASH, struct in6_addr, struct hop, 16384, 0);
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 4 << 20);
@@ -295,7 +298,7 @@ struct packet {
 	__u16 vlan, inner_length;
 	__u8 outer6, inner6, message, gtp_flags;
 	__u8 has_container, qfi, tos, protocol;
-	__u8 partial, reason, fragment, pad;
+	__u8 partial, reason, fragment, foreign; // foreign: known to be of another UDP port, or of no UDP
 	__be32 teid, source, destination; // outer IPv4
 	__u8 addresses[32];               // outer IPv6
 	__be32 inner4_source, inner4_destination;
@@ -457,6 +460,7 @@ static __always_inline int parse(void *data, void *end, __u32 frame, struct pack
 	if (type == bpf_htons(ETH_P_IP)) {
 		struct iphdr *ip = data + p->ip;
 		__u32 length, header;
+		struct udphdr *udp;
 
 		if ((void *)(ip + 1) > end)
 			return k_other;
@@ -468,11 +472,12 @@ static __always_inline int parse(void *data, void *end, __u32 frame, struct pack
 		p->destination = ip->daddr;
 		p->tos = ip->tos;
 		p->gtp = p->ip + header;
+		udp = data + p->gtp;
+		p->foreign = !(ip->frag_off & bpf_htons(0x1fff)) && (void *)(udp + 1) <= end &&
+			     udp->dest != bpf_htons(GTPU_PORT);
 		if (header < sizeof(*ip) || length < header || p->ip + length > frame)
 			return odd(p, c_bridged_length);
 		if (ip->frag_off & bpf_htons(0x3fff)) {
-			struct udphdr *udp = data + p->gtp;
-
 			p->reason = c_bridged_fragment;
 			if (ip->frag_off & bpf_htons(0x1fff) || (void *)(udp + 1) > end ||
 			    udp->dest != bpf_htons(GTPU_PORT))
@@ -480,8 +485,6 @@ static __always_inline int parse(void *data, void *end, __u32 frame, struct pack
 			return k_fragment;
 		}
 		if (header != sizeof(*ip)) {
-			struct udphdr *udp = data + p->gtp;
-
 			p->reason = c_bridged_options;
 			if ((void *)(udp + 1) > end || udp->dest != bpf_htons(GTPU_PORT))
 				return k_other;
@@ -496,12 +499,19 @@ static __always_inline int parse(void *data, void *end, __u32 frame, struct pack
 		if ((void *)(ip + 1) > end)
 			return k_other;
 		p->outer6 = 1;
-		if (ip->nexthdr == IPPROTO_FRAGMENT)
+		__builtin_memcpy(p->addresses, &ip->saddr, 32);
+		if (ip->nexthdr == IPPROTO_FRAGMENT) {
+			__u8 *fragment = (void *)(ip + 1);
+			struct udphdr *udp = (void *)(fragment + 8);
+
+			p->foreign = (void *)udp > end || fragment[0] != IPPROTO_UDP ||
+				     (!fragment[2] && fragment[3] < 8 && (void *)(udp + 1) <= end &&
+				      udp->dest != bpf_htons(GTPU_PORT));
 			return odd(p, c_bridged_fragment);
+		}
 		if (ip->nexthdr != IPPROTO_UDP)
 			return k_other;
 		length = bpf_ntohs(ip->payload_len);
-		__builtin_memcpy(p->addresses, &ip->saddr, 32);
 		p->tos = bpf_ntohs(*(__be16 *)ip) >> 4;
 		p->gtp = p->ip + sizeof(*ip);
 		if (p->gtp + length > frame)
@@ -959,60 +969,142 @@ static __always_inline int shared_side(const struct config *c, const struct ethh
 {
 	int from = side_of(p, 1), to = side_of(p, 0), i;
 
+	if (p->foreign)
+		return -1;
 	for (i = 0; i < 6; i++)
 		if (eth->h_dest[i] != c->own_mac[i])
 			return -1;
 	return from >= 0 && to >= 0 && from != to ? from : -1;
 }
 
-// A node is reached by the MAC address its own packets come from.
-static __always_inline void learn_hop(const struct in6_addr *address, const __u8 *mac)
+static __always_inline int same_mac(const __u8 *one, const __u8 *other)
 {
-	struct hop *known = bpf_map_lookup_elem(&tof_hops, address), fresh = {};
+	const __u16 *a = (const __u16 *)one, *b = (const __u16 *)other;
 
-	__builtin_memcpy(fresh.mac, mac, 6);
-	if (!known || *(__u32 *)known->mac != *(__u32 *)fresh.mac ||
-	    *(__u16 *)(known->mac + 4) != *(__u16 *)(fresh.mac + 4))
-		bpf_map_update_elem(&tof_hops, address, &fresh, BPF_ANY);
+	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2];
 }
 
-__noinline int learn_arp(struct xdp_md *ctx)
+// A node is reached by the MAC address its own packets come from. After an ARP reply the kernel first sends on what waited
+// for it, `wait_ns` keeps the rest behind that.
+static __always_inline void learn_hop(const struct in6_addr *address, const __u8 *mac, __u16 vlan, __u64 wait_ns)
 {
-	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	struct side_key key = {.prefix = 128};
-	struct ethhdr *eth = data;
-	__u8 *arp = data + sizeof(*eth);
-	struct in6_addr address;
-	__be32 sender;
+	struct hop *known = bpf_map_lookup_elem(&tof_hops, address), fresh = {.vlan = vlan};
+	__u64 now = bpf_ktime_get_ns();
 
-	if ((void *)(arp + 28) > end || eth->h_proto != bpf_htons(ETH_P_ARP))
-		return 0;
-	__builtin_memcpy(&sender, arp + 14, 4);
-	mapped(&address, sender);
-	__builtin_memcpy(key.address, &address, 16);
-	if (bpf_map_lookup_elem(&tof_sides, &key))
-		learn_hop(&address, arp + 8);
+	if (mac[0] & 1)
+		return;
+	if (known && known->vlan == vlan && same_mac(known->mac, mac) &&
+	    since(known->heard_ns, now) < HOP_FRESH_NS) {
+		if (since(known->heard_ns, now) > 1000000000)
+			known->heard_ns = now;
+		return;
+	}
+	__builtin_memcpy(fresh.mac, mac, 6);
+	fresh.heard_ns = now;
+	fresh.usable_ns = now + wait_ns;
+	bpf_map_update_elem(&tof_hops, address, &fresh, BPF_ANY);
+}
+
+static __always_inline struct hop *hop_to(const struct in6_addr *address, __u16 vlan)
+{
+	struct hop *hop = bpf_map_lookup_elem(&tof_hops, address);
+	__u64 now = bpf_ktime_get_ns();
+
+	if (hop && hop->vlan == vlan && now >= hop->usable_ns && since(hop->heard_ns, now) < HOP_FRESH_NS)
+		return hop;
+	count(c_hop_unknown);
 	return 0;
 }
 
-// Back out of the adapter towards the far node, IP packet unchanged; the kernel resolves whom nobody heard yet.
-static __always_inline int reflect(struct xdp_md *ctx, const struct config *c, const struct packet *p)
+static __always_inline void learn_neighbour(const struct in6_addr *address, const __u8 *mac, __u16 vlan)
+{
+	struct side_key key = {.prefix = 128};
+
+	__builtin_memcpy(key.address, address, 16);
+	if (bpf_map_lookup_elem(&tof_sides, &key))
+		learn_hop(address, mac, vlan, HOP_SETTLE_NS);
+}
+
+// From ARP (RFC 826) and neighbour discovery (RFC 4861: hop limit 255 proves that it comes from the link).
+__noinline int learn_arp(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct ethhdr *eth = data;
+	__u16 vlan = NO_VLAN;
+	__u8 *payload = data + sizeof(*eth);
+	struct in6_addr address;
+	__be16 type;
+
+	if ((void *)(payload + 4) > end)
+		return 0;
+	type = eth->h_proto;
+	if (type == bpf_htons(ETH_P_8021Q)) {
+		vlan = vlan_of(bpf_ntohs(*(__be16 *)payload));
+		type = *(__be16 *)(payload + 2);
+		payload += 4;
+	}
+	if (type == bpf_htons(ETH_P_ARP)) {
+		__be32 sender;
+
+		if ((void *)(payload + 28) > end || payload[4] != 6 || payload[5] != 4)
+			return 0;
+		__builtin_memcpy(&sender, payload + 14, 4);
+		mapped(&address, sender);
+		learn_neighbour(&address, payload + 8, vlan);
+	} else if (type == bpf_htons(ETH_P_IPV6)) {
+		struct ipv6hdr *ip = (void *)payload;
+		__u8 *icmp = payload + sizeof(*ip);
+
+		if ((void *)(icmp + 4) > end || ip->nexthdr != IPPROTO_ICMPV6 || ip->hop_limit != 255)
+			return 0;
+		__builtin_memcpy(&address, &ip->saddr, 16);
+		if (icmp[0] == 135 || icmp[0] == 136)
+			learn_neighbour(&address, eth->h_source, vlan);
+	}
+	return 0;
+}
+
+static __always_inline int readdress(struct xdp_md *ctx, const struct config *c, const struct in6_addr *to, __u16 vlan)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct hop *hop = hop_to(to, vlan);
+	struct ethhdr *eth = data;
+
+	if (!hop || (void *)(eth + 1) > end)
+		return -1;
+	__builtin_memcpy(eth->h_dest, hop->mac, 6);
+	__builtin_memcpy(eth->h_source, c->own_mac, 6);
+	return 0;
+}
+
+// Back out of the adapter towards the far node, IP packet unchanged; the slow lane asks the kernel whom nobody heard.
+static __always_inline int reflect(struct xdp_md *ctx, const struct config *c, const struct packet *p)
+{
+	struct in6_addr address;
+
+	if (p->partial) {
+		count(c_bridged_partial);
+		return XDP_PASS;
+	}
+	outer_address(p, 0, &address);
+	// Not XDP_TX: a veth whose far end runs NAPI without XDP leaves such frames lying in its ring (seen on 6.18).
+	return readdress(ctx, c, &address, p->vlan) ? XDP_PASS : bpf_redirect(c->port[0][0], 0);
+}
+
+// The same in the slow lane.
+static __always_inline int send_on(struct __sk_buff *skb, const struct config *c, const struct packet *p)
+{
+	__u32 adapter = c->port[0][0];
 	struct in6_addr address;
 	struct hop *hop;
 
 	outer_address(p, 0, &address);
-	hop = bpf_map_lookup_elem(&tof_hops, &address);
-	if (!hop || (void *)(eth + 1) > end) {
-		count(c_hop_unknown);
-		return XDP_PASS;
-	}
-	__builtin_memcpy(eth->h_dest, hop->mac, 6);
-	__builtin_memcpy(eth->h_source, c->own_mac, 6);
-	count(c_passed);
-	return XDP_TX;
+	hop = hop_to(&address, p->vlan);
+	if (!hop)
+		return bpf_redirect_neigh(adapter, 0, 0, 0);
+	if (bpf_skb_store_bytes(skb, 0, hop->mac, 6, 0) || bpf_skb_store_bytes(skb, 6, c->own_mac, 6, 0))
+		return TC_ACT_SHOT;
+	return bpf_redirect(adapter, 0);
 }
 
 // ---------------------------------------------------------------------------------------------- XDP, S1 side
@@ -1049,9 +1141,11 @@ static __always_inline int fast(struct xdp_md *ctx, __u32 side, const int shared
 			return XDP_PASS;
 		side = from;
 		outer_address(&p, 1, &source);
-		learn_hop(&source, ((struct ethhdr *)data)->h_source);
-		if (c->bypass)
+		learn_hop(&source, ((struct ethhdr *)data)->h_source, p.vlan, 0);
+		if (c->bypass) {
+			count(c_bypassed);
 			return reflect(ctx, c, &p);
+		}
 	}
 	if (kind != k_gpdu) {
 		if (!shared)
@@ -1063,7 +1157,7 @@ static __always_inline int fast(struct xdp_md *ctx, __u32 side, const int shared
 			if (t)
 				t->flags |= T_ENDED;
 		}
-		return shared && kind != k_signal ? reflect(ctx, c, &p) : XDP_PASS;
+		return shared && (kind == k_odd || kind == k_message) ? reflect(ctx, c, &p) : XDP_PASS;
 	}
 	t = tunnel_of(&p);
 	if (!t) {
@@ -1092,12 +1186,16 @@ static __always_inline int fast(struct xdp_md *ctx, __u32 side, const int shared
 		if (verdict >= 0)
 			return verdict;
 	}
+	if (shared) {
+		verdict = reflect(ctx, c, &p);
+		if (verdict == XDP_REDIRECT)
+			count(c_passed);
+		return verdict;
+	}
 	if (p.partial) {
 		count(c_bridged_partial);
 		return XDP_PASS;
 	}
-	if (shared)
-		return reflect(ctx, c, &p);
 	out = way_out(t, p.vlan, side);
 	if (!out) {
 		count(c_bridged_way_unknown);
@@ -1215,66 +1313,77 @@ static __always_inline int elsewhere(const struct config *c, const struct packet
 	return c->restricted && (side_of(p, 1) != (int)side || side_of(p, 0) != (int)!side);
 }
 
-static __always_inline int slow(struct __sk_buff *skb, __u32 side, const int shared)
+// TC_ACT_OK: the queue has nothing to learn from it.
+static __always_inline int judge(struct __sk_buff *skb, struct config *c, struct packet *p, int kind, __u32 side)
 {
-	struct packet p = {.vlan = NO_VLAN};
-	struct config *c = config();
-	int kind, known = TC_ACT_OK;
-	void *data, *end;
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct tunnel *t;
 
-	if (!c || (c->bypass && !shared))
-		return TC_ACT_OK;
-	kind = parse_skb(skb, &p);
-	if (shared) {
-		int from;
-
-		data = (void *)(long)skb->data;
-		if (kind == k_other || data + sizeof(struct ethhdr) > (void *)(long)skb->data_end)
-			return TC_ACT_OK;
-		from = shared_side(c, data, &p);
-		if (from < 0)
-			return TC_ACT_OK;
-		side = from;
-		known = bpf_redirect_neigh(c->port[0][0], 0, 0, 0);
-		if (c->bypass)
-			return known;
-	}
-	data = (void *)(long)skb->data;
-	end = (void *)(long)skb->data_end;
-	if (!shared && kind != k_other && kind != k_odd && elsewhere(c, &p, side))
-		return TC_ACT_OK;
 	switch (kind) {
 	case k_signal:
-		return to_queue(skb, c, &p, side);
+		return to_queue(skb, c, p, side);
 	case k_fragment:
 	case k_options:
 		// The TEID of a first fragment is at a known place; the agent parses the copy with all care.
 		{
-			__u8 *gtp = data + OFFSET(p.gtp) + sizeof(struct udphdr);
+			__u8 *gtp = data + OFFSET(p->gtp) + sizeof(struct udphdr);
 
 			if ((void *)(gtp + 8) > end || gtp[1] != 255)
-				return known;
-			__builtin_memcpy(&p.teid, gtp + 4, 4);
-			if (!tunnel_of(&p))
-				sample(skb, &p, side);
-			return known;
+				return TC_ACT_OK;
+			__builtin_memcpy(&p->teid, gtp + 4, 4);
+			if (!tunnel_of(p))
+				sample(skb, p, side);
+			return TC_ACT_OK;
 		}
 	case k_gpdu:
-		t = tunnel_of(&p);
-		if (t && !(t->flags & T_SETTLING) && !(t->direction == SGW && pinger_reply(data, end, c, &p)))
-			return known;
-		if (!p.outer6 && checksum_wrong(data, end, &p)) {
+		t = tunnel_of(p);
+		if (t && !(t->flags & T_SETTLING) && !(t->direction == SGW && pinger_reply(data, end, c, p)))
+			return TC_ACT_OK;
+		if (!p->outer6 && checksum_wrong(data, end, p)) {
 			count(c_bridged_checksum);
 			if (!t)
-				sample(skb, &p, side);
-			return known;
+				sample(skb, p, side);
+			return TC_ACT_OK;
 		}
-		if (t && t->direction == SGW && pinger_reply(data, end, c, &p))
+		if (t && t->direction == SGW && pinger_reply(data, end, c, p))
 			count(c_pinger_replies);
-		return to_queue(skb, c, &p, side);
+		return to_queue(skb, c, p, side);
 	}
-	return known;
+	return TC_ACT_OK;
+}
+
+static __always_inline int slow(struct __sk_buff *skb, __u32 side)
+{
+	struct packet p = {.vlan = NO_VLAN};
+	struct config *c = config();
+	int kind;
+
+	if (!c || c->bypass)
+		return TC_ACT_OK;
+	kind = parse_skb(skb, &p);
+	if (kind != k_other && kind != k_odd && elsewhere(c, &p, side))
+		return TC_ACT_OK;
+	return judge(skb, c, &p, kind, side);
+}
+
+static __always_inline int slow_shared(struct __sk_buff *skb)
+{
+	struct packet p = {.vlan = NO_VLAN};
+	struct config *c = config();
+	int kind, from, verdict;
+	struct ethhdr *eth;
+
+	if (!c)
+		return TC_ACT_OK;
+	kind = parse_skb(skb, &p);
+	eth = (void *)(long)skb->data;
+	if (kind == k_other || (void *)(eth + 1) > (void *)(long)skb->data_end)
+		return TC_ACT_OK;
+	from = shared_side(c, eth, &p);
+	if (from < 0)
+		return TC_ACT_OK;
+	verdict = c->bypass ? TC_ACT_OK : judge(skb, c, &p, kind, from);
+	return verdict == TC_ACT_OK ? send_on(skb, c, &p) : verdict;
 }
 
 // A Linux bridge drops what comes from a group address or from none; a wire carries it, and so does the TOF.
@@ -1309,19 +1418,19 @@ static __always_inline int carry(struct __sk_buff *skb, __u32 side)
 SEC("tc")
 int tof_slow_enb(struct __sk_buff *skb)
 {
-	return unbridgeable(skb) ? carry(skb, ENB) : slow(skb, ENB, 0);
+	return unbridgeable(skb) ? carry(skb, ENB) : slow(skb, ENB);
 }
 
 SEC("tc")
 int tof_slow_sgw(struct __sk_buff *skb)
 {
-	return unbridgeable(skb) ? carry(skb, SGW) : slow(skb, SGW, 0);
+	return unbridgeable(skb) ? carry(skb, SGW) : slow(skb, SGW);
 }
 
 SEC("tc")
 int tof_slow_shared(struct __sk_buff *skb)
 {
-	return slow(skb, ENB, 1);
+	return slow_shared(skb);
 }
 
 // ---------------------------------------------------------------------------------------------- back from the queue
@@ -1393,7 +1502,7 @@ static __always_inline int onward(struct __sk_buff *skb, __u32 side)
 	if (c->shared) {
 		if (kind == k_gpdu || kind == k_signal)
 			answered(&p);
-		return bpf_redirect_neigh(c->port[0][0], 0, 0, 0);
+		return send_on(skb, c, &p);
 	}
 	station = eth->h_dest[0] & 1 ? 0 : station_of(eth->h_dest, p.vlan);
 	if (station && station->side == other) {
@@ -1613,13 +1722,10 @@ __noinline int encapsulate(struct xdp_md *ctx, struct outlet *o, struct tunnel *
 	return prepend(ctx, o, t, inner);
 }
 
-// Shared adapter: from our own MAC to that of the node at the tunnel's end.
-static __always_inline int readdress(struct xdp_md *ctx, const struct config *c, const struct outlet *o)
+// Shared adapter: the node at the tunnel's end.
+static __always_inline int readdress_tunnel(struct xdp_md *ctx, const struct config *c, const struct outlet *o)
 {
-	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	struct ethhdr *eth = data;
 	struct in6_addr address;
-	struct hop *hop;
 	__be32 short_address;
 
 	if (o->own.family == 6) {
@@ -1628,12 +1734,7 @@ static __always_inline int readdress(struct xdp_md *ctx, const struct config *c,
 		__builtin_memcpy(&short_address, o->own.destination, 4);
 		mapped(&address, short_address);
 	}
-	hop = bpf_map_lookup_elem(&tof_hops, &address);
-	if (!hop || (void *)(eth + 1) > end)
-		return -1;
-	__builtin_memcpy(eth->h_dest, hop->mac, 6);
-	__builtin_memcpy(eth->h_source, c->own_mac, 6);
-	return 0;
+	return readdress(ctx, c, &address, o->own.vlan);
 }
 
 static __always_inline int ue_side(struct xdp_md *ctx)
@@ -1711,16 +1812,45 @@ static __always_inline int ue_side(struct xdp_md *ctx)
 		count(c_ue_malformed);
 		return XDP_DROP;
 	}
-	if (c->shared && readdress(ctx, c, outlet)) {
-		count(c_hop_unknown);
-		return XDP_DROP;
-	}
 	add_traffic(t, p.inner_length, now);
 	count(c_encapsulated);
+	if (c->shared && readdress_tunnel(ctx, c, outlet))
+		return XDP_PASS; // tof_ue_onward asks the kernel for the way
 	return bpf_redirect(out, 0);
 }
 
 XDP_PROGRAM(tof_ue, ue_side(ctx))
+
+SEC("tc")
+int tof_ue_onward(struct __sk_buff *skb)
+{
+	struct config *c = config();
+
+	return c && c->shared ? bpf_redirect_neigh(c->port[0][0], 0, 0, 0) : TC_ACT_SHOT;
+}
+
+// Egress of a shared adapter without an address: there the kernel asks for our nodes in the name of another adapter's
+// address, to which a node that filters by return path gives no answer. A probe (RFC 5227) asks in nobody's name.
+SEC("tc")
+int tof_shared_out(struct __sk_buff *skb)
+{
+	struct side_key key = {.prefix = 128};
+	struct in6_addr address;
+	__u8 arp[28] __attribute__((aligned(4)));
+	__be32 sender, target;
+
+	if (skb->protocol != bpf_htons(ETH_P_ARP) || bpf_skb_load_bytes(skb, ETH_HLEN, arp, sizeof(arp)))
+		return TC_ACT_OK;
+	__builtin_memcpy(&sender, arp + 14, 4);
+	__builtin_memcpy(&target, arp + 24, 4);
+	mapped(&address, target);
+	__builtin_memcpy(key.address, &address, 16);
+	if (arp[7] != 1 || sender == target || !bpf_map_lookup_elem(&tof_sides, &key))
+		return TC_ACT_OK;
+	sender = 0;
+	bpf_skb_store_bytes(skb, ETH_HLEN + 14, &sender, 4, 0);
+	return TC_ACT_OK;
+}
 
 // ---------------------------------------------------------------------------------------------- apps side
 
