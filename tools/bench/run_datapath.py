@@ -192,6 +192,10 @@ def text(document: dict[str, object]) -> str:
     )
 
 
+def _counts(words: str) -> tuple[int, ...]:
+    return tuple(int(word) for word in words.split(","))
+
+
 def main() -> int:
     """Measure and print; 0 whether or not targets are met."""
     parser = argparse.ArgumentParser(prog="tools/bench/datapath", description=__doc__)
@@ -201,6 +205,9 @@ def main() -> int:
     )
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--packets", type=int, default=600_000, help="per case and round")
+    parser.add_argument(
+        "--tunnels", type=_counts, default=COUNTS, help="comma-separated; 1,10000,100000,1000000"
+    )
     options = parser.parse_args()
     if os.geteuid():
         say("the bench needs root: it makes a network namespace and loads BPF programs")
@@ -210,7 +217,7 @@ def main() -> int:
     if options.quick:
         document = measure(2, 20_000, QUICK_COUNTS, 40_000)
     else:
-        document = measure(options.rounds, options.packets, COUNTS, 200_000)
+        document = measure(options.rounds, options.packets, options.tunnels, 200_000)
     print(json.dumps(document, indent=2) if options.json else text(document))
     return 0
 
