@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
+from operator import xor
 from struct import Struct
 from typing import NamedTuple
 
@@ -17,7 +19,7 @@ _KEY = Struct("=16s16s4sHH")
 _TUNNEL = Struct("=QQQ8s4sIIIIIBBBBI6s6sIQ")
 _PENDING = Struct("=IIQQ6s6sII4x")
 _UE = Struct("=8s4sI")
-_CONFIG = Struct("=4I2I2I2I16I2I6sH")
+_CONFIG = Struct("=4I2I2I2I16I2I6sHQ")
 _EVENT = Struct("=IIIIIHH")
 
 TUNNEL_SIZE = _TUNNEL.size
@@ -119,6 +121,13 @@ def mapped(address: bytes) -> bytes:
     return address if len(address) == 16 else bytes(10) + b"\xff\xff" + address
 
 
+def filter_bit(address: bytes) -> int:
+    """The bit of ``service_filter`` that stands for a service address, as ``may_be_service`` in C has it."""
+    words = (int.from_bytes(address[at : at + 4], "big") for at in range(0, len(address), 4))
+    mixed = reduce(xor, words) * 0x9E3779B1 & 0xFFFFFFFF
+    return 1 << (mixed >> 26)
+
+
 @dataclass(slots=True)
 class DataPathConfig:
     """The one entry of tof_config; ``ports`` are interface indexes by side."""
@@ -135,6 +144,7 @@ class DataPathConfig:
     splice_ifindex: int = 0
     own_mac: bytes = bytes(6)
     restricted: int = 0
+    service_filter: int = 0
 
     def pack(self) -> bytes:
         """The bytes of the entry."""
@@ -142,7 +152,7 @@ class DataPathConfig:
         return _CONFIG.pack(
             self.bypass, self.services, self.pinging, self.shared, self.ue_ifindex, self.mtu, *self.queues,
             len(self.ports[0]), len(self.ports[1]), *listed, self.apps_ifindex, self.splice_ifindex,
-            self.own_mac, self.restricted,
+            self.own_mac, self.restricted, self.service_filter,
         )  # fmt: skip
 
 

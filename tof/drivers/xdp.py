@@ -7,8 +7,10 @@ through the programs attached to its adapters, loads its own programs on top of 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import reduce
 from importlib import resources
 from ipaddress import IPv6Network
+from operator import or_
 from pathlib import Path
 
 from tof.agent.commands import DropToken, DropTunnel, PutToken, PutTunnel, SetDefault, SetOwners, SetPeer
@@ -94,6 +96,7 @@ class XdpEndpoints:
             self._config.bypass = int.from_bytes(raw[:4], "little")
             self._config.services = int.from_bytes(raw[4:8], "little")
             self._config.pinging = int.from_bytes(raw[8:12], "little")
+            self._config.service_filter = int.from_bytes(raw[-8:], "little")
         self._config.ue_ifindex, self._config.mtu = p.ue, p.s1_mtu
         self._config.queues = (p.queue[0].a, p.queue[1].a)
         self._config.ports = (p.enb, p.sgw)
@@ -338,8 +341,9 @@ class XdpEndpoints:
                 table.put(address, number.to_bytes(4, "little"))
         for address in present.keys() - target.keys():
             table.drop(address)
-        if self._config.services != len(target):
-            self._config.services = len(target)
+        bits = reduce(or_, (layout.filter_bit(address.packed) for address in wanted), 0)
+        if (self._config.services, self._config.service_filter) != (len(target), bits):
+            self._config.services, self._config.service_filter = len(target), bits
             self._write_config()
 
     def drop_services(self, addresses: Iterable[IpAddress]) -> None:

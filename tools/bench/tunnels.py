@@ -91,6 +91,7 @@ class DataPath:
     def set_services(self, wanted: bool) -> None:
         """Whether any service is provisioned."""
         self._config.services = int(wanted)
+        self._config.service_filter = layout.filter_bit(SERVICE) if wanted else 0
         self._maps["tof_config"].put(ZERO, self._config.pack())
 
     def counters(self) -> list[int]:
@@ -107,7 +108,9 @@ class DataPath:
 
     def _configure(self, devices: Mapping[str, int]) -> None:
         ports = ((devices["enb"],), (devices["sgw"],))
-        self._config = DataPathConfig(services=1, ue_ifindex=devices["ue"], ports=ports)
+        self._config = DataPathConfig(
+            services=1, ue_ifindex=devices["ue"], ports=ports, service_filter=layout.filter_bit(SERVICE)
+        )
         self._maps["tof_config"].put(ZERO, self._config.pack())
         self._maps["tof_services"].put(layout.mapped(SERVICE), (1).to_bytes(4, "little"))
         for side, (mac, device) in enumerate(((ENB_MAC, "enb"), (SGW_MAC, "sgw"))):

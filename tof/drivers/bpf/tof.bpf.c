@@ -83,6 +83,7 @@ struct config {
 	__u32 apps_ifindex, splice_ifindex;
 	__u8 own_mac[6];        // of a shared adapter
 	__u16 restricted;       // separate adapters: only between the nodes in tof_sides
+	__u64 service_filter;   // one bit per service address, by hash: most packets need no look into tof_services
 };
 
 struct shared_state {
@@ -712,6 +713,16 @@ static __always_inline void tell(struct tunnel *t, __u32 kind, const struct pack
 	bpf_ringbuf_submit(e, 0);
 }
 
+// The same hash as `filter_bit` in tof/drivers/layout.py.
+static __always_inline int may_be_service(const struct config *c, const struct packet *p)
+{
+	const __be32 *words = (const __be32 *)p->inner6_destination;
+	__u32 address = p->inner6 ? bpf_ntohl(words[0] ^ words[1] ^ words[2] ^ words[3]) :
+				    bpf_ntohl(p->inner4_destination);
+
+	return c->service_filter >> (address * 0x9e3779b1U >> 26) & 1;
+}
+
 static __always_inline __u32 service_of(const struct packet *p)
 {
 	struct in6_addr address;
@@ -1180,7 +1191,7 @@ static __always_inline int fast(struct xdp_md *ctx, __u32 side, const int shared
 		return XDP_PASS;
 	follow_form(t, &p);
 	add_traffic(t, p.inner_length, now);
-	service = c->services && t->direction == ENB ? service_of(&p) : 0;
+	service = t->direction == ENB && may_be_service(c, &p) ? service_of(&p) : 0;
 	if (service) {
 		verdict = divert(ctx, &p, t, now, service);
 		if (verdict >= 0)
