@@ -93,7 +93,7 @@ class Observation:
                 _check("ovs", self._switch.up, "connected", "Open vSwitch is not connected"),
                 _check("heartbeat", beat, "beating", "no heartbeat through br-ue: services go to the core"),
                 _check("queue", self.queues_read(), "bound", "the queues are not read"),
-                Check("xdp", HealthState.OK, "native" if self._endpoints.native else "generic"),
+                Check("xdp", HealthState.OK, "native" if self._endpoints.attachment.native else "generic"),
                 _check("bypass", not bypass, "off", "on: everything goes to the wire"),
                 _check("services", not unresolved, "resolved", "unresolved: " + ", ".join(unresolved)),
             )
@@ -120,7 +120,7 @@ class Observation:
                 agent.losing.errors_held_back,
             ),
             "tof_bypass": ("Whether bypass is on", int(self._endpoints.bypass)),
-            "tof_xdp_native": ("Whether XDP runs in the drivers", int(self._endpoints.native)),
+            "tof_xdp_native": ("Whether XDP runs in the drivers", int(self._endpoints.attachment.native)),
             "tof_ovs_up": ("Whether Open vSwitch is connected", int(self._switch.up)),
         }
         for name, (text, value) in gauges.items():

@@ -192,12 +192,12 @@ class Daemon:
             stack.callback(queue.close)
             loop.add_reader(queue.fd, queue.read)
             stack.callback(loop.remove_reader, queue.fd)
-        features = endpoints.features
+        features = endpoints.attachment.features
         if features is not None:
 
             def changed() -> None:
                 features.drain()
-                loop.run_in_executor(None, endpoints.choose_mode)  # netlink round trips, and rare
+                loop.run_in_executor(None, endpoints.attachment.choose_mode)  # netlink round trips, and rare
 
             loop.add_reader(features.fd, changed)
             stack.callback(loop.remove_reader, features.fd)

@@ -78,7 +78,8 @@ class _Library:
 lib: Any = _Library()
 
 
-def _check(result: int, what: str) -> int:
+def check(result: int, what: str) -> int:
+    """``result`` of a libbpf call; BackendError with the system's reason when it is negative."""
     if result < 0:
         code = ctypes.get_errno() or -result
         raise BackendError(f"{what}: {os.strerror(code)}")
@@ -128,7 +129,7 @@ class Map:
         """Insert or replace many entries, given back to back."""
         count = c_uint32(len(keys) // self.key_size)
         if count.value:
-            _check(
+            check(
                 lib.bpf_map_update_batch(self.fd, keys, values, ctypes.byref(count), None), f"map {self.name}"
             )
 
@@ -194,7 +195,7 @@ class _ProgramInfo(ctypes.Structure):
 
 def _info(fd: int, info: ctypes.Structure) -> None:
     size = c_uint32(ctypes.sizeof(info))
-    _check(lib.bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size)), "BPF object info")
+    check(lib.bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size)), "BPF object info")
 
 
 def program_tag(fd: int) -> bytes:
@@ -228,7 +229,7 @@ def maps_of(program_id: int) -> dict[str, Map]:
         os.close(fd)
     found: dict[str, Map] = {}
     for map_id in ids[: info.map_count]:
-        map_fd = _check(lib.bpf_map_get_fd_by_id(map_id), f"map id {map_id}")
+        map_fd = check(lib.bpf_map_get_fd_by_id(map_id), f"map id {map_id}")
         details = _MapInfo()
         _info(map_fd, details)
         found[details.name.decode()] = Map(
@@ -247,11 +248,11 @@ class BpfObject:
         walk = self._walk(lib.bpf_object__next_map, lib.bpf_map__name)
         own = {name: handle for name, handle in walk if "." not in name}  # not the compiler's constants
         for name, size in sizes.items():
-            _check(lib.bpf_map__set_max_entries(own[name], size), f"size of map {name}")
+            check(lib.bpf_map__set_max_entries(own[name], size), f"size of map {name}")
         self.reused = _fits(own, reuse)
         if self.reused:
             for name in own.keys() & reuse.keys():
-                _check(lib.bpf_map__reuse_fd(own[name], reuse[name].fd), f"reuse of map {name}")
+                check(lib.bpf_map__reuse_fd(own[name], reuse[name].fd), f"reuse of map {name}")
         if lib.bpf_object__load(self._handle) < 0:
             reason = os.strerror(ctypes.get_errno())
             lib.bpf_object__close(self._handle)
@@ -315,64 +316,8 @@ class RingBuffer:
 
     def drain(self) -> int:
         """Deliver all records that wait; their number."""
-        return _check(lib.ring_buffer__consume(self._handle), "ring buffer")
+        return check(lib.ring_buffer__consume(self._handle), "ring buffer")
 
     def close(self) -> None:
         """Release the buffer."""
         lib.ring_buffer__free(self._handle)
-
-
-class _TestRun(ctypes.Structure):
-    _fields_ = (
-        ("sz", c_size_t),
-        ("data_in", c_void_p),
-        ("data_out", c_void_p),
-        ("data_size_in", c_uint32),
-        ("data_size_out", c_uint32),
-        ("ctx_in", c_void_p),
-        ("ctx_out", c_void_p),
-        ("ctx_size_in", c_uint32),
-        ("ctx_size_out", c_uint32),
-        ("retval", c_uint32),
-        ("repeat", c_int),
-        ("duration", c_uint32),
-        ("flags", c_uint32),
-        ("cpu", c_uint32),
-        ("batch_size", c_uint32),
-    )
-
-
-class _XdpContext(ctypes.Structure):
-    _fields_ = tuple(
-        (name, c_uint32)
-        for name in ("data", "data_end", "data_meta", "ingress_ifindex", "rx_queue_index", "egress_ifindex")
-    )
-
-
-LIVE_FRAMES = 2  # BPF_F_TEST_XDP_LIVE_FRAMES: frames take their verdict's way for real
-
-
-def run_xdp(
-    program: int, frame: bytes, *, ifindex: int, repeat: int = 1, live: bool = False
-) -> tuple[int, bytes, int]:
-    """BPF_PROG_TEST_RUN of an XDP program: (verdict, frame afterwards, nanoseconds per run)."""
-    source = ctypes.create_string_buffer(frame, len(frame))
-    target = ctypes.create_string_buffer(16384)
-    context = _XdpContext(0, len(frame), 0, ifindex, 0, 0)
-    options = _TestRun(
-        sz=ctypes.sizeof(_TestRun),
-        data_in=ctypes.addressof(source),
-        data_size_in=len(frame),
-        ctx_in=ctypes.addressof(context),
-        ctx_size_in=ctypes.sizeof(context),
-        repeat=repeat,
-        flags=LIVE_FRAMES if live else 0,
-    )
-    if not live:
-        options.data_out, options.data_size_out = ctypes.addressof(target), len(target)
-    _check(lib.bpf_prog_test_run_opts(program, ctypes.byref(options)), "BPF_PROG_TEST_RUN")
-    return (
-        int(options.retval),
-        target.raw[: options.data_size_out] if not live else b"",
-        int(options.duration),
-    )

@@ -17,12 +17,12 @@ from tof.agent.commands import DropToken, DropTunnel, PutToken, PutTunnel, SetDe
 from tof.agent.events import AdoptedTunnel
 from tof.config import S1
 from tof.drivers import layout
-from tof.drivers.features import XdpFeatures
-from tof.drivers.hooks import CLSACT_EGRESS, Hooks
+from tof.drivers.attachment import Attachment
+from tof.drivers.hooks import Hooks
 from tof.drivers.host import Plumbing
 from tof.drivers.layout import DataPathConfig, TunnelRecord
 from tof.drivers.libbpf import BpfObject, Map, RingBuffer, maps_of
-from tof.errors import BackendError, SetupError
+from tof.errors import SetupError
 from tof.model import IpAddress, Link, TunnelKey
 
 _ZERO = bytes(4)
@@ -54,7 +54,6 @@ class XdpEndpoints:
     def __init__(self, plumbing: Plumbing, most_tunnels: int, s1: S1) -> None:
         self._plumbing, self._s1 = plumbing, s1
         self._hooks = Hooks()
-        self._features = _features()
         old = self._find_maps()
         sizes = {
             "tof_tunnels4": most_tunnels,
@@ -70,12 +69,13 @@ class XdpEndpoints:
             if (self._maps[name].key_size, self._maps[name].value_size) != sizes_here:
                 raise SetupError(f"tof.bpf.o does not fit this TOF (map {name}): run tools/setup")
         self.adopted = self._object.reused and "tof_outlets" in old
-        self.native = False
+        programs = self._object.programs
+        self.attachment = Attachment(plumbing, s1, self._hooks, programs, adopting=self.adopted)
         self._tokens = len(self.adopt_tokens()) if self.adopted else 0
         self._config = DataPathConfig()
         self._names = counter_names()
 
-    # Taking over and attaching
+    # Taking over
 
     def _find_maps(self) -> dict[str, Map]:
         found: dict[str, Map] = {}
@@ -109,69 +109,7 @@ class XdpEndpoints:
         self._write_config()
         if not self.adopted:
             self._maps["tof_state"].put(_ZERO, bytes(8) + (1).to_bytes(4, "little") + bytes(20))
-        programs = self._object.programs
-        self._hooks.attach_xdp(p.ue_ovs, programs["tof_nop_jumbo"], native=True, adopting=self.adopted)
-        if self._s1.shared:
-            self._attach_neighbour_programs()
-        self._hooks.attach_tc(p.app, programs["tof_apps_in"], "tof_apps_in")
-        self._hooks.attach_tc(p.app0, programs["tof_apps_out"], "tof_apps_out")
-        for side, queue in (("enb", p.queue[0]), ("sgw", p.queue[1])):
-            self._hooks.attach_xdp(queue.d, programs[f"tof_ret_{side}"], native=False, adopting=self.adopted)
-            self._hooks.attach_tc(queue.d, programs[f"tof_onward_{side}"], f"tof_onward_{side}")
-        self.choose_mode(first=True)
-        for side, ifindex in self._adapters():
-            self._hooks.attach_tc(ifindex, programs[f"tof_slow_{side}"], f"tof_slow_{side}")
-
-    def _attach_neighbour_programs(self) -> None:
-        """With a shared adapter the kernel finds the nodes that nobody heard yet."""
-        p, programs = self._plumbing, self._object.programs
-        self._hooks.attach_tc(p.ue, programs["tof_ue_onward"], "tof_ue_onward")
-        if p.s1_bare:
-            self._hooks.attach_tc(p.enb[0], programs["tof_shared_out"], "tof_shared_out", CLSACT_EGRESS)
-
-    def choose_mode(self, *, first: bool = False) -> None:
-        """Native where every device that frames are redirected into takes them, else generic."""
-        native = self._may_be_native()
-        if native == self.native and not first:
-            return
-        try:
-            self._attach_s1(native)
-        except BackendError:
-            if self._s1.xdp == "native" or not native:
-                raise
-            self._attach_s1(native=False)
-
-    def _may_be_native(self) -> bool:
-        if self._s1.xdp == "generic":
-            return False
-        if self._features is None:
-            return self._s1.xdp == "native"  # nobody to ask before Linux 6.3: the operator's word
-        targets = (*self._plumbing.enb, *self._plumbing.sgw, self._plumbing.ue)
-        refusing = [ifindex for ifindex in targets if not self._features.takes_frames(ifindex)]
-        if refusing and self._s1.xdp == "native":
-            raise SetupError(
-                f's1.xdp: "native", but interface {refusing[0]} takes no redirected frames; use "auto", or turn GRO '
-                "on at the far end of a veth"
-            )
-        return not refusing
-
-    def _attach_s1(self, native: bool) -> None:
-        p, programs = self._plumbing, self._object.programs
-        tail = "_jumbo" if native else ""
-        self._hooks.attach_xdp(p.ue, programs[f"tof_ue{tail}"], native=native, adopting=self.adopted)
-        for side, ifindex in self._adapters():
-            self._hooks.attach_xdp(
-                ifindex, programs[f"tof_s1_{side}{tail}"], native=native, adopting=self.adopted
-            )
-        self.native = native
-
-    def _adapters(self) -> Iterator[tuple[str, int]]:
-        """Every S1 adapter with the kind of programs it runs."""
-        if self._s1.shared:
-            yield "shared", self._plumbing.enb[0]
-            return
-        yield from (("enb", ifindex) for ifindex in self._plumbing.enb)
-        yield from (("sgw", ifindex) for ifindex in self._plumbing.sgw)
+        self.attachment.attach()
 
     def _put_sides(self) -> None:
         """The provisioned nodes; a side that is not provisioned is everybody else."""
@@ -190,17 +128,11 @@ class XdpEndpoints:
                 if (key := keys[at * 20 : at * 20 + 20]) not in wanted:
                     table.drop(key)
 
-    @property
-    def features(self) -> XdpFeatures | None:
-        """Notifies when ``choose_mode`` may come to another answer; None on older kernels."""
-        return self._features
-
     def close(self) -> None:
         """Let go of everything; what is attached stays in force."""
         self._object.close()
+        self.attachment.close()
         self._hooks.close()
-        if self._features is not None:
-            self._features.close()
 
     # Tunnels
 
@@ -372,10 +304,3 @@ class XdpEndpoints:
         # `tof bypass` writes this entry too: its word is kept.
         self._config.bypass = int.from_bytes(self._get_config()[:4], "little")
         self._maps["tof_config"].put(_ZERO, self._config.pack())
-
-
-def _features() -> XdpFeatures | None:
-    try:
-        return XdpFeatures()
-    except BackendError:
-        return None

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
 
-from tof.drivers.libbpf import BpfObject, run_xdp
+from tof.drivers.libbpf import BpfObject
+from tof.drivers.testrun import run_xdp
 
 HERE = Path(__file__).parent
 TOF_SOURCES = HERE.parents[1] / "tof/drivers/bpf"

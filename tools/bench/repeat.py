@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tof.drivers.libbpf import run_xdp
+from tof.drivers.testrun import run_xdp
 from tools.bench.cases import DIVERT, ENCAPSULATE, PASS
 from tools.bench.programs import ZERO, Traffic, load, pack_original
 from tools.bench.tunnels import ELSEWHERE, SERVICE, DataPath, replies, uplink
