@@ -31,7 +31,9 @@
 #define HEAD 256               // bytes of a packet that the slow lane needs in the linear area
 #define HEARTBEAT_NS 900000000ULL
 #define SETTLE_GAP_NS 50000ULL        // the queue has been silent for this long: nothing can be overtaken
-#define SETTLE_SOFT_NS 50000000ULL    // after this, an instant of equality is enough
+#define SETTLE_SOFT_NS 50000000ULL    // after this, a shorter silence is enough
+#define SETTLE_LATE_NS 200000000ULL   // after this, an instant of equality is: a busy tunnel must get its fast lane
+#define SETTLE_MOMENT_NS 10000ULL     // what an answered packet may need to be on its way
 #define SETTLE_HARD_NS 100000000ULL   // no answer for this long: the queue has failed open or dropped
 #define FLOW_FRESH_NS 30000000000ULL  // a flow of another session with the same 5-tuple is in use for this long
 #define HOP_SETTLE_NS 10000000ULL     // the kernel has sent what waited for an ARP reply: nothing can be overtaken
@@ -932,14 +934,16 @@ static __always_inline int pinger_reply(void *data, void *end, const struct conf
 // May this tunnel's packets take the fast lane without overtaking those in the queue?
 static __always_inline int settled(struct tunnel *t, const struct packet *p, __u64 now)
 {
+	__u64 age, silence;
 	struct pending *q;
 	struct key key;
 
 	key_of(p, &key);
 	q = bpf_map_lookup_elem(&tof_pending, &key);
+	age = q ? since(q->first_ns, now) : 0;
+	silence = age < SETTLE_SOFT_NS ? SETTLE_GAP_NS : age < SETTLE_LATE_NS ? SETTLE_MOMENT_NS : 0;
 	if (q && since(q->last_ns, now) < SETTLE_HARD_NS &&
-	    (q->queued != q->answered ||
-	     (since(q->last_ns, now) < SETTLE_GAP_NS && since(q->first_ns, now) < SETTLE_SOFT_NS)))
+	    (q->queued != q->answered || since(q->last_ns, now) < silence))
 		return 0;
 	t->flags &= ~T_SETTLING;
 	return 1;
