@@ -103,6 +103,17 @@ def test_what_fits_is_left_alone() -> None:
     assert fragment_ipv4(packet, 1464) == [packet]
 
 
+def test_a_fragment_that_ends_behind_65535_is_refused() -> None:
+    packet = encode_ipv4(IPv4(packed(SERVICE), packed(UE), 17, bytes(800), flags=1, offset=65000))
+    with pytest.raises(DecodeError, match="ip_length"):
+        fragment_ipv4(packet, 500)
+    assert remedy(HEAD + b"\x08\x00" + packet, 500, None, None) == Remedy()
+
+
+def test_a_frame_without_an_ip_header_is_left_alone() -> None:
+    assert remedy(HEAD + b"\x08\x00" + b"\x45", 500, service(SERVICE, APP), ip_address(GATEWAY)) == Remedy()
+
+
 @pytest.mark.parametrize(("flags", "mtu"), [(2, 1464), (0, 24)])
 def test_what_must_not_be_cut_is_refused(flags: int, mtu: int) -> None:
     with pytest.raises(DecodeError, match="ip_dont_fragment"):

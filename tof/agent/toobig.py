@@ -14,6 +14,7 @@ from tof.wire.icmp import fragmentation_needed, packet_too_big
 from tof.wire.inet import decode_ipv6, encode_ipv6, fix_ipv4_header, fragment_ipv4
 
 _HEADER = 14
+_SHORTEST = 20
 _DONT_FRAGMENT = 0x40
 
 
@@ -34,6 +35,8 @@ def room_in_tunnel(key: TunnelKey, mtu: int, container: bool) -> int:
 def remedy(frame: bytes, mtu: int, service: Service | None, gateway: IpAddress | None) -> Remedy:
     """What to do about ``frame``, which came from br-ue with the service's address as its source."""
     packet = frame[_HEADER:]
+    if len(packet) < _SHORTEST:
+        return Remedy()
     try:
         if packet[0] >> 4 == 4 and not packet[6] & _DONT_FRAGMENT:
             return Remedy(pieces=tuple(frame[:_HEADER] + piece for piece in fragment_ipv4(packet, mtu)))

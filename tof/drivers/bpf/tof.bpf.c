@@ -1169,7 +1169,7 @@ static __always_inline int fast(struct xdp_md *ctx, __u32 side, const int shared
 			count(p.reason);
 		if (kind == k_signal && p.message == 254) {
 			t = tunnel_of(&p);
-			if (t)
+			if (t && t->direction == SGW) // TS 29.281 section 7.3.2: what is sent to a UE ends
 				t->flags |= T_ENDED;
 		}
 		return shared && (kind == k_odd || kind == k_message) ? reflect(ctx, c, &p) : XDP_PASS;
