@@ -8,16 +8,22 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from gtp_apps import udp_echo, ue_kernel
+from gtp_apps import (
+    ECHO,
+    SERVICE,
+    answer,
+    echo,
+    looks_as_from_the_core,
+    service_of,
+    serving_tof,
+    to_core,
+    ue_kernel,
+)
 from gtp_packets import (
     ACK,
     APP_MAC,
-    CORE_MAC,
     ELSEWHERE,
-    RAN_MAC,
     SYN,
-    Bearer,
-    Gpdu,
     container,
     ethernet,
     is_pinger,
@@ -28,55 +34,30 @@ from gtp_packets import (
     tcp,
     udp,
 )
-from gtp_peers import APP, APP6, Setting, Tof, running_tof, until
+from gtp_peers import APP, APP6, Setting, Tof, until
 
 from tof.model import GATEWAY_MAC, tunnel_mac
 from tof.wire.inet import ETHERTYPE_IPV4, TCP
 
 pytestmark = pytest.mark.netns
 
-SERVICE, SERVICE6 = "203.0.113.10", "2001:db8:113::10"
-ECHO, WEB = 7, 8080
+WEB = 8080
 # Linux UAPI in.h, which Python's socket module does not name.
 IP_MTU_DISCOVER, IP_MTU, PMTUDISC_DONT, PMTUDISC_DO = 10, 14, 0, 2
 
 
 @pytest.fixture(scope="module", params=["generic", "native"])
 def tof(request: pytest.FixtureRequest) -> Iterator[Tof]:
-    with running_tof(Setting(xdp=request.param)) as running:
-        apps = running.netns["apps"]
-        udp_echo(apps, APP, ECHO)
-        udp_echo(apps, APP6, ECHO)
-        with apps.entered():
+    with serving_tof(Setting(xdp=request.param)) as running:
+        with running.netns["apps"].entered():
             web = socket.create_server((APP, WEB), backlog=64)
         with web:
-            running.provision("echo", SERVICE)
-            running.provision("echo6", SERVICE6, APP6)
             yield running
 
 
 @pytest.fixture(autouse=True)
 def _fresh(tof: Tof) -> None:
     tof.drain()
-
-
-def service_of(bearer: Bearer) -> str:
-    return SERVICE6 if ":" in bearer.ue else SERVICE
-
-
-def echo(bearer: Bearer, data: bytes = b"hello", port: int = 4000, **more: int) -> bytes:
-    """The frame in which the UE speaks to the service."""
-    return bearer.uplink(udp(bearer.ue, service_of(bearer), port, ECHO, data, **more))
-
-
-def answer(tof: Tof, bearer: Bearer, data: bytes = b"hello") -> Gpdu:
-    """The application's answer, as it reaches the eNB."""
-    return tof.ran.gpdu(lambda one: one.inner.data == b"app:" + data and one.inner.destination == bearer.ue)
-
-
-def to_core(tof: Tof, bearer: Bearer) -> list[Gpdu]:
-    """What the UE sent and the core has seen."""
-    return [one for one in tof.core.gpdus() if one.teid == bearer.up and not is_pinger(one)]
 
 
 def test_a_ues_very_first_packet_is_a_syn_to_a_service_that_shadows_a_live_server(tof: Tof) -> None:
@@ -108,18 +89,6 @@ KINDS = {
     "outer IPv6": new_bearer(enb="2001:db8:1::11", sgw="2001:db8:1::1", tos=0x48),
     "5G, IPv6 in IPv6": new_bearer6(enb="2001:db8:1::11", sgw="2001:db8:1::1", qfi=63, vlan=9),
 }
-
-
-def looks_as_from_the_core(one: Gpdu, bearer: Bearer) -> None:
-    """The outer packet of what the TOF injects downlink."""
-    assert (one.source, one.destination, one.teid) == (bearer.sgw, bearer.enb, bearer.down)
-    assert (one.macs, one.vlan, one.tos) == ((CORE_MAC, RAN_MAC), bearer.vlan, bearer.tos)
-    assert one.outer.ports == (2152, 2152)
-    assert one.checksum_zero_or_right
-    assert ":" not in one.source or one.outer.checksum_right
-    forms = [one.message.flags, one.message.pdu_type, one.message.qfi]
-    assert forms == ([0x30, None, None] if bearer.qfi is None else [0x34, 0, bearer.qfi])
-    assert one.inner.checksum_right
 
 
 @pytest.mark.parametrize("kind", KINDS)

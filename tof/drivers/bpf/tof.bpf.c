@@ -499,7 +499,7 @@ static __always_inline int parse(void *data, void *end, __u32 frame, struct pack
 		struct ipv6hdr *ip = data + p->ip;
 		__u32 length;
 
-		if ((void *)(ip + 1) > end)
+		if ((void *)(ip + 1) > end || ip->version != 6)
 			return k_other;
 		p->outer6 = 1;
 		__builtin_memcpy(p->addresses, &ip->saddr, 32);
