@@ -60,10 +60,10 @@ class Wire:
         return sent
 
     def up(self, payload, teid=1, enb=ENB):
-        return self.feed.packet(Side.ENB, outer(enb, SGW, gpdu(teid, payload)), None)
+        return self.feed.packet(Side.ENB, frame(outer(enb, SGW, gpdu(teid, payload))))
 
     def down(self, payload, teid=2, enb=ENB):
-        return self.feed.packet(Side.SGW, outer(SGW, enb, gpdu(teid, payload)), None)
+        return self.feed.packet(Side.SGW, frame(outer(SGW, enb, gpdu(teid, payload))))
 
     def record(self, kind, data, tunnel=0, side=Side.ENB, length=None):
         length = len(data) if length is None else length
@@ -121,11 +121,18 @@ def test_a_ping_there_and_back(wire):
 
 
 def test_what_does_not_parse_passes_and_is_counted(wire):
-    assert wire.feed.packet(Side.ENB, b"", None)
+    assert wire.feed.packet(Side.ENB, b"")
     assert wire.up(udp(UE, SERVER), teid=0)
-    assert wire.feed.packet(Side.ENB, outer(ENB, SGW, gtpu.Message(0x32, gtpu.ECHO_REQUEST, 0, 1)), None)
+    assert wire.feed.packet(Side.ENB, frame(outer(ENB, SGW, gtpu.Message(0x32, gtpu.ECHO_REQUEST, 0, 1))))
     assert wire.feed.undecodable == {"ip_truncated": 1, "gtpu_teid_zero": 1}
     assert wire.endpoints.empty
+
+
+@pytest.mark.parametrize(("tci", "vlan"), [(0x6007, 7), (0xE000, None)])
+def test_the_tag_of_a_queued_frame_is_part_of_the_key(wire, tci, vlan):
+    untagged = frame(outer(ENB, SGW, gpdu(1, udp(UE, SERVER))))
+    assert wire.feed.packet(Side.ENB, untagged[:12] + pack("!HH", 0x8100, tci) + untagged[12:])
+    assert wire.endpoints.tunnel(TunnelKey(ENB, SGW, 1, vlan)).ues == (UE,)
 
 
 def test_a_first_fragment_is_learnt_from_a_copy(wire):
@@ -188,7 +195,7 @@ def test_handover_on_the_wire(wire):
     assert moved.session == session
     assert [ping.index for ping in wire.tick()] == [moved.number]
     wire.down(udp(SERVER, UE), teid=9, enb=enb2)
-    assert wire.feed.packet(Side.SGW, outer(SGW, ENB, END_MARKER), None)
+    assert wire.feed.packet(Side.SGW, frame(outer(SGW, ENB, END_MARKER)))
     new = wire.number(SGW, enb2, 9)
     assert wire.endpoints.peers[moved.number] == new
     assert wire.endpoints.peers[wire.number(ENB, SGW, 1)] == 0

@@ -230,28 +230,22 @@ def test_bad_outer_checksum_passes_and_teaches(tof: Tof) -> None:
     bearer = new_bearer()
     frame = bearer.uplink(packet(bearer))
     frame = frame[:24] + b"\xde\xad" + frame[26:]
-    before = tof.packets("bridged_checksum")
-    crosses(tof.ran, tof.core, frame)
-    assert tof.packets("bridged_checksum") == before + 1
-    until("learnt from a copy", lambda: tof.known(bearer))
+    tof.down(bearer)  # so that the Pinger has nothing to ask, and nothing to count
+    crosses_four_times(tof.ran, tof.core, frame)
+    assert tof.known(bearer)["uplink"]["packets"] == 4
 
 
-def test_outer_options_and_fragments_pass_and_teach(tof: Tof) -> None:
-    for kind in ("options", "fragment"):
-        bearer = new_bearer()
-        whole = bearer.uplink(packet(bearer, 900))[14:]
-        ip4 = IPv4(whole[12:16], whole[16:20], 17, whole[20:])
-        if kind == "options":
-            packets = [encode_ipv4(ip4._replace(options=b"\x94\x04\x00\x00"))]
-        else:
-            first, rest = ip4.payload[:480], ip4.payload[480:]
-            packets = [
-                encode_ipv4(ip4._replace(payload=first, flags=1, identification=77)),
-                encode_ipv4(ip4._replace(payload=rest, offset=480, identification=77)),
-            ]
-        for one in packets:
-            crosses(tof.ran, tof.core, ethernet(one, ETHERTYPE_IPV4, UP))
-        until(f"learnt from {kind}", lambda b=bearer: tof.known(b))
+def test_outer_fragments_pass_and_teach(tof: Tof) -> None:
+    bearer = new_bearer()
+    whole = bearer.uplink(packet(bearer, 900))[14:]
+    ip4 = IPv4(whole[12:16], whole[16:20], 17, whole[20:])
+    first, rest = ip4.payload[:480], ip4.payload[480:]
+    for one in (
+        encode_ipv4(ip4._replace(payload=first, flags=1, identification=77)),
+        encode_ipv4(ip4._replace(payload=rest, offset=480, identification=77)),
+    ):
+        crosses(tof.ran, tof.core, ethernet(one, ETHERTYPE_IPV4, UP))
+    until("learnt from the first fragment", lambda: tof.known(bearer))
 
 
 # What is no GTP-U

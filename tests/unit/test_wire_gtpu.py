@@ -187,6 +187,25 @@ def test_decode_gpdu_refusals() -> None:
     assert reason(gtpu.decode_gpdu, v6[:-1]) == "ip_length"
 
 
+def test_answers_go_to_any_port() -> None:
+    """TS 29.281 section 4.4.2; what else comes from port 2152 may be anything."""
+
+    def sent(data: bytes, source: int = 2152, more: bytes = b"") -> bytes:
+        return inet.encode_ipv4(inet.IPv4(A4, B4, 17, inet.encode_udp(inet.UDP(source, 5906, data)) + more))
+
+    for kind in (gtpu.ERROR_INDICATION, gtpu.ECHO_RESPONSE):
+        message = Message(0x32, kind, 7, 0, payload=b"\x10\0\0\0\1")
+        data = gtpu.encode(message)
+        assert gtpu.decode_gpdu(sent(data)).message == message
+        assert reason(gtpu.decode_gpdu, sent(data, 2153)) == "udp_port"
+        assert reason(gtpu.decode_gpdu, sent(b"\x22" + data[1:])) == "udp_port"
+        assert reason(gtpu.decode_gpdu, sent(data + b"x")) == "gtpu_length"
+        assert reason(gtpu.decode_gpdu, sent(data)[:-1], partial_ok=True) == "udp_port"
+    for data in (gtpu.encode(Message(0x30, kind, 1, payload=USER4)) for kind in (255, 254, 1)):
+        assert reason(gtpu.decode_gpdu, sent(data)) == "udp_port"
+    assert reason(gtpu.decode_gpdu, sent(b"\x30")) == "udp_port"
+
+
 def test_fragments_ipv4() -> None:
     whole = inet.encode_udp(inet.UDP(2152, 2152, gtpu.encode(Message(0x30, 255, 5, payload=USER4))))
     first = inet.encode_ipv4(inet.IPv4(A4, B4, 17, whole[:40], flags=inet.MORE_FRAGMENTS))

@@ -14,7 +14,7 @@ from tof.agent.observe import observe
 from tof.daemon.clock import Clock
 from tof.daemon.switch import Switch
 from tof.drivers import layout
-from tof.drivers.nfqueue import COPY_BYTES
+from tof.drivers.nfqueue import FRAME_BYTES
 from tof.drivers.sockets import FrameSocket
 from tof.drivers.xdp import TunnelCommand, XdpEndpoints
 from tof.errors import BackendError, DecodeError
@@ -23,6 +23,7 @@ from tof.model import Link, Side
 log = structlog.get_logger("tof.feed")
 
 _ETHERTYPE_AT = 12
+_TAGGED = b"\x81\x00"
 
 
 class Feed:
@@ -36,10 +37,14 @@ class Feed:
         self.undecodable: Counter[str] = Counter()
         self.too_big: Callable[[bytes, int], None] = lambda _frame, _index: None
 
-    def packet(self, side: Side, packet: bytes, vlan: int | None) -> bool:
-        """The verdict on a queued packet: whether it passes."""
+    def packet(self, side: Side, frame: bytes) -> bool:
+        """The verdict on a queued packet, which comes as its whole frame: whether it passes."""
+        vlan, payload = None, frame[14:]
+        if frame[_ETHERTYPE_AT : _ETHERTYPE_AT + 2] == _TAGGED:
+            # IEEE 802.1Q: VLAN 0 is a priority alone.
+            vlan, payload = int.from_bytes(frame[14:16], "big") & 0xFFF or None, frame[18:]
         try:
-            event = observe(side, packet, vlan, cut=len(packet) >= COPY_BYTES)
+            event = observe(side, payload, vlan, cut=len(frame) >= FRAME_BYTES)
         except DecodeError as error:
             self.undecodable[error.reason] += 1
             return True

@@ -29,7 +29,6 @@ _TOOLS = {
     "ovsdb-server": "openvswitch-switch",
     "ovs-vsctl": "openvswitch-switch",
     "iptables": "iptables",
-    "ip6tables": "iptables",
 }
 _TUNSETIFF, _IFF_TAP, _IFF_NO_PI = 0x400454CA, 0x2, 0x1000
 _BPF_PROG_LOAD, _BPF_PROG_TYPE_XDP = 5, 6
@@ -88,12 +87,11 @@ def _kernel_features() -> Iterator[Finding]:
     yield _probe("tun device", _try_tap, "modprobe tun; in a container pass /dev/net/tun")
     yield _tried_in_namespace("bridge", ["ip", "link", "add", "x0", "type", "bridge"], "modprobe bridge")
     yield _tried_in_namespace("veth", ["ip", "link", "add", "x0", "type", "veth"], "modprobe veth")
-    for tool in ("iptables", "ip6tables"):
-        base = [tool, "-t", "raw", "-A", "PREROUTING"]
-        queue = [*base, "-j", "NFQUEUE", "--queue-num", "0", "--queue-bypass"]
-        yield _tried_in_namespace(f"{tool} NFQUEUE target", queue, "modprobe xt_NFQUEUE nfnetlink_queue")
-        physdev = [*base, "-m", "physdev", "--physdev-in", "x0"]
-        yield _tried_in_namespace(f"{tool} physdev match", physdev, "modprobe xt_physdev br_netfilter")
+    base = ["iptables", "-t", "raw", "-A", "PREROUTING"]
+    queue = [*base, "-j", "NFQUEUE", "--queue-num", "0", "--queue-bypass"]
+    yield _tried_in_namespace("iptables NFQUEUE target", queue, "modprobe xt_NFQUEUE nfnetlink_queue")
+    physdev = [*base, "-m", "physdev", "--physdev-in", "x0"]
+    yield _tried_in_namespace("iptables physdev match", physdev, "modprobe xt_physdev br_netfilter")
 
 
 def _probe(name: str, attempt: Callable[[], str], remedy: str) -> Finding:

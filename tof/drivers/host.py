@@ -18,7 +18,6 @@ BRIDGE_SYSCTLS = {
     "net/bridge/bridge-nf-call-iptables": "0",
     "net/bridge/bridge-nf-call-ip6tables": "0",
     "net/bridge/bridge-nf-call-arptables": "0",
-    "net/bridge/bridge-nf-filter-vlan-tagged": "1",
 }
 # Frames must leave these veths complete: checksums filled in, nothing left to segment (FACTS section 4).
 _VETH_OFF = (
@@ -127,8 +126,6 @@ class Host:
                 if port.master != bridge.index:
                     net.change(port.index, master=bridge.index)
                     net.change_port(port.index, {"learning": 0, "unicast_flood": 1})
-            # The tag returns into the frame, where the program at the other end looks for it.
-            ethtool.write(queue.c, {"tx-vlan-hw-insert": False})
             for name in (queue.bridge, queue.a, queue.b, queue.c, queue.d):
                 self._raise(net, name)
         uses = ",".join((*self._config.s1.interfaces, self._config.ue.app_interface))

@@ -1,7 +1,8 @@
-"""The GTP Filter's netfilter part: chains that hand unknown G-PDUs on the queue bridges to NFQUEUE.
+"""The GTP Filter's netfilter part: chains that hand what crosses the queue bridges to NFQUEUE.
 
-Raw PREROUTING comes before conntrack. FORWARD accepts them, so that a host firewall that drops forwarded
-packets by default (container runtimes set that) does not drop what the agent let pass.
+Everything there is an IPv4 packet: the slow lane wraps the frames (docs/decisions/0010). Raw PREROUTING comes before
+conntrack. FORWARD accepts them, so that a host firewall that drops forwarded packets by default (container runtimes
+set that) does not drop what the agent let pass.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from dataclasses import dataclass
 from tof.config import Config
 from tof.errors import BackendError
 
-FAMILIES = ("iptables", "ip6tables")
 HOOKS = {"raw": "PREROUTING", "filter": "FORWARD"}
 _TIMEOUT_S = 20.0
 
@@ -87,18 +87,31 @@ def empty_tables(saved: str) -> tuple[str, ...]:
 
 
 def ensure(rules: Rules, variant: str = "") -> bool:
-    """Bring the rules in force for IPv4 and IPv6; False when they were already."""
-    return sum(_ensure(family, rules, variant) for family in FAMILIES) > 0
+    """Bring the rules in force; False when they were already."""
+    saved = _save(variant)
+    if _in_force(saved, rules):
+        return False
+    try:
+        _restore(variant, plan(saved, rules))
+    except BackendError:
+        # A kernel without the CT target does without: then conntrack merely sees the queued packets.
+        _restore(variant, plan(saved, rules, notrack=False))
+    return True
 
 
 def present(rules: Rules, variant: str = "") -> bool:
-    """Whether the rules are in force, for IPv4 and IPv6."""
-    return all(_in_force(_save(family, variant), rules) for family in FAMILIES)
+    """Whether the rules are in force."""
+    return _in_force(_save(variant), rules)
 
 
 def remove(rules: Rules, variant: str = "") -> bool:
     """Remove the rules, and tables that are left empty; False when there was nothing to remove."""
-    return sum(_remove(family, rules, variant) for family in FAMILIES) > 0
+    script = unplan(_save(variant), rules)
+    if not script:
+        return False
+    _restore(variant, script)
+    _tidy(variant)
+    return True
 
 
 def _targets(table: str, rule: QueueRule, notrack: bool) -> Iterator[str]:
@@ -139,36 +152,14 @@ def _in_force(saved: str, rules: Rules) -> bool:
     return not (plan(saved, rules) and plan(saved, rules, notrack=False))
 
 
-def _ensure(family: str, rules: Rules, variant: str) -> bool:
-    saved = _save(family, variant)
-    if _in_force(saved, rules):
-        return False
-    try:
-        _restore(family, variant, plan(saved, rules))
-    except BackendError:
-        # A kernel without the CT target does without: then conntrack merely sees the queued packets.
-        _restore(family, variant, plan(saved, rules, notrack=False))
-    return True
-
-
-def _remove(family: str, rules: Rules, variant: str) -> bool:
-    script = unplan(_save(family, variant), rules)
-    if not script:
-        return False
-    _restore(family, variant, script)
-    _tidy(family, variant)
-    return True
-
-
-def _tidy(family: str, variant: str) -> None:
-    if shutil.which("nft") is None or "nf_tables" not in _run(_tool(family, variant), "--version"):
+def _tidy(variant: str) -> None:
+    if shutil.which("nft") is None or "nf_tables" not in _run(_tool(variant), "--version"):
         return
-    kin = "ip" if family == "iptables" else "ip6"
-    for table in empty_tables(_save(family, variant)):
+    for table in empty_tables(_save(variant)):
         # One transaction: deleting a chain that someone has just filled fails, and the table stays.
         subprocess.run(
             ["nft", "-f", "-"],
-            input=f"delete chain {kin} {table} {HOOKS[table]}\ndelete table {kin} {table}\n",
+            input=f"delete chain ip {table} {HOOKS[table]}\ndelete table ip {table}\n",
             text=True,
             capture_output=True,
             check=False,
@@ -176,16 +167,16 @@ def _tidy(family: str, variant: str) -> None:
         )
 
 
-def _tool(family: str, variant: str) -> str:
-    return f"{family}-{variant}" if variant else family
+def _tool(variant: str) -> str:
+    return f"iptables-{variant}" if variant else "iptables"
 
 
-def _save(family: str, variant: str) -> str:
-    return _run(f"{_tool(family, variant)}-save")
+def _save(variant: str) -> str:
+    return _run(f"{_tool(variant)}-save")
 
 
-def _restore(family: str, variant: str, script: str) -> None:
-    _run(f"{_tool(family, variant)}-restore", "--noflush", "-w", "5", text=script)
+def _restore(variant: str, script: str) -> None:
+    _run(f"{_tool(variant)}-restore", "--noflush", "-w", "5", text=script)
 
 
 def _run(*command: str, text: str = "") -> str:

@@ -83,7 +83,6 @@ class Netlink:
 
     def add_bridge(self, name: str, *, queue: bool) -> None:
         """Create a plain bridge, down; ``queue``: its frames meet iptables."""
-        flag = int(queue)
         with _asking(f"create bridge {name}"):
             self._ip.link(
                 "add",
@@ -91,8 +90,8 @@ class Netlink:
                 kind="bridge",
                 br_stp_state=0,
                 br_mcast_snooping=0,
-                br_nf_call_iptables=flag,
-                br_nf_call_ip6tables=flag,
+                br_nf_call_iptables=int(queue),
+                br_nf_call_ip6tables=0,
                 br_nf_call_arptables=0,
             )
 

@@ -16,12 +16,12 @@ from tof.model import Side
 
 LENGTH = 16384
 SOCKET_BYTES = 64 << 20
-COPY_BYTES = 2048
-"""The binding's receive buffer is 4096 bytes; what is cut off is user data that the agent never reads."""
+WRAPPER_BYTES = 20
+"""The IPv4 header that the slow lane puts in front of the frame (docs/decisions/0010)."""
+FRAME_BYTES = 2048
+"""So much of a frame is copied: the binding's receive buffer is 4096 bytes, and the rest is user data."""
 PACKETS_A_TURN = 256
 """A flood must leave the event loop time for everything else."""
-_MARK, _MARK_MASK = 0x70F00000, 0xFFF00000
-_TAGGED, _VLAN = 0x1000, 0xFFF
 
 # Linux UAPI nfnetlink_queue.h: NFQNL_MSG_CONFIG with NFQA_CFG_FLAGS and NFQA_CFG_MASK.
 _NFNL_SUBSYS_QUEUE, _NFQNL_MSG_CONFIG = 3, 2
@@ -50,13 +50,15 @@ class _Turn:
 
 
 class PacketQueue:
-    """One NFQUEUE: ``decide(side, packet, vlan)`` sees each outer IP packet and says whether it passes."""
+    """One NFQUEUE: ``decide(side, frame)`` sees each frame, as it came off the wire, and says whether it passes."""
 
-    def __init__(self, number: int, side: Side, decide: Callable[[Side, bytes, int | None], bool]) -> None:
+    def __init__(self, number: int, side: Side, decide: Callable[[Side, bytes], bool]) -> None:
         self.number, self.side, self._decide = number, side, decide
         self._queue = NetfilterQueue()
         try:
-            self._queue.bind(number, self._deliver, LENGTH, COPY_PACKET, COPY_BYTES, SOCKET_BYTES)
+            self._queue.bind(
+                number, self._deliver, LENGTH, COPY_PACKET, WRAPPER_BYTES + FRAME_BYTES, SOCKET_BYTES
+            )
         except OSError as error:
             raise SetupError(
                 f"NFQUEUE {number} cannot be bound ({error}): another program listens on it; set agent.queue_base"
@@ -66,11 +68,10 @@ class PacketQueue:
         self._fail_open()
 
     def _deliver(self, packet: object) -> None:
-        mark = packet.get_mark()  # type: ignore[attr-defined]
-        vlan = mark & _VLAN if mark & _MARK_MASK == _MARK and mark & _TAGGED else None
         passes = True
         try:
-            passes = self._decide(self.side, packet.get_payload(), vlan)  # type: ignore[attr-defined]
+            frame = packet.get_payload()[WRAPPER_BYTES:]  # type: ignore[attr-defined]
+            passes = self._decide(self.side, frame)
         finally:
             # Whatever goes wrong in here, the packet is not what must suffer.
             packet.accept() if passes else packet.drop()  # type: ignore[attr-defined]

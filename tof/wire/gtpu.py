@@ -122,6 +122,8 @@ def decode(data: bytes) -> Message:
 def decode_gpdu(packet: bytes, *, partial_ok: bool = False) -> Datagram:
     """Parse an outer IP packet carrying UDP to port 2152, strictly, as the agent's queue delivers it.
 
+    Error Indications and Echo Responses go to the port that what they answer came from: to them any port is open, if
+    they come from port 2152 (TS 29.281 section 4.4.2).
     ``partial_ok`` admits a first fragment or a copy of the beginning: lengths may exceed what is there.
     """
     carrier = _carrier(packet, partial_ok)
@@ -133,11 +135,16 @@ def decode_gpdu(packet: bytes, *, partial_ok: bool = False) -> Datagram:
     if end - start < 8:
         raise DecodeError("udp_truncated")
     source_port, destination_port, length = _UDP.unpack_from(packet, start)
-    if destination_port != PORT:
+    if destination_port != PORT and (source_port != PORT or cut or not _is_answer(packet, start + 8)):
         raise DecodeError("udp_port")
     if length != end - start and not (cut and length > end - start):
         raise DecodeError("udp_length")
     return Datagram(source, destination, tos, source_port, _message(packet, start + 8, end, cut))
+
+
+def _is_answer(packet: bytes, start: int) -> bool:
+    head = packet[start : start + 2]
+    return len(head) == 2 and head[0] >> 4 == 3 and head[1] in (ERROR_INDICATION, ECHO_RESPONSE)
 
 
 def _carrier(packet: bytes, partial_ok: bool) -> _Carrier:

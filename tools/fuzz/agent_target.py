@@ -58,6 +58,7 @@ _UES = tuple(
 )  # fmt: skip
 _ELSEWHERE = tuple(ip_address(a).packed for a in ("203.0.113.9", "2001:db8:ffff::9"))
 _VLANS = (None, None, None, 7)
+_MACS = bytes((2, 0, 0, 0, 0, 2)), bytes((2, 0, 0, 0, 0, 1))
 _SERVICES = tuple(
     Service(name, ip_address(ip), ip_address(application))
     for name, ip, application in (
@@ -256,7 +257,10 @@ class Life:
         known = self.path.tunnel(event.key) if isinstance(event, EndMarkerSeen) else None
         if isinstance(event, EndMarkerSeen) and known is not None and known.direction is Direction.DOWNLINK:
             self.path.end(event.key)  # XDP saw it first
-        return self.feed.packet(side, packet, vlan)
+        ethertype = inet.ETHERTYPE_IPV4 if packet[:1] < b"\x60" else inet.ETHERTYPE_IPV6
+        tags = () if vlan is None else ((0x8100, vlan),)
+        frame = inet.encode_ethernet(inet.Ethernet(_MACS[0], _MACS[1], ethertype, packet, tags))
+        return self.feed.packet(side, frame)
 
     def record(self, kind: int, data: bytes, tunnel: int, side: Side = Side.SGW) -> None:
         head = pack("=IIIIIHH", kind, side.value, 3, tunnel, len(data), layout.NO_VLAN, len(data))

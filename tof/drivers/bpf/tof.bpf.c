@@ -26,6 +26,7 @@
 #define MAX_PORTS 8
 #define NO_VLAN 0xffff
 #define GTPU_PORT 2152
+#define VLAN_BYTES 4
 #define GATEWAY 0xffffffffU
 #define MAX_EXTENSIONS 8
 #define HEAD 256               // bytes of a packet that the slow lane needs in the linear area
@@ -50,13 +51,11 @@ enum counter {
 	c_bridged_partial,      // known tunnel, unfinished checksum of a local sender: by the bridge
 	c_bridged_way_unknown,  // known tunnel, way out unknown or back to the ingress side: by the bridge
 	c_bridged_fragment,     // outer fragment
-	c_bridged_options,      // outer IPv4 options or IPv6 extension headers
 	c_bridged_length,       // IP, UDP and GTP-U lengths disagree or the packet is cut short
 	c_bridged_version,      // GTP version or protocol type is not GTP-U version 1
 	c_bridged_message,      // GTP-U message that is no G-PDU and needs no attention
 	c_bridged_extension,    // extension header chain is broken or too long
 	c_bridged_inner,        // inner packet is not IP
-	c_bridged_checksum,     // unknown tunnel, bad outer IPv4 header checksum: learnt from a copy
 	c_sampled,              // learnt from a copy because the packet cannot be queued
 	c_sample_lost,          // event buffer full
 	c_spoofed,              // inner source is not the tunnel's UE: passed, not diverted
@@ -290,7 +289,6 @@ enum kind {
 	k_other,        // not GTP-U
 	k_odd,          // GTP-U that cannot be judged: counted, by the bridge
 	k_fragment,     // first outer fragment of a datagram to port 2152
-	k_options,      // G-PDU under IPv4 options
 	k_gpdu,
 	k_signal,       // Error Indication, End Marker, Echo Response: the agent decides
 	k_message,      // any other GTP-U message
@@ -357,6 +355,13 @@ static __always_inline int parse_inner(void *data, void *end, struct packet *p, 
 	return odd(p, c_bridged_inner);
 }
 
+#define END_MARKER 254
+
+static __always_inline int is_answer(__u8 message) // Error Indication, Echo Response
+{
+	return message == 26 || message == 2;
+}
+
 // TS 29.281 section 5.1: the four optional octets are there if any of E, S, PN is set.
 // TS 29.281 section 5.2.1: the length of an extension header counts units of four octets and is never zero.
 static __always_inline int parse_gtp(void *data, void *end, struct packet *p, __u32 length)
@@ -373,14 +378,14 @@ static __always_inline int parse_gtp(void *data, void *end, struct packet *p, __
 		return odd(p, c_bridged_version);
 	total = 8 + ((__u32)gtp[2] << 8 | gtp[3]);
 	__builtin_memcpy(&p->teid, gtp + 4, 4);
-	if (p->message == 26 || p->message == 254 || p->message == 2)
-		return k_signal;
-	if (p->message != 255) {
+	if (p->message != 255 && p->message != END_MARKER && !is_answer(p->message)) {
 		p->reason = c_bridged_message;
 		return k_message;
 	}
 	if (total != length)
 		return odd(p, c_bridged_length);
+	if (p->message != 255)
+		return k_signal;
 	at = 8;
 	if (gtp[0] & 7) {
 		optional = gtp + 8;
@@ -418,6 +423,21 @@ static __always_inline int parse_gtp(void *data, void *end, struct packet *p, __
 	return parse_inner(data, end, p, total - at);
 }
 
+// TS 29.281 section 4.4.2: an answer goes to the port that the message it answers came from, which may be any.
+// From port 2152 others may speak too: only what cannot be anything else is taken for an answer.
+static __always_inline int parse_answer(void *end, struct packet *p, const struct udphdr *udp)
+{
+	const __u8 *gtp = (const void *)(udp + 1);
+
+	if ((void *)(gtp + 8) > end || gtp[0] >> 4 != 3 || !is_answer(gtp[1]) ||
+	    bpf_ntohs(udp->len) != sizeof(*udp) + 8 + ((__u32)gtp[2] << 8 | gtp[3]))
+		return k_other;
+	p->foreign = 0;
+	p->message = gtp[1];
+	__builtin_memcpy(&p->teid, gtp + 4, 4);
+	return k_signal;
+}
+
 static __always_inline int parse_udp(void *data, void *end, struct packet *p, __u32 room, __u64 addresses)
 {
 	struct udphdr *udp = data + p->gtp;
@@ -425,9 +445,9 @@ static __always_inline int parse_udp(void *data, void *end, struct packet *p, __
 
 	if ((void *)(udp + 1) > end)
 		return odd(p, c_bridged_length);
-	if (udp->dest != bpf_htons(GTPU_PORT))
-		return k_other;
 	length = bpf_ntohs(udp->len);
+	if (udp->dest != bpf_htons(GTPU_PORT))
+		return udp->source == bpf_htons(GTPU_PORT) && length == room ? parse_answer(end, p, udp) : k_other;
 	if (length != room || length < sizeof(*udp) + 8)
 		return odd(p, c_bridged_length);
 	// An unfinished checksum holds the sum of the pseudo header alone: a sender on this host.
@@ -487,12 +507,6 @@ static __always_inline int parse(void *data, void *end, __u32 frame, struct pack
 				return k_odd;
 			return k_fragment;
 		}
-		if (header != sizeof(*ip)) {
-			p->reason = c_bridged_options;
-			if ((void *)(udp + 1) > end || udp->dest != bpf_htons(GTPU_PORT))
-				return k_other;
-			return k_options;
-		}
 		return parse_udp(data, end, p, length - header, (__u64)ip->saddr + ip->daddr);
 	}
 	if (type == bpf_htons(ETH_P_IPV6)) {
@@ -544,8 +558,12 @@ __noinline int parse_skb(struct __sk_buff *skb, struct packet *p)
 	if (!p)
 		return k_other;
 	bpf_skb_pull_data(skb, skb->len < HEAD ? skb->len : HEAD);
-	if (skb->vlan_present)
+	if (skb->vlan_present) {
+		// XDP saw this tag in the frame and judged by it; more than one is none of ours.
+		if (skb->vlan_proto != bpf_htons(ETH_P_8021Q) || skb->protocol == bpf_htons(ETH_P_8021Q))
+			return k_other;
 		p->vlan = vlan_of(skb->vlan_tci);
+	}
 	return parse((void *)(long)skb->data, (void *)(long)skb->data_end, skb->len, p);
 }
 
@@ -1167,9 +1185,10 @@ static __always_inline int fast(struct xdp_md *ctx, __u32 side, const int shared
 			learn_station(data, p.vlan, ctx->ingress_ifindex, side);
 		if (p.reason)
 			count(p.reason);
-		if (kind == k_signal && p.message == 254) {
+		if (kind == k_signal && p.message == END_MARKER) {
 			t = tunnel_of(&p);
-			if (t && t->direction == SGW) // TS 29.281 section 7.3.2: what is sent to a UE ends
+			// TS 29.281 section 7.3.2: what is sent to a UE ends, and only its own side may say so.
+			if (t && t->direction == SGW && side == SGW)
 				t->flags |= T_ENDED;
 		}
 		return shared && (kind == k_odd || kind == k_message) ? reflect(ctx, c, &p) : XDP_PASS;
@@ -1270,20 +1289,61 @@ static __always_inline int sample(struct __sk_buff *skb, const struct packet *p,
 	return TC_ACT_OK;
 }
 
+// br_netfilter drops, trims or reassembles whatever is not a plain IPv4 packet, so it is shown nothing else: a frame
+// crosses the queue whole, tag and trailer included, behind a header of ours (RFC 3692: protocol 253 is for such use).
+struct wrapper {
+	struct ethhdr eth;
+	struct iphdr ip;
+} __attribute__((packed));
+#define WRAPPER_PROTOCOL 253
+#define WRAPPER_ADDRESS 0xc0000008 // RFC 7600: the IPv4 dummy address
+#define WRAPPER_TTL 64
+
+static __always_inline int wrap(struct __sk_buff *skb)
+{
+	struct wrapper w = {
+		.eth = {{0x02, 0x71, 0, 0, 0, 2}, {0x02, 0x71, 0, 0, 0, 1}, bpf_htons(ETH_P_IP)},
+		.ip = {.version = 4, .ihl = 5, .ttl = WRAPPER_TTL, .protocol = WRAPPER_PROTOCOL},
+	};
+	__u32 tagged = !!skb->vlan_present, length = sizeof(w.ip) + skb->len + tagged * VLAN_BYTES;
+	__be16 tag[2] = {skb->vlan_proto, bpf_htons(skb->vlan_tci)};
+	__u8 macs[12];
+
+	w.ip.tot_len = bpf_htons(length);
+	w.ip.saddr = w.ip.daddr = bpf_htonl(WRAPPER_ADDRESS);
+	w.ip.check = bpf_htons(~fold(0x4500 + length + (WRAPPER_TTL << 8 | WRAPPER_PROTOCOL) +
+				     2 * ((WRAPPER_ADDRESS >> 16) + (WRAPPER_ADDRESS & 0xffff))));
+	if (skb->gso_size || length > 0xffff)
+		return -1;
+	if (bpf_skb_change_head(skb, sizeof(w) + tagged * VLAN_BYTES, 0))
+		return -1;
+	if (tagged && (bpf_skb_load_bytes(skb, sizeof(w) + VLAN_BYTES, macs, sizeof(macs)) ||
+		       bpf_skb_store_bytes(skb, sizeof(w), macs, sizeof(macs), 0) ||
+		       bpf_skb_store_bytes(skb, sizeof(w) + sizeof(macs), tag, sizeof(tag), 0) || bpf_skb_vlan_pop(skb)))
+		return TC_ACT_SHOT;
+	return bpf_skb_store_bytes(skb, 0, &w, sizeof(w), 0) ? TC_ACT_SHOT : TC_ACT_OK;
+}
+
 static __always_inline int to_queue(struct __sk_buff *skb, struct config *c, const struct packet *p, __u32 side)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	__u32 ifindex = skb->ifindex;
 	struct pending fresh = {}, *q;
 	__u64 now = bpf_ktime_get_ns();
-	struct ethhdr *eth = data;
+	struct ethhdr *eth = data, macs;
 	struct station *station;
 	struct key key;
+	int verdict;
 
 	if ((void *)(eth + 1) > end)
 		return TC_ACT_OK;
 	station = station_of(eth->h_dest, p->vlan);
 	if (station && station->side == side) // between two nodes of one side (X2): the queue does not know the way
-		return station->ifindex == skb->ifindex ? TC_ACT_OK : bpf_redirect(station->ifindex, 0);
+		return station->ifindex == ifindex ? TC_ACT_OK : bpf_redirect(station->ifindex, 0);
+	macs = *eth;
+	verdict = wrap(skb);
+	if (verdict)
+		return verdict < 0 ? TC_ACT_OK : verdict;
 	key_of(p, &key);
 	q = bpf_map_lookup_elem(&tof_pending, &key);
 	if (q && since(q->last_ns, now) > SETTLE_HARD_NS) {
@@ -1296,30 +1356,15 @@ static __always_inline int to_queue(struct __sk_buff *skb, struct config *c, con
 		q = bpf_map_lookup_elem(&tof_pending, &key);
 	}
 	if (q) {
-		__builtin_memcpy(q->source_mac, eth->h_source, 6);
-		__builtin_memcpy(q->destination_mac, eth->h_dest, 6);
-		q->ifindex = skb->ifindex;
+		__builtin_memcpy(q->source_mac, macs.h_source, 6);
+		__builtin_memcpy(q->destination_mac, macs.h_dest, 6);
+		q->ifindex = ifindex;
 		q->tos = p->tos;
 		q->last_ns = now;
 		__sync_fetch_and_add(&q->queued, 1);
 	}
-	// The queue's listener sees no Ethernet header: the mark carries the VLAN.
-	skb->mark = 0x70f00000 | (p->vlan == NO_VLAN ? 0 : 0x1000 | p->vlan);
 	count(c_queued);
 	return bpf_redirect(c->queue_ifindex[side & 1], 0);
-}
-
-static __always_inline int checksum_wrong(void *data, void *end, const struct packet *p)
-{
-	__u16 *ip = data + OFFSET(p->ip);
-	__u64 sum = 0;
-	int i;
-
-	if ((void *)(ip + 10) > end)
-		return 1;
-	for (i = 0; i < 10; i++)
-		sum += ip[i];
-	return fold(sum) != 0xffff;
 }
 
 // Not between the nodes that the TOF is restricted to.
@@ -1338,7 +1383,6 @@ static __always_inline int judge(struct __sk_buff *skb, struct config *c, struct
 	case k_signal:
 		return to_queue(skb, c, p, side);
 	case k_fragment:
-	case k_options:
 		// The TEID of a first fragment is at a known place; the agent parses the copy with all care.
 		{
 			__u8 *gtp = data + OFFSET(p->gtp) + sizeof(struct udphdr);
@@ -1354,12 +1398,6 @@ static __always_inline int judge(struct __sk_buff *skb, struct config *c, struct
 		t = tunnel_of(p);
 		if (t && !(t->flags & T_SETTLING) && !(t->direction == SGW && pinger_reply(data, end, c, p)))
 			return TC_ACT_OK;
-		if (!p->outer6 && checksum_wrong(data, end, p)) {
-			count(c_bridged_checksum);
-			if (!t)
-				sample(skb, p, side);
-			return TC_ACT_OK;
-		}
 		if (t && t->direction == SGW && pinger_reply(data, end, c, p))
 			count(c_pinger_replies);
 		return to_queue(skb, c, p, side);
@@ -1379,6 +1417,37 @@ static __always_inline int slow(struct __sk_buff *skb, __u32 side)
 	if (kind != k_other && kind != k_odd && elsewhere(c, &p, side))
 		return TC_ACT_OK;
 	return judge(skb, c, &p, kind, side);
+}
+
+// A Linux bridge drops what comes from a group address or from none; a wire carries it, and so does the TOF.
+static __always_inline int unbridgeable(struct __sk_buff *skb)
+{
+	struct ethhdr *eth = (void *)(long)skb->data;
+
+	if ((void *)(eth + 1) > (void *)(long)skb->data_end)
+		return 0;
+	return eth->h_source[0] & 1 || !(eth->h_source[0] | eth->h_source[1] | eth->h_source[2] |
+					 eth->h_source[3] | eth->h_source[4] | eth->h_source[5]);
+}
+
+static __always_inline int carry(struct __sk_buff *skb, __u32 side)
+{
+	struct config *c = config();
+	__u32 i;
+
+	for (i = 0; c && i < MAX_PORTS; i++) {
+		if (i >= c->port_count[!side])
+			break;
+		bpf_clone_redirect(skb, c->port[!side][i], 0);
+	}
+	return TC_ACT_SHOT;
+}
+
+static __always_inline int slow_separate(struct __sk_buff *skb, __u32 side)
+{
+	int verdict = slow(skb, side);
+
+	return verdict == TC_ACT_OK && unbridgeable(skb) ? carry(skb, side) : verdict;
 }
 
 static __always_inline int slow_shared(struct __sk_buff *skb)
@@ -1401,45 +1470,16 @@ static __always_inline int slow_shared(struct __sk_buff *skb)
 	return verdict == TC_ACT_OK ? send_on(skb, c, &p) : verdict;
 }
 
-// A Linux bridge drops what comes from a group address or from none; a wire carries it, and so does the TOF.
-static __always_inline int unbridgeable(struct __sk_buff *skb)
-{
-	struct ethhdr *eth = (void *)(long)skb->data;
-
-	if ((void *)(eth + 1) > (void *)(long)skb->data_end)
-		return 0;
-	return eth->h_source[0] & 1 || !(eth->h_source[0] | eth->h_source[1] | eth->h_source[2] |
-					 eth->h_source[3] | eth->h_source[4] | eth->h_source[5]);
-}
-
-static __always_inline int carry(struct __sk_buff *skb, __u32 side)
-{
-	struct packet p = {.vlan = NO_VLAN};
-	struct config *c = config();
-	__u32 i;
-
-	if (!c)
-		return TC_ACT_OK;
-	if (parse_skb(skb, &p) == k_gpdu && !tunnel_of(&p) && !elsewhere(c, &p, side))
-		sample(skb, &p, side);
-	for (i = 0; i < MAX_PORTS; i++) {
-		if (i >= c->port_count[!side])
-			break;
-		bpf_clone_redirect(skb, c->port[!side][i], 0);
-	}
-	return TC_ACT_SHOT;
-}
-
 SEC("tc")
 int tof_slow_enb(struct __sk_buff *skb)
 {
-	return unbridgeable(skb) ? carry(skb, ENB) : slow(skb, ENB);
+	return slow_separate(skb, ENB);
 }
 
 SEC("tc")
 int tof_slow_sgw(struct __sk_buff *skb)
 {
-	return unbridgeable(skb) ? carry(skb, SGW) : slow(skb, SGW);
+	return slow_separate(skb, SGW);
 }
 
 SEC("tc")
@@ -1464,6 +1504,17 @@ static __always_inline void answered(const struct packet *p)
 	count(c_returned);
 }
 
+// The original frame again; an unwrapped one (an earlier version's slow lane) stays as it is.
+static __always_inline int unwrap(struct xdp_md *ctx)
+{
+	struct wrapper *w = (void *)(long)ctx->data;
+
+	if ((void *)(w + 1) > (void *)(long)ctx->data_end || w->eth.h_proto != bpf_htons(ETH_P_IP) ||
+	    w->ip.protocol != WRAPPER_PROTOCOL)
+		return 0;
+	return bpf_xdp_adjust_head(ctx, sizeof(*w));
+}
+
 static __always_inline int back(struct xdp_md *ctx, __u32 side)
 {
 	struct packet p = {.vlan = NO_VLAN};
@@ -1473,6 +1524,8 @@ static __always_inline int back(struct xdp_md *ctx, __u32 side)
 	__u32 service;
 	int verdict;
 
+	if (unwrap(ctx))
+		return XDP_DROP;
 	if (!c || parse_xdp(ctx, &p) != k_gpdu)
 		return XDP_PASS;
 	t = tunnel_of(&p);
