@@ -8,7 +8,9 @@ from ctypes import c_int, c_size_t, c_uint32, c_void_p
 from tof.drivers.libbpf import check, lib
 
 
-class _TestRun(ctypes.Structure):
+class TestRun(ctypes.Structure):
+    """struct bpf_test_run_opts."""
+
     _fields_ = (
         ("sz", c_size_t),
         ("data_in", c_void_p),
@@ -28,7 +30,9 @@ class _TestRun(ctypes.Structure):
     )
 
 
-class _XdpContext(ctypes.Structure):
+class XdpContext(ctypes.Structure):
+    """struct xdp_md."""
+
     _fields_ = tuple(
         (name, c_uint32)
         for name in ("data", "data_end", "data_meta", "ingress_ifindex", "rx_queue_index", "egress_ifindex")
@@ -44,9 +48,9 @@ def run_xdp(
     """BPF_PROG_TEST_RUN of an XDP program: (verdict, frame afterwards, nanoseconds per run)."""
     source = ctypes.create_string_buffer(frame, len(frame))
     target = ctypes.create_string_buffer(16384)
-    context = _XdpContext(0, len(frame), 0, ifindex, 0, 0)
-    options = _TestRun(
-        sz=ctypes.sizeof(_TestRun),
+    context = XdpContext(0, len(frame), 0, ifindex, 0, 0)
+    options = TestRun(
+        sz=ctypes.sizeof(TestRun),
         data_in=ctypes.addressof(source),
         data_size_in=len(frame),
         ctx_in=ctypes.addressof(context),

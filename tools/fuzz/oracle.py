@@ -1,0 +1,583 @@
+"""What the programs of tof.bpf.c must do with a frame, written from docs/architecture.md on top of ``tof.wire``.
+
+An ``Oracle`` holds the state that the maps hold. A method a program: frame in, (verdict, frame out) back; what is
+counted, learnt and told is in the oracle afterwards and is compared with counters, maps and ring buffer.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from struct import Struct
+
+from tof.agent.commands import AMBIGUOUS
+from tof.drivers import layout
+from tof.errors import DecodeError
+from tof.model import GATEWAY_MAC, TUNNEL_MAC_PREFIX, Direction, TunnelKey, tunnel_mac
+from tof.wire import gtpu, inet
+from tools.fuzz.scenario import DEFAULTS, MTU, SERVICES, TOKEN, TUNNELS
+
+DROP, PASS, REDIRECT = 1, 2, 4  # XDP
+TC_OK, TC_SHOT, TC_REDIRECT = 0, 2, 7
+
+# What the fast lane takes upon itself; the bridge has the rest.
+MOST_EXTENSIONS = 8
+MOST_HEADER = 1024
+MOST_TCP_OPTIONS = 20
+HELD = 2048
+WORST_GTP = 16
+ANSWERS = (gtpu.ERROR_INDICATION, gtpu.ECHO_RESPONSE)
+SIGNALS = (*ANSWERS, gtpu.END_MARKER)
+WRAPPER = bytes.fromhex("027100000002 027100000001 0800")
+WRAPPER_PROTOCOL, WRAPPER_ADDRESS = 253, bytes((192, 0, 0, 8))
+
+REASONS = {
+    "gtpu_truncated": "bridged_length",
+    "gtpu_length": "bridged_length",
+    "gtpu_extension_truncated": "bridged_extension",
+    "gtpu_extension_length": "bridged_extension",
+}
+"""Why a G-PDU takes the bridge, by what the codec says of it."""
+
+_U16, _U32 = Struct("!H"), Struct("!I")
+_IPV4, _IPV6, _UDP = Struct("!BBHHHBBH4s4s"), Struct("!IHBB16s16s"), Struct("!HHHH")
+_GTP = Struct("!BBHI")
+
+OTHER, ODD, FRAGMENT, GPDU, SIGNAL, MESSAGE = range(6)
+
+
+class Inner:
+    """A user's packet: ``segment`` is its first L4 header and what follows, None for a later fragment."""
+
+    __slots__ = ("destination", "fragment", "packet", "protocol", "segment", "segment_at", "source")
+
+    def __init__(
+        self, packet: bytes, source: bytes, destination: bytes, protocol: int, fragment: bool, at: int
+    ) -> None:
+        self.packet, self.source, self.destination = packet, source, destination
+        self.protocol, self.fragment = protocol, fragment
+        self.segment_at = at
+        self.segment = packet[at:] if at else None
+
+    @property
+    def v6(self) -> bool:
+        return len(self.source) == 16
+
+    def ports(self) -> tuple[int, int]:
+        """Source and destination port, or an echo's identifier twice; zeros where there are none."""
+        segment = self.segment
+        if segment is None or len(segment) < 8:
+            return 0, 0
+        if self.protocol in (inet.TCP, inet.UDP_PROTOCOL):
+            return _U16.unpack_from(segment)[0], _U16.unpack_from(segment, 2)[0]
+        if self.protocol in (inet.ICMP, inet.ICMPV6):
+            return (_U16.unpack_from(segment, 4)[0],) * 2
+        return 0, 0
+
+    def opens(self) -> bool:
+        """Whether it is the first segment of a TCP connection."""
+        segment = self.segment
+        return (
+            self.protocol == inet.TCP
+            and segment is not None
+            and len(segment) >= 14
+            and segment[13] & 0x12 == 2
+        )
+
+    def token(self) -> int | None:
+        """The first 64 bits of the data of an echo reply."""
+        segment = self.segment
+        if segment is None or self.fragment or len(segment) < 16:
+            return None
+        if (self.protocol, segment[0]) not in ((inet.ICMP, 0), (inet.ICMPV6, 129)):
+            return None
+        return int.from_bytes(segment[8:16], "big")
+
+
+def inner_of(payload: bytes) -> Inner | None:
+    """The packet at the start of ``payload`` if it is one: what follows its length is none of it."""
+    version = payload[0] >> 4 if payload else 0
+    if version == 4 and len(payload) >= 20:
+        first, _, total, _, fragment, _, protocol, _, source, destination = _IPV4.unpack_from(payload)
+        header = (first & 15) * 4
+        if 20 <= header <= total <= len(payload):
+            at = 0 if fragment & 0x1FFF else header
+            return Inner(payload[:total], source, destination, protocol, bool(fragment & 0x3FFF), at)
+    elif version == 6 and len(payload) >= 40:
+        _, length, protocol, _, source, destination = _IPV6.unpack_from(payload)
+        if 40 + length <= len(payload):
+            fragment = protocol == inet.IPV6_FRAGMENT
+            packet = payload[: 40 + length]
+            return Inner(packet, source, destination, protocol, fragment, 0 if fragment else 40)
+    return None
+
+
+class Seen:
+    """What a frame is, as far as the data path has to know."""
+
+    __slots__ = (
+        "at_gtp",
+        "inner",
+        "key",
+        "kind",
+        "message",
+        "outer6",
+        "partial",
+        "qfi",
+        "reason",
+        "tos",
+        "vlan",
+    )
+
+    def __init__(self, vlan: int | None) -> None:
+        self.vlan = vlan
+        self.kind, self.reason = OTHER, ""
+        self.partial = self.outer6 = False
+        self.tos = self.message = self.at_gtp = 0
+        self.qfi: int | None = None
+
+    def odd(self, reason: str, kind: int = ODD) -> Seen:
+        self.kind, self.reason = kind, reason
+        return self
+
+
+def read(frame: bytes) -> Seen:
+    """Ethernet with at most one 802.1Q tag, IPv4 or IPv6, UDP to 2152, GTP-U version 1: anything else is other."""
+    kind, at = frame[12:14], 14
+    seen = Seen(None)
+    if kind == b"\x81\x00":
+        if len(frame) < 18:
+            return seen
+        seen.vlan = (_U16.unpack_from(frame, 14)[0] & 0xFFF) or None
+        kind, at = frame[16:18], 18
+    if kind == b"\x08\x00":
+        return _read_ipv4(frame, at, seen)
+    if kind == b"\x86\xdd":
+        return _read_ipv6(frame, at, seen)
+    return seen
+
+
+def _read_ipv4(frame: bytes, at: int, seen: Seen) -> Seen:
+    if len(frame) < at + 20:
+        return seen
+    first, seen.tos, total, _, fragment, _, protocol, _, source, destination = _IPV4.unpack_from(frame, at)
+    if first >> 4 != 4 or protocol != inet.UDP_PROTOCOL:
+        return seen
+    header = (first & 15) * 4
+    if not 20 <= header <= total <= len(frame) - at:
+        return seen.odd("bridged_length")
+    start, end = at + header, at + total
+    seen.at_gtp = start + 8
+    ported = len(frame) >= start + 8 and _U16.unpack_from(frame, start + 2)[0] == gtpu.PORT
+    seen.key = (source, destination)
+    if fragment & 0x3FFF:
+        return seen.odd("bridged_fragment", FRAGMENT if ported and not fragment & 0x1FFF else ODD)
+    return _read_udp(frame, start, end, source, destination, seen)
+
+
+def _read_ipv6(frame: bytes, at: int, seen: Seen) -> Seen:
+    if len(frame) < at + 40:
+        return seen
+    first, length, protocol, _, source, destination = _IPV6.unpack_from(frame, at)
+    if first >> 28 != 6:
+        return seen
+    seen.outer6 = True
+    if protocol == inet.IPV6_FRAGMENT:
+        return seen.odd("bridged_fragment")
+    if protocol != inet.UDP_PROTOCOL:
+        return seen
+    seen.tos = first >> 20 & 0xFF
+    start, end = at + 40, at + 40 + length
+    if end > len(frame):
+        return seen.odd("bridged_length")
+    return _read_udp(frame, start, end, source, destination, seen)
+
+
+def _read_udp(frame: bytes, start: int, end: int, source: bytes, destination: bytes, seen: Seen) -> Seen:
+    if end - start < 8:
+        return seen.odd("bridged_length")
+    source_port, port, length, check = _UDP.unpack_from(frame, start)
+    if port != gtpu.PORT:
+        answers = source_port == gtpu.PORT and length == end - start
+        return _read_answer(frame, start, source, destination, seen) if answers else seen
+    if length != end - start or length < 16:
+        return seen.odd("bridged_length")
+    if check:
+        pseudo = inet.pseudo_header(source, destination, inet.UDP_PROTOCOL, length)
+        seen.partial = check == inet.ones_sum(pseudo)
+    flags, kind, size, teid = _GTP.unpack_from(frame, start + 8)
+    seen.at_gtp = start + 8
+    seen.message, seen.key = kind, TunnelKey(source, destination, teid, seen.vlan)
+    if flags >> 4 != 3:
+        return seen.odd("bridged_version")
+    if kind == gtpu.G_PDU:
+        return _read_gpdu(frame[start + 8 : end], seen)
+    if kind not in SIGNALS:
+        return seen.odd("bridged_message", MESSAGE)
+    return seen.odd("", SIGNAL) if length == size + 16 else seen.odd("bridged_length")
+
+
+def _read_gpdu(data: bytes, seen: Seen) -> Seen:
+    try:
+        message = gtpu.decode(data)
+    except DecodeError as error:
+        return seen.odd(REASONS[error.reason])
+    chain = message.extensions
+    if chain and (len(chain) > MOST_EXTENSIONS or 12 + sum(len(e.content) + 2 for e in chain) > MOST_HEADER):
+        return seen.odd("bridged_extension")
+    inner = inner_of(message.payload) if message.teid else None
+    if inner is None:
+        return seen.odd("bridged_inner")
+    seen.inner, seen.qfi, seen.kind = inner, message.qfi, GPDU
+    return seen
+
+
+def _read_answer(frame: bytes, start: int, source: bytes, destination: bytes, seen: Seen) -> Seen:
+    """To any port from 2152: only what cannot be anything but an answer (TS 29.281 section 4.4.2)."""
+    length = _U16.unpack_from(frame, start + 4)[0]
+    if length < 16:
+        return seen
+    flags, kind, size, teid = _GTP.unpack_from(frame, start + 8)
+    if flags >> 4 == 3 and kind in ANSWERS and length == size + 16:
+        seen.message, seen.key = kind, TunnelKey(source, destination, teid, seen.vlan)
+        return seen.odd("", SIGNAL)
+    return seen
+
+
+class Tunnel:
+    """What the data path holds of a tunnel."""
+
+    __slots__ = (
+        "container", "destination_mac", "direction", "ended", "ifindex", "index", "link", "octets", "packets", "qfi",
+        "session", "settling", "source_mac", "tos", "ues", "uplink",
+    )  # fmt: skip
+
+    def __init__(
+        self, direction: Direction, ues: tuple[bytes, ...], index: int, session: int, qfi: int | None
+    ) -> None:
+        self.direction, self.uplink, self.ues, self.index, self.session = (
+            direction, direction is Direction.UPLINK, ues, index, session,
+        )  # fmt: skip
+        self.container, self.qfi = qfi is not None, qfi or 0
+        self.ended = self.settling = False
+        self.packets = self.octets = self.tos = self.ifindex = 0
+        self.source_mac = self.destination_mac = bytes(6)
+        self.link: tuple[bytes, int, int] | None = None
+
+    def owns(self, address: bytes) -> bool:
+        return (address if len(address) == 4 else address[:8]) in self.ues
+
+
+FlowKey = tuple[bytes, bytes, int, int, int]
+
+
+class Oracle:
+    """The state of one world and what its programs must do; ``ports`` are the adapters of each side."""
+
+    def __init__(self, ports: tuple[tuple[int, ...], tuple[int, ...]], ue: int) -> None:
+        self.ports, self.ue_ifindex = ports, ue
+        self.bypass = self.heart_dead = False
+        self.services: dict[bytes, int] = SERVICES
+        self.tokens: frozenset[int] = frozenset((TOKEN,))
+        self.tunnels: dict[TunnelKey, Tunnel] = {}
+        self.by_index: dict[int, tuple[TunnelKey, int]] = {}
+        for one in TUNNELS:
+            tunnel = Tunnel(one.direction, one.ues, one.number, one.session, one.qfi)
+            tunnel.ended, tunnel.settling = one.ended, one.settling
+            self.tunnels[one.key] = tunnel
+            self.by_index[one.number] = one.key, one.peer
+        self.defaults = DEFAULTS
+        self.stations: dict[tuple[bytes, int | None], tuple[int, int]] = {}
+        self.flows: dict[FlowKey, tuple[int, int, int]] = {}
+        self.pending: set[TunnelKey] = set()
+        self.counts: Counter[str] = Counter()
+        self.handed: list[tuple[int, int, bytes]] = []
+        """Frames given to the agent: (kind, tunnel, frame)."""
+        self.told: set[tuple[int, int, bytes]] = set()
+        """What may be told of tunnels: (kind, tunnel, inner addresses)."""
+        self.samples = 0
+
+    # The S1 adapters
+
+    def s1(self, frame: bytes, side: int, ifindex: int) -> tuple[int, bytes]:
+        """tof_s1_enb, tof_s1_sgw."""
+        if self.bypass:
+            self.counts["bypassed"] += 1
+            return PASS, frame
+        seen = read(frame)
+        tunnel = self.tunnels.get(seen.key) if seen.kind in (GPDU, SIGNAL) else None
+        if seen.kind == GPDU and tunnel is not None:
+            return self._known(frame, seen, tunnel, side, ifindex)
+        self._learn_station(frame, seen.vlan, ifindex, side)
+        if seen.reason:
+            self.counts[seen.reason] += 1
+        if tunnel is not None and seen.message == gtpu.END_MARKER and not tunnel.uplink and side == 1:
+            tunnel.ended = True
+        return PASS, frame
+
+    def _known(self, frame: bytes, seen: Seen, tunnel: Tunnel, side: int, ifindex: int) -> tuple[int, bytes]:
+        self._follow_link(tunnel, frame, seen, ifindex, side)
+        inner = seen.inner
+        if not tunnel.uplink and inner.token() in self.tokens:
+            return PASS, frame
+        self._tell(tunnel, inner)
+        tunnel.settling = False
+        self._follow_form(tunnel, seen)
+        self._add(tunnel, inner)
+        if tunnel.uplink and inner.destination in self.services:
+            diverted = self._divert(tunnel, seen)
+            if diverted is not None:
+                return REDIRECT, diverted
+        if seen.partial:
+            self.counts["bridged_partial"] += 1
+            return PASS, frame
+        if not self._way_out(tunnel, seen.vlan, side):
+            self.counts["bridged_way_unknown"] += 1
+            return PASS, frame
+        self.counts["passed"] += 1
+        return REDIRECT, frame
+
+    def _tell(self, tunnel: Tunnel, inner: Inner) -> None:
+        """What may be told: how often is a matter of time."""
+        own = tunnel.owns(inner.source if tunnel.uplink else inner.destination)
+        if not own or (tunnel.ended and not tunnel.uplink):
+            kind = layout.SPOOFED if tunnel.uplink else layout.MOVED
+            self.told.add((kind, tunnel.index, inner.source + inner.destination))
+
+    def back(self, frame: bytes) -> tuple[int, bytes]:
+        """tof_ret_enb, tof_ret_sgw: a service's packet is diverted after all."""
+        if len(frame) >= 34 and frame[12:14] == b"\x08\0" and frame[23] == WRAPPER_PROTOCOL:
+            if len(frame) < 34 + 14:
+                return DROP, frame
+            frame = frame[34:]
+        seen = read(frame)
+        tunnel = self.tunnels.get(seen.key) if seen.kind == GPDU else None
+        if tunnel is None:
+            return PASS, frame
+        self._follow_form(tunnel, seen)
+        self._add(tunnel, seen.inner)
+        if self.bypass or not tunnel.uplink or seen.inner.destination not in self.services:
+            return PASS, frame
+        diverted = self._divert(tunnel, seen)
+        if diverted is None:
+            return PASS, frame
+        self.counts["returned"] += 1
+        return REDIRECT, diverted
+
+    def _learn_station(self, frame: bytes, vlan: int | None, ifindex: int, side: int) -> None:
+        place = frame[6:12], vlan
+        if not frame[6] & 1 and self.stations.get(place, (0, 0))[0] != ifindex:
+            self.stations[place] = ifindex, side
+
+    def _follow_link(self, tunnel: Tunnel, frame: bytes, seen: Seen, ifindex: int, side: int) -> None:
+        link = frame[:12], ifindex, seen.tos
+        if tunnel.link != link:
+            tunnel.link = link
+            tunnel.destination_mac, tunnel.source_mac = frame[:6], frame[6:12]
+            tunnel.ifindex, tunnel.tos = ifindex, seen.tos
+            self._learn_station(frame, seen.vlan, ifindex, side)
+
+    def _way_out(self, tunnel: Tunnel, vlan: int | None, side: int) -> int:
+        ifindex, there = self.stations.get((tunnel.destination_mac, vlan), (0, 0))
+        return 0 if there == side and ifindex == tunnel.ifindex else ifindex
+
+    @staticmethod
+    def _follow_form(tunnel: Tunnel, seen: Seen) -> None:
+        if seen.qfi is not None:
+            tunnel.container, tunnel.qfi = True, seen.qfi
+
+    @staticmethod
+    def _add(tunnel: Tunnel, inner: Inner) -> None:
+        tunnel.packets += 1
+        tunnel.octets += len(inner.packet)
+
+    def _divert(self, tunnel: Tunnel, seen: Seen) -> bytes | None:
+        inner = seen.inner
+        if not tunnel.owns(inner.source):
+            self.counts["spoofed"] += 1
+            self._tell(tunnel, inner)
+            return None
+        if not self._take_flow(tunnel, inner):
+            return None
+        self.counts["diverted"] += 1
+        ethertype = b"\x86\xdd" if inner.v6 else b"\x08\x00"
+        return GATEWAY_MAC + tunnel_mac(tunnel.index) + ethertype + clamped(inner, seen.outer6)
+
+    def _take_flow(self, tunnel: Tunnel, inner: Inner) -> bool:
+        ue_port, service_port = inner.ports()
+        key = inner.source, inner.destination, ue_port, service_port, inner.protocol
+        service, opens = self.services[inner.destination], inner.opens()
+        if self.heart_dead:
+            if opens:
+                self.flows.pop(key, None)
+            self.counts["ovs_down"] += 1
+            return False
+        if inner.fragment and inner.protocol == inet.TCP:
+            self.counts["inner_fragment"] += 1
+            return False
+        known = self.flows.get(key)
+        if known is not None and known[0] != tunnel.session:
+            self.counts["flow_ambiguous"] += 1
+            return False
+        if inner.protocol == inet.TCP and not opens and (known is None or known[1] != service):
+            self.counts["flow_unknown"] += 1
+            return False
+        self.flows[key] = tunnel.session, service, tunnel.index
+        return True
+
+    # ue0
+
+    def ue(self, frame: bytes) -> tuple[int, bytes]:
+        """tof_ue: encapsulation into the tunnel that the destination MAC or the packet's flow names."""
+        kind = frame[12:14]
+        if kind == b"\x89\x02":
+            self.counts["heartbeats"] += 1
+            self.heart_dead = False
+            return DROP, frame
+        if self.bypass:
+            self.counts["ue_bypassed"] += 1
+            return DROP, frame
+        addressed = frame[:2] == TUNNEL_MAC_PREFIX and kind in (b"\x08\x00", b"\x86\xdd")
+        inner = inner_of(frame[14:]) if addressed else None
+        if inner is None:
+            self.counts["ue_malformed"] += 1
+            return DROP, frame
+        index = int.from_bytes(frame[2:6], "big")
+        if frame[:6] == GATEWAY_MAC:
+            index = self._reply_tunnel(inner)
+        if index == AMBIGUOUS:
+            self.counts["ue_ambiguous"] += 1
+            return DROP, frame
+        key, _ = self.by_index.get(index, (None, 0))
+        if key is None:
+            return self._hold("ue_no_tunnel", layout.NO_TUNNEL, 0, frame)
+        tunnel = self.tunnels[key]
+        if tunnel.ended:
+            return self._hold("ue_ended", layout.TUNNEL_ENDED, index, frame)
+        outer6 = len(key.source) == 16
+        if len(inner.packet) + (40 if outer6 else 20) + 8 + (16 if tunnel.container else 8) > MTU:
+            return self._hold("ue_too_big", layout.TOO_BIG, index, frame)
+        side = 0 if tunnel.uplink else 1
+        if not self._way_out(tunnel, key.vlan, side) and len(self.ports[1 - side]) != 1:
+            self.counts["ue_no_way_out"] += 1
+            return DROP, frame
+        self.counts["encapsulated"] += 1
+        self._add(tunnel, inner)
+        return REDIRECT, encapsulated(tunnel, key, clamped(inner, outer6))
+
+    def _reply_tunnel(self, inner: Inner) -> int:
+        service_port, ue_port = inner.ports()
+        flow = self.flows.get((inner.destination, inner.source, ue_port, service_port, inner.protocol))
+        if flow is not None and flow[2] in self.by_index:
+            return self.by_index[flow[2]][1]
+        return self.defaults.get(inner.destination[:8] if inner.v6 else inner.destination, 0)
+
+    def _hold(self, counter: str, kind: int, index: int, frame: bytes) -> tuple[int, bytes]:
+        self.counts[counter] += 1
+        if len(frame) <= HELD:
+            self.handed.append((kind, index, frame))
+        return DROP, frame
+
+    # The slow lane
+
+    def slow(self, frame: bytes, side: int, ifindex: int) -> tuple[int, bytes]:
+        """tof_slow_enb, tof_slow_sgw: what the agent must see goes to the queue, a copy of what cannot be queued."""
+        verdict, after = (TC_OK, frame) if self.bypass else self._judge(frame, side, ifindex)
+        if verdict == TC_OK and (frame[6] & 1 or frame[6:12] == bytes(6)):
+            return TC_SHOT, after  # no bridge takes it: carried to the other side from here
+        return verdict, after
+
+    def _judge(self, frame: bytes, side: int, ifindex: int) -> tuple[int, bytes]:
+        seen = read(frame)
+        if seen.kind == SIGNAL:
+            return self._to_queue(frame, seen, side, ifindex)
+        if seen.kind == FRAGMENT:
+            self._sample_beginning(frame, seen)
+        if seen.kind != GPDU:
+            return TC_OK, frame
+        tunnel = self.tunnels.get(seen.key)
+        reply = tunnel is not None and not tunnel.uplink and seen.inner.token() in self.tokens
+        if tunnel is not None and not tunnel.settling and not reply:
+            return TC_OK, frame
+        self.counts["pinger_replies"] += reply
+        return self._to_queue(frame, seen, side, ifindex)
+
+    def _sample_beginning(self, frame: bytes, seen: Seen) -> None:
+        if len(frame) < seen.at_gtp + 8 or frame[seen.at_gtp + 1] != gtpu.G_PDU:
+            return
+        teid = _U32.unpack_from(frame, seen.at_gtp + 4)[0]
+        source, destination = seen.key[:2]
+        self.samples += TunnelKey(source, destination, teid, seen.vlan) not in self.tunnels
+
+    def _to_queue(self, frame: bytes, seen: Seen, side: int, ifindex: int) -> tuple[int, bytes]:
+        towards, there = self.stations.get((frame[:6], seen.vlan), (0, 1 - side))
+        if there == side:
+            return TC_OK if towards == ifindex else TC_REDIRECT, frame
+        self.pending.add(seen.key)
+        self.counts["queued"] += 1
+        return TC_REDIRECT, wrapped(frame)
+
+    def onward(self, frame: bytes) -> tuple[int, bytes]:
+        """tof_onward_*: sent on by the way out, as it is."""
+        if read(frame).kind in (GPDU, SIGNAL):
+            self.counts["returned"] += 1
+        return TC_SHOT, frame
+
+
+def wrapped(frame: bytes) -> bytes:
+    """The frame as it crosses the queue: behind a plain IPv4 header."""
+    return WRAPPER + inet.encode_ipv4(inet.IPv4(WRAPPER_ADDRESS, WRAPPER_ADDRESS, WRAPPER_PROTOCOL, frame))
+
+
+def clamped(inner: Inner, outer6: bool) -> bytes:
+    """The packet with the MSS option of a SYN no larger than what fits the tunnel in its longest form."""
+    segment = inner.segment
+    overhead = (40 if outer6 else 20) + 8 + WORST_GTP + (40 if inner.v6 else 20) + 20
+    if inner.protocol != inet.TCP or segment is None or len(segment) < 20 or not segment[13] & 2:
+        return inner.packet
+    limit, at, header = MTU - overhead, 20, (segment[12] >> 4) * 4
+    for _ in range(MOST_TCP_OPTIONS):
+        if at + 4 > min(header, len(segment)) or segment[at] == 0:
+            return inner.packet
+        if segment[at] == 1:
+            at += 1
+        elif segment[at : at + 2] == b"\x02\x04":
+            return _with_mss(inner, at, limit)
+        elif segment[at + 1] < 2:
+            return inner.packet
+        else:
+            at += segment[at + 1]
+    return inner.packet
+
+
+def _with_mss(inner: Inner, at: int, limit: int) -> bytes:
+    segment = inner.packet[inner.segment_at :]
+    before, after = segment[at + 2 : at + 4], _U16.pack(limit)
+    if int.from_bytes(before, "big") <= limit:
+        return inner.packet
+    odd = at % 2
+    value = inet.update_checksum(
+        _U16.unpack_from(segment, 16)[0], before[::-1] if odd else before, after[::-1] if odd else after
+    )
+    segment = segment[:16] + _U16.pack(value) + segment[18 : at + 2] + after + segment[at + 4 :]
+    return inner.packet[: inner.segment_at] + segment
+
+
+def encapsulated(tunnel: Tunnel, key: TunnelKey, packet: bytes) -> bytes:
+    """The frame that carries ``packet`` in the tunnel as the tunnel's own packets are carried."""
+    chain = (
+        (gtpu.Extension(0x85, bytes((0x10 if tunnel.uplink else 0, tunnel.qfi))),) if tunnel.container else ()
+    )
+    message = gtpu.encode(gtpu.Message(0x30, gtpu.G_PDU, key.teid, extensions=chain, payload=packet))
+    datagram = inet.encode_udp(inet.UDP(gtpu.PORT, gtpu.PORT, message))
+    if len(key.source) == 4:
+        outer = inet.encode_ipv4(
+            inet.IPv4(key.source, key.destination, 17, datagram, tos=tunnel.tos, flags=inet.DONT_FRAGMENT)
+        )
+    else:
+        datagram = inet.fill_checksum(key.source, key.destination, 17, datagram)
+        outer = inet.encode_ipv6(inet.IPv6(key.source, key.destination, 17, datagram, tos=tunnel.tos))
+    tags = ((0x8100, key.vlan),) if key.vlan is not None else ()
+    ethertype = inet.ETHERTYPE_IPV4 if len(key.source) == 4 else inet.ETHERTYPE_IPV6
+    return inet.encode_ethernet(
+        inet.Ethernet(tunnel.destination_mac, tunnel.source_mac, ethertype, outer, tags)
+    )

@@ -1,0 +1,85 @@
+"""What the data path knows while it is fuzzed: nodes, tunnels, services, flows' ends; for the maps and for the oracle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from tof.agent.commands import AMBIGUOUS
+from tof.model import Direction, TunnelKey
+
+MTU = 1500
+
+
+def _packed(text: str) -> bytes:
+    return ip_address(text).packed
+
+
+ENB, ENB2, SGW, SGW2 = (_packed(a) for a in ("192.0.2.1", "192.0.2.2", "192.0.2.101", "192.0.2.102"))
+ENB6, SGW6 = _packed("2001:db8:a::1"), _packed("2001:db8:a::101")
+ENB_MAC, ENB2_MAC, SGW_MAC = (bytes.fromhex(f"02000000000{n}") for n in (1, 2, 3))
+NODES = (ENB, ENB2, SGW, SGW2, ENB6, SGW6)
+
+SERVICE, SERVICE2, SERVICE6 = _packed("203.0.113.10"), _packed("203.0.113.20"), _packed("2001:db8:ffff::10")
+ELSEWHERE, ELSEWHERE6 = _packed("198.51.100.9"), _packed("2001:db8:eeee::9")
+SERVICES = {SERVICE: 1, SERVICE2: 3, SERVICE6: 2}
+TOKEN = 0x1122334455667788
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A tunnel that is known from the start; ``peer`` is the number of the one that answers."""
+
+    number: int
+    direction: Direction
+    key: TunnelKey
+    ues: tuple[bytes, ...]
+    qfi: int | None = None
+    peer: int = 0
+    ended: bool = False
+    settling: bool = False
+
+    @property
+    def session(self) -> int:
+        return (self.number + 1) // 2
+
+
+def _ue(n: int) -> bytes:
+    return bytes((10, 0, 0, n))
+
+
+def _prefix(n: int) -> bytes:
+    return _packed(f"2001:db8:{n}::")[:8]
+
+
+def _both(
+    number: int, teids: tuple[int, int], ends: tuple[bytes, bytes], ues: tuple[bytes, ...],
+    vlan: int | None = None, qfi: int | None = None,
+) -> tuple[Known, Known]:  # fmt: skip
+    radio, core = ends
+    up, down = TunnelKey(radio, core, teids[0], vlan), TunnelKey(core, radio, teids[1], vlan)
+    return (
+        Known(number, Direction.UPLINK, up, ues, qfi, number + 1),
+        Known(number + 1, Direction.DOWNLINK, down, ues, qfi),
+    )
+
+
+TUNNELS: tuple[Known, ...] = (
+    *_both(1, (1, 2), (ENB, SGW), (_ue(1),)),
+    *_both(3, (2, 1), (ENB, SGW), (_ue(2), _prefix(2)), qfi=9),
+    *_both(5, (5, 5), (ENB, SGW), (_ue(3), _prefix(3)), vlan=7),
+    *_both(7, (7, 8), (ENB6, SGW6), (_ue(4), _prefix(4))),
+    *_both(9, (9, 9), (ENB6, SGW6), (_prefix(5),), vlan=7, qfi=1),
+    *_both(11, (0xFFFFFFFF, 0x80000000), (ENB2, SGW), (_ue(7),)),
+    *_both(13, (3, 4), (ENB2, SGW2), (_ue(7),)),
+    Known(15, Direction.UPLINK, TunnelKey(ENB, SGW, 15), (_ue(5), _prefix(6))),
+    Known(17, Direction.UPLINK, TunnelKey(ENB, SGW, 17), (_ue(6),), peer=18),
+    Known(18, Direction.DOWNLINK, TunnelKey(SGW, ENB, 18), (_ue(6),), ended=True),
+    Known(19, Direction.UPLINK, TunnelKey(ENB, SGW, 19), (_ue(8),), peer=20, settling=True),
+    Known(20, Direction.DOWNLINK, TunnelKey(SGW, ENB, 20), (_ue(8),), qfi=63, settling=True),
+)
+DEFAULTS: dict[bytes, int] = {
+    **{ue: down.number for down in TUNNELS if down.direction is Direction.DOWNLINK for ue in down.ues},
+    _ue(7): AMBIGUOUS,
+    _ue(9): 99,  # a tunnel that is no more
+}
