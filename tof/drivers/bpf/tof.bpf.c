@@ -338,12 +338,14 @@ static __always_inline int parse_inner(void *data, void *end, struct packet *p, 
 	}
 	if (*first >> 4 == 6) {
 		struct ipv6hdr *ip = (void *)first;
+		__u32 length;
 
 		if ((void *)(ip + 1) > end)
 			return odd(p, c_bridged_inner);
-		p->inner_length = bpf_ntohs(ip->payload_len) + sizeof(*ip);
-		if (p->inner_length > room)
+		length = bpf_ntohs(ip->payload_len) + sizeof(*ip);
+		if (length > room) // before it is cut to 16 bits
 			return odd(p, c_bridged_inner);
+		p->inner_length = length;
 		p->inner6 = 1;
 		__builtin_memcpy(p->inner6_source, &ip->saddr, 16);
 		__builtin_memcpy(p->inner6_destination, &ip->daddr, 16);
@@ -443,7 +445,7 @@ static __always_inline int parse_udp(void *data, void *end, struct packet *p, __
 	struct udphdr *udp = data + p->gtp;
 	__u32 length;
 
-	if ((void *)(udp + 1) > end)
+	if ((void *)(udp + 1) > end || room < sizeof(*udp))
 		return odd(p, c_bridged_length);
 	length = bpf_ntohs(udp->len);
 	if (udp->dest != bpf_htons(GTPU_PORT))
@@ -761,15 +763,21 @@ struct l4 {
 	__u8 tcp_flags, pad[3];
 };
 
+// Whether the user's packet has `bytes` of L4: what follows it in the frame is none of it.
+static __always_inline int has_l4(const struct packet *p, __u32 bytes)
+{
+	return p->l4 && p->l4 + bytes <= p->inner + p->inner_length;
+}
+
 static __always_inline void ports_of(void *data, void *end, const struct packet *p, struct l4 *l4)
 {
 	__u8 *h = data + OFFSET(p->l4);
 
-	if (!p->l4 || (void *)(h + 8) > end)
+	if (!has_l4(p, 8) || (void *)(h + 8) > end)
 		return;
 	if (p->protocol == IPPROTO_TCP || p->protocol == IPPROTO_UDP) {
 		__builtin_memcpy(&l4->source, h, 4);
-		if (p->protocol == IPPROTO_TCP && (void *)(h + 14) <= end)
+		if (p->protocol == IPPROTO_TCP && has_l4(p, 14) && (void *)(h + 14) <= end)
 			l4->tcp_flags = h[13];
 	} else if (p->protocol == IPPROTO_ICMP || p->protocol == IPPROTO_ICMPV6) {
 		__builtin_memcpy(&l4->source, h + 4, 2); // an echo's identifier, the same both ways
@@ -796,8 +804,8 @@ static __always_inline void flow_of(const struct packet *p, const struct l4 *l4,
 #define TCP_ACK 0x10
 
 // Clamp the MSS option of a SYN so that full segments fit the tunnel in both directions (RFC 879, RFC 6691).
-// `l4`: offset of the TCP header; `limit`: largest MSS.
-__noinline int clamp_mss(struct xdp_md *ctx, __u32 l4, __u32 limit)
+// `l4`: offset of the TCP header; `size`: of what the packet has from there on; `limit`: largest MSS.
+__noinline int clamp_mss(struct xdp_md *ctx, __u32 l4, __u32 size, __u32 limit)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	__u8 *tcp = data + OFFSET(l4);
@@ -806,6 +814,8 @@ __noinline int clamp_mss(struct xdp_md *ctx, __u32 l4, __u32 limit)
 	if (!l4 || (void *)(tcp + 20) > end || !(tcp[13] & TCP_SYN))
 		return 0;
 	header = (tcp[12] >> 4) * 4;
+	if (header > size)
+		header = size;
 	for (i = 0; i < 20; i++) {
 		__u8 *option = tcp + (at & 0x3f);
 
@@ -840,8 +850,8 @@ static __always_inline void clamp(struct xdp_md *ctx, const struct config *c, co
 {
 	__u32 overhead = (outer6 ? 40 : 20) + 8 + WORST_GTP + (p->inner6 ? 40 : 20) + 20;
 
-	if (p->protocol == IPPROTO_TCP && c->mtu > overhead + 200)
-		clamp_mss(ctx, p->l4, c->mtu - overhead);
+	if (p->protocol == IPPROTO_TCP && has_l4(p, 20) && c->mtu > overhead + 200)
+		clamp_mss(ctx, p->l4, p->inner + p->inner_length - p->l4, c->mtu - overhead);
 }
 
 // Is this diversion's flow ours to take? Writes the flow table, from which replies find their tunnel.
@@ -913,7 +923,7 @@ __noinline int divert(struct xdp_md *ctx, struct packet *p, struct tunnel *t, __
 	clamp(ctx, c, p, p->outer6);
 	frame = bpf_xdp_get_buff_len(ctx);
 	surplus = frame - p->inner - p->inner_length;
-	if (surplus && surplus < 2048 && bpf_xdp_adjust_tail(ctx, -(int)surplus))
+	if (surplus && bpf_xdp_adjust_tail(ctx, -(int)surplus))
 		return -1;
 	if (bpf_xdp_adjust_head(ctx, (int)p->inner - (int)sizeof(*eth)))
 		return -1;
@@ -941,7 +951,7 @@ static __always_inline int pinger_reply(void *data, void *end, const struct conf
 	__u8 *h = data + OFFSET(p->l4);
 	__u64 token;
 
-	if (!c->pinging || !p->l4 || p->fragment || (void *)(h + 16) > end)
+	if (!c->pinging || !has_l4(p, 16) || p->fragment || (void *)(h + 16) > end)
 		return 0;
 	if (!(p->protocol == IPPROTO_ICMP && h[0] == 0) && !(p->protocol == IPPROTO_ICMPV6 && h[0] == 129))
 		return 0;
@@ -1231,7 +1241,7 @@ static __always_inline int fast(struct xdp_md *ctx, __u32 side, const int shared
 		return XDP_PASS;
 	}
 	out = way_out(t, p.vlan, side);
-	if (!out) {
+	if (!out || out == ctx->ingress_ifindex) { // the way that tof_ue found may be the one this came by
 		count(c_bridged_way_unknown);
 		return XDP_PASS;
 	}
@@ -1874,7 +1884,7 @@ static __always_inline int ue_side(struct xdp_md *ctx)
 	}
 	clamp(ctx, c, &p, outlet->own.family == 6);
 	surplus = room - p.inner_length;
-	if (surplus && surplus < 2048 && bpf_xdp_adjust_tail(ctx, -(int)surplus))
+	if (surplus && bpf_xdp_adjust_tail(ctx, -(int)surplus))
 		return XDP_DROP;
 	if (encapsulate(ctx, outlet, t, p.inner_length)) {
 		count(c_ue_malformed);
