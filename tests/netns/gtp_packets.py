@@ -251,3 +251,39 @@ def is_pinger(one: Gpdu) -> bool:
 
 def elsewhere(bearer: Bearer) -> str:
     return ELSEWHERE6 if ":" in bearer.ue else ELSEWHERE
+
+
+_idents = itertools.count(0x1000)
+
+
+def cut(frame: bytes, room: int = 1480, ident: int | None = None) -> list[bytes]:
+    """The frame's outer packet in fragments that carry at most ``room`` bytes each, as frames."""
+    eth = decode_ethernet(frame)
+    ident = next(_idents) % 0xFFFF if ident is None else ident
+    return [encode_ethernet(eth._replace(payload=piece)) for piece in pieces(eth.payload, room, ident)]
+
+
+def pieces(packet: bytes, room: int, ident: int) -> list[bytes]:
+    """An IP packet in fragments that carry at most ``room`` bytes each (a multiple of eight)."""
+    if packet[0] >> 4 == 4:
+        whole = decode_ipv4(packet)
+        parts = _parts(whole.payload, room)
+        return [
+            encode_ipv4(whole._replace(payload=part, offset=at, flags=int(more), identification=ident))
+            for at, part, more in parts
+        ]
+    six = decode_ipv6(packet)
+    return [
+        encode_ipv6(
+            six._replace(
+                payload=part,
+                next_header=44,
+                headers=struct.pack("!BxHI", six.protocol, at | int(more), ident),
+            )
+        )
+        for at, part, more in _parts(six.payload, room)
+    ]
+
+
+def _parts(data: bytes, room: int) -> list[tuple[int, bytes, bool]]:
+    return [(at, data[at : at + room], at + room < len(data)) for at in range(0, len(data), room)]

@@ -9,7 +9,7 @@ import structlog
 
 from tof.agent import commands as do
 from tof.agent.core import Agent
-from tof.agent.events import DownlinkMoved, Event, ForeignSourceSeen, FrameHeld, Tick, TunnelRefused
+from tof.agent.events import DownlinkMoved, Event, ForeignSourceSeen, FrameHeld, GpduSeen, Tick, TunnelRefused
 from tof.agent.observe import observe
 from tof.daemon.clock import Clock
 from tof.daemon.switch import Switch
@@ -39,16 +39,25 @@ class Feed:
 
     def packet(self, side: Side, frame: bytes) -> bool:
         """The verdict on a queued packet, which comes as its whole frame: whether it passes."""
-        vlan, payload = None, frame[14:]
-        if frame[_ETHERTYPE_AT : _ETHERTYPE_AT + 2] == _TAGGED:
-            # IEEE 802.1Q: VLAN 0 is a priority alone.
-            vlan, payload = int.from_bytes(frame[14:16], "big") & 0xFFF or None, frame[18:]
+        vlan, payload = unframed(frame)
         try:
             event = observe(side, payload, vlan, cut=len(frame) >= FRAME_BYTES)
         except DecodeError as error:
             self.undecodable[error.reason] += 1
             return True
         return event is None or self.handle(event)
+
+    def first_fragment(self, side: Side, packet: bytes, vlan: int | None, link: Link) -> GpduSeen | None:
+        """Learn from the first fragment of a G-PDU; what it said."""
+        try:
+            event = observe(side, packet, vlan, link=link, cut=True)
+        except DecodeError as error:
+            self.undecodable[error.reason] += 1
+            return None
+        if not isinstance(event, GpduSeen):
+            return None
+        self.handle(event)
+        return event
 
     def record(self, raw: bytes) -> None:
         """A record of the data path's ring buffer."""
@@ -114,6 +123,14 @@ class Feed:
             log.warning("the data path refused", command=type(command).__name__, error=str(error))
             return False
         return True
+
+
+def unframed(frame: bytes) -> tuple[int | None, bytes]:
+    """The VLAN of a frame and what it carries."""
+    if frame[_ETHERTYPE_AT : _ETHERTYPE_AT + 2] == _TAGGED:
+        # IEEE 802.1Q: VLAN 0 is a priority alone.
+        return int.from_bytes(frame[14:16], "big") & 0xFFF or None, frame[18:]
+    return None, frame[14:]
 
 
 def _destination(frame: bytes) -> bytes | None:

@@ -12,6 +12,7 @@ from tof.agent.tunnels import Tunnel
 from tof.api.port import Check, HealthState, HealthView, SessionView, TunnelQuery, TunnelView
 from tof.daemon.clock import Clock
 from tof.daemon.feed import Feed
+from tof.daemon.fragments import Fragments
 from tof.daemon.switch import Switch
 from tof.drivers.layout import ENDED, TunnelRecord
 from tof.drivers.xdp import XdpEndpoints
@@ -24,7 +25,10 @@ SLICE = 512
 class Observation:
     """Reads the agent and the data path; changes nothing."""
 
-    def __init__(self, feed: Feed, endpoints: XdpEndpoints, switch: Switch, clock: Clock) -> None:
+    def __init__(
+        self, feed: Feed, endpoints: XdpEndpoints, switch: Switch, fragments: Fragments, clock: Clock
+    ) -> None:
+        self._fragments = fragments
         self._feed, self._endpoints, self._switch, self._clock = feed, endpoints, switch, clock
         self._sessions = feed.agent.sessions
         self.queues_read: Callable[[], bool] = lambda: False
@@ -109,6 +113,12 @@ class Observation:
         for name, value in sorted(self._feed.undecodable.items()):
             odd.add_metric([name], value)
         yield odd
+        pieces = CounterMetricFamily(
+            "tof_fragments", "Queued outer fragments by what became of them", labels=["reason"]
+        )
+        for name, value in self._fragments.counts.items():
+            pieces.add_metric([name], value)
+        yield pieces
         agent = self._feed.agent
         gauges = {
             "tof_tunnels": ("Tunnels known", len(agent.sessions)),
@@ -119,6 +129,8 @@ class Observation:
                 "Error Indications that our own pings caused",
                 agent.losing.errors_held_back,
             ),
+            "tof_fragments_held": ("Outer fragments held for reassembly", self._fragments.held.fragments),
+            "tof_datagrams_held": ("Datagrams being reassembled", len(self._fragments.held)),
             "tof_bypass": ("Whether bypass is on", int(self._endpoints.bypass)),
             "tof_xdp_native": ("Whether XDP runs in the drivers", int(self._endpoints.attachment.native)),
             "tof_ovs_up": ("Whether Open vSwitch is connected", int(self._switch.up)),

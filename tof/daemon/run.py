@@ -30,6 +30,7 @@ from tof.config import Config
 from tof.daemon.clock import Clock
 from tof.daemon.control import Control
 from tof.daemon.feed import Feed
+from tof.daemon.fragments import Fragments
 from tof.daemon.idle import idle_tunnels
 from tof.daemon.logs import configure_logs
 from tof.daemon.observation import Observation
@@ -133,6 +134,8 @@ class Daemon:
         feed = Feed(agent, endpoints, ue_side, self._clock, switch)
         switch.send_ping = lambda ping: pinger_side.send(_ping_frame(ping, pinger_side.mac))
         switch.returned = lambda: feed.handle(SwitchReturned())
+        onward = _frames(stack, config.names.ue)
+        fragments = Fragments(feed, endpoints, onward, ue_side, apps_side, self._clock)
         feed.too_big = TooBig(agent, endpoints, config.ue, ue_side, apps_side, self._clock).handle
         self._adopt(endpoints, feed)
         store = await stack.enter_async_context(Store(config.state.dir / FILE_NAME))
@@ -146,11 +149,11 @@ class Daemon:
         await self._resolve_all(resolver, agent)
         tasks += [
             group.create_task(switch.run(), name="switch"),
-            group.create_task(self._ticks(feed), name="ticks"),
+            group.create_task(self._ticks(feed, fragments), name="ticks"),
             group.create_task(self._purge(feed, endpoints), name="purge"),
         ]
-        self._watch(stack, loop, feed, endpoints)
-        observation = Observation(feed, endpoints, switch, self._clock)
+        self._watch(stack, loop, feed, fragments, endpoints)
+        observation = Observation(feed, endpoints, switch, fragments, self._clock)
         base = config.agent.queue_base
         observation.queues_read = lambda: listened_to((base, base + 1))
         control = Control(feed, switch, endpoints, store, resolver, observation)
@@ -180,18 +183,20 @@ class Daemon:
         )
 
     def _watch(
-        self, stack: AsyncExitStack, loop: asyncio.AbstractEventLoop, feed: Feed, endpoints: XdpEndpoints
-    ) -> None:
+        self, stack: AsyncExitStack, loop: asyncio.AbstractEventLoop, feed: Feed, fragments: Fragments,
+        endpoints: XdpEndpoints,
+    ) -> None:  # fmt: skip
         ring = endpoints.events(feed.record)
         stack.callback(ring.close)
         loop.add_reader(ring.fd, ring.drain)
         stack.callback(loop.remove_reader, ring.fd)
         base = self._config.agent.queue_base
         for side in Side:
-            queue = PacketQueue(base + side.value, side, feed.packet)
+            queue = PacketQueue(base + side.value, side, feed.packet, fragments.packet)
             stack.callback(queue.close)
             loop.add_reader(queue.fd, queue.read)
             stack.callback(loop.remove_reader, queue.fd)
+        stack.callback(fragments.flush)  # before the queues are closed: the kernel drops what is in them then
         features = endpoints.attachment.features
         if features is not None:
 
@@ -209,9 +214,10 @@ class Daemon:
         except TimeoutError:
             log.warning("Open vSwitch is not ready: services go to the core until it is")
 
-    async def _ticks(self, feed: Feed) -> None:
+    async def _ticks(self, feed: Feed, fragments: Fragments) -> None:
         while True:
             await asyncio.sleep(TICK_S)
+            fragments.tick()
             due = feed.agent.wake_at
             if due is not None and due <= self._clock.now():
                 feed.tick()

@@ -15,7 +15,7 @@ from tof.agent.commands import SendPing
 from tof.agent.core import Agent
 from tof.config import Config
 from tof.daemon.clock import Clock
-from tof.dataplane import pinger
+from tof.dataplane import nat, pinger
 from tof.dataplane.desired import Desired, Ports, ServiceRoute
 from tof.dataplane.flow import Flow
 from tof.dataplane.pipeline import render
@@ -136,6 +136,7 @@ class Switch:
             if plan.drop and routes != self._services:
                 await self._ovs.forget_cached_flows()  # a change of services is in force when the API says so
         if routes != self._services:
+            self._endpoints.set_tracked(nat.tracked(routes))
             self._endpoints.set_services({r.service.service_ip: r.service_id for r in routes})
             self._services = routes
         self.applied, self._refusal = revision, ""

@@ -8,7 +8,7 @@ its rules: no entry needs to be flushed for that.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 
 from tof.dataplane.desired import Desired, ServiceRoute, by_application
@@ -30,6 +30,17 @@ def zone_of(application_ip: IpAddress) -> int:
     """The conntrack zone of an application that stands behind several services (never 0, the host's own)."""
     digest = blake2b(application_ip.packed, digest_size=2).digest()
     return max(1, int.from_bytes(digest, "big"))
+
+
+def tracked(services: Iterable[ServiceRoute]) -> frozenset[IpAddress]:
+    """The addresses, of services and applications, that connection tracking translates."""
+    groups = [group for group in by_application(services) if len(group) > 1]
+    return frozenset(
+        address
+        for group in groups
+        for route in group
+        for address in (route.service.service_ip, route.service.application_ip)
+    )
 
 
 def zones(desired: Desired) -> frozenset[int]:

@@ -27,6 +27,7 @@ class MemoryEndpoints:
     defaults: dict[bytes, int] = field(default_factory=dict)
     tokens: dict[int, int] = field(default_factory=dict)
     services: dict[IpAddress, int] = field(default_factory=dict)
+    tracked: frozenset[bytes] = frozenset()
     bypass: bool = False
     native: bool = False
 
@@ -105,6 +106,10 @@ class MemoryEndpoints:
     def set_services(self, wanted: Mapping[IpAddress, int]) -> None:
         """Divert exactly these service IPs."""
         self.services = dict(wanted)
+
+    def set_tracked(self, addresses: Iterable[IpAddress]) -> None:
+        """Leave the later fragments of these to connection tracking."""
+        self.tracked = frozenset(address.packed for address in addresses)
 
     def drop_services(self, addresses: Iterable[IpAddress]) -> None:
         """Stop diverting these at once."""

@@ -8,9 +8,11 @@ import socket
 import struct
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Protocol
 
 from netfilterqueue import COPY_PACKET, NetfilterQueue
 
+from tof.agent.reassembly import Fate
 from tof.errors import SetupError
 from tof.model import Side
 
@@ -22,6 +24,7 @@ FRAME_BYTES = 2048
 """So much of a frame is copied: the binding's receive buffer is 4096 bytes, and the rest is user data."""
 PACKETS_A_TURN = 256
 """A flood must leave the event loop time for everything else."""
+_FATE_MARK, _FATE = 0x70F00000, 0xF
 
 # Linux UAPI nfnetlink_queue.h: NFQNL_MSG_CONFIG with NFQA_CFG_FLAGS and NFQA_CFG_MASK.
 _NFNL_SUBSYS_QUEUE, _NFQNL_MSG_CONFIG = 3, 2
@@ -49,11 +52,30 @@ class _Turn:
         return self._socket.recv(size, socket.MSG_DONTWAIT)
 
 
-class PacketQueue:
-    """One NFQUEUE: ``decide(side, frame)`` sees each frame, as it came off the wire, and says whether it passes."""
+class QueuedPacket(Protocol):
+    """A packet that the kernel holds until it is told what to do; it takes one verdict."""
 
-    def __init__(self, number: int, side: Side, decide: Callable[[Side, bytes], bool]) -> None:
-        self.number, self.side, self._decide = number, side, decide
+    def accept(self) -> None:
+        """Let it go on."""
+
+    def drop(self) -> None:
+        """Let it end here."""
+
+
+class PacketQueue:
+    """One NFQUEUE: ``decide(side, frame)`` sees each frame, as it came off the wire, and says whether it passes.
+
+    Fragments whose fate the data path has marked go to ``hold`` instead, which gives the verdict when it likes.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        side: Side,
+        decide: Callable[[Side, bytes], bool],
+        hold: Callable[[Side, bytes, Fate, QueuedPacket], None],
+    ) -> None:
+        self.number, self.side, self._decide, self._hold = number, side, decide, hold
         self._queue = NetfilterQueue()
         try:
             self._queue.bind(
@@ -68,6 +90,11 @@ class PacketQueue:
         self._fail_open()
 
     def _deliver(self, packet: object) -> None:
+        mark = packet.get_mark()  # type: ignore[attr-defined]
+        if mark & ~_FATE == _FATE_MARK and mark & _FATE:
+            frame = packet.get_payload()[WRAPPER_BYTES:]  # type: ignore[attr-defined]
+            self._hold(self.side, frame, Fate(mark & _FATE), packet)  # type: ignore[arg-type]
+            return
         passes = True
         try:
             frame = packet.get_payload()[WRAPPER_BYTES:]  # type: ignore[attr-defined]

@@ -71,6 +71,7 @@ class XdpEndpoints:
         self.adopted = self._object.reused and "tof_outlets" in old
         programs = self._object.programs
         self.attachment = Attachment(plumbing, s1, self._hooks, programs, adopting=self.adopted)
+        self.tracked: frozenset[bytes] = frozenset()
         self._tokens = len(self.adopt_tokens()) if self.adopted else 0
         self._config = DataPathConfig()
         self._names = counter_names()
@@ -108,7 +109,8 @@ class XdpEndpoints:
             self._put_sides()
         self._write_config()
         if not self.adopted:
-            self._maps["tof_state"].put(_ZERO, bytes(8) + (1).to_bytes(4, "little") + bytes(20))
+            state = self._maps["tof_state"]
+            state.put(_ZERO, (bytes(8) + (1).to_bytes(4, "little")).ljust(state.value_size, b"\0"))
         self.attachment.attach()
 
     def _put_sides(self) -> None:
@@ -277,6 +279,17 @@ class XdpEndpoints:
         if (self._config.services, self._config.service_filter) != (len(target), bits):
             self._config.services, self._config.service_filter = len(target), bits
             self._write_config()
+
+    def set_tracked(self, addresses: Iterable[IpAddress]) -> None:
+        """Leave the later fragments of these, services and applications, to connection tracking."""
+        table = self._maps["tof_tracked"]
+        self.tracked = frozenset(address.packed for address in addresses)
+        wanted = {layout.mapped(address) for address in self.tracked}
+        present = {keys[at * 16 : at * 16 + 16] for keys, _, count in table.slices() for at in range(count)}
+        for address in wanted - present:
+            table.put(address, bytes(4))
+        for address in present - wanted:
+            table.drop(address)
 
     def drop_services(self, addresses: Iterable[IpAddress]) -> None:
         """Stop diverting these at once."""

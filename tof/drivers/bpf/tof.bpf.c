@@ -39,6 +39,11 @@
 #define FLOW_FRESH_NS 30000000000ULL  // a flow of another session with the same 5-tuple is in use for this long
 #define HOP_SETTLE_NS 10000000ULL     // the kernel has sent what waited for an ARP reply: nothing can be overtaken
 #define HOP_FRESH_NS 60000000000ULL   // a node not heard for this long is looked for by the kernel again
+#define PIECE_NS 1000000000ULL        // identifications are used again: what is known of one datagram's fragments
+#define PIECE_WINDOW_NS 100000000ULL  // bounds of what fragments may take of the agent's time, per window:
+#define PIECES_UNDECIDED 200          //   later fragments that came before their first
+#define PIECES_DIVERTED 1000          //   datagrams to be reassembled
+#define PIECE_BYTES 2048              // so much of a frame reaches the agent: FRAME_BYTES in tof/drivers/nfqueue.py
 #define WORST_GTP 16                  // 8 + optional 4 + PDU Session Container 4
 
 // Counters. The names are read from this very enum by tof/drivers/xdp.py: c_<name>.
@@ -62,7 +67,7 @@ enum counter {
 	c_ovs_down,             // service traffic to the core: no heartbeat
 	c_flow_unknown,         // TCP to a service without its SYN: stays with the core
 	c_flow_ambiguous,       // the same inner 5-tuple is in use by another session
-	c_inner_fragment,       // TCP fragment to a service: to the core
+	c_inner_fragment,       // later TCP fragment to a service without its first: to the core
 	c_heartbeats,
 	c_ue_bypassed,          // dropped on the UE side: bypass is on
 	c_ue_malformed,         // dropped on the UE side: not a well-formed IP frame
@@ -73,6 +78,8 @@ enum counter {
 	c_ue_ambiguous,         // dropped: the UE address is in use behind several pairs
 	c_pinger_replies,       // the Pinger's own replies, to the queue
 	c_hop_unknown,          // shared adapter: the far node's MAC address is not resolved yet
+	c_fragment_queued,      // outer fragment handed to NFQUEUE: of service traffic, or not decided yet
+	c_fragment_refused,     // outer fragment: too long, or too many to decide on or to reassemble, by the bridge
 	c_bypassed,             // seen while bypass was on
 	c_max
 };
@@ -91,6 +98,8 @@ struct shared_state {
 	__u64 beat_ns;
 	__u32 fdb_generation, pad;
 	__u64 sample_window_ns, samples;
+	__u64 piece_window_ns;
+	__u32 pieces_undecided, pieces_diverted;
 };
 
 struct key4 {
@@ -152,6 +161,23 @@ struct flow {
 	__u32 session, service, uplink, pad;
 };
 
+// Fragments of one datagram: outer ones by the addresses on S1 (session 0), inner ones by the UE's and the service's.
+struct piece_key {
+	__u8 source[16], destination[16];
+	__be32 ident;
+	__u16 vlan;
+	__u8 family, protocol;
+	__u32 session;
+};
+
+// Once one fragment of a datagram has taken the queue all do, so that they stay in order.
+struct piece {
+	__u64 since_ns;
+	__u32 fate, queued;     // of inner fragments from an application `fate` is their tunnel
+};
+#define FATE_MARK 0x70f00000 // `fate` of a queued fragment as tof/drivers/nfqueue.py reads it
+enum fate { f_undecided = 1, f_pass, f_divert, f_left }; // left: one went on already, so do the others
+
 struct station_key {
 	__u8 mac[6];
 	__u16 vlan;
@@ -198,6 +224,8 @@ MAP(tof_outlets, BPF_MAP_TYPE_HASH, __u32, struct outlet, 2000000, BPF_F_NO_PREA
 MAP(tof_ues, BPF_MAP_TYPE_HASH, struct ue_key, __u32, 1000000, BPF_F_NO_PREALLOC);
 MAP(tof_pending, BPF_MAP_TYPE_LRU_HASH, struct key, struct pending, 65536, 0);
 MAP(tof_flows, BPF_MAP_TYPE_LRU_HASH, struct flow_key, struct flow, 262144, 0);
+MAP(tof_tracked, BPF_MAP_TYPE_HASH, struct in6_addr, __u32, 65536, BPF_F_NO_PREALLOC);
+MAP(tof_pieces, BPF_MAP_TYPE_LRU_HASH, struct piece_key, struct piece, 32768, 0);
 MAP(tof_services, BPF_MAP_TYPE_HASH, struct in6_addr, __u32, 65536, BPF_F_NO_PREALLOC);
 MAP(tof_stations, BPF_MAP_TYPE_LRU_HASH, struct station_key, struct station, 16384, 0);
 MAP(tof_tokens, BPF_MAP_TYPE_LRU_HASH, __u64, __u32, 16384, 0);
@@ -288,10 +316,17 @@ static __always_inline void mapped(struct in6_addr *out, __be32 address) // ::ff
 enum kind {
 	k_other,        // not GTP-U
 	k_odd,          // GTP-U that cannot be judged: counted, by the bridge
-	k_fragment,     // first outer fragment of a datagram to port 2152
+	k_fragment,     // first outer fragment of a G-PDU
+	k_piece,        // any other outer fragment of UDP
 	k_gpdu,
 	k_signal,       // Error Indication, End Marker, Echo Response: the agent decides
 	k_message,      // any other GTP-U message
+};
+
+struct fragment6 {       // RFC 8200 section 4.5
+	__u8 next, zero;
+	__be16 offset;          // in its upper 13 bits; 1: more fragments
+	__be32 ident;
 };
 
 struct packet {
@@ -300,11 +335,16 @@ struct packet {
 	__u8 outer6, inner6, message, gtp_flags;
 	__u8 has_container, qfi, tos, protocol;
 	__u8 partial, reason, fragment, foreign; // foreign: known to be of another UDP port, or of no UDP
+	__u8 piece;                 // `fragment` of the inner packet, `piece` of the outer: 0 whole, FIRST or LATER
+	__be32 ident, inner_ident;  // of fragments
 	__be32 teid, source, destination; // outer IPv4
 	__u8 addresses[32];               // outer IPv6
 	__be32 inner4_source, inner4_destination;
 	__u8 inner6_source[16], inner6_destination[16];
 };
+
+#define FIRST 1
+#define LATER 2
 
 static __always_inline int odd(struct packet *p, __u8 reason)
 {
@@ -332,8 +372,9 @@ static __always_inline int parse_inner(void *data, void *end, struct packet *p, 
 		p->inner4_source = ip->saddr;
 		p->inner4_destination = ip->daddr;
 		p->protocol = ip->protocol;
-		p->fragment = !!(ip->frag_off & bpf_htons(0x3fff));
-		p->l4 = ip->frag_off & bpf_htons(0x1fff) ? 0 : p->inner + header;
+		p->inner_ident = ip->id;
+		p->fragment = ip->frag_off & bpf_htons(0x1fff) ? LATER : ip->frag_off & bpf_htons(0x2000) ? FIRST : 0;
+		p->l4 = p->fragment == LATER ? 0 : p->inner + header;
 		return k_gpdu;
 	}
 	if (*first >> 4 == 6) {
@@ -350,8 +391,21 @@ static __always_inline int parse_inner(void *data, void *end, struct packet *p, 
 		__builtin_memcpy(p->inner6_source, &ip->saddr, 16);
 		__builtin_memcpy(p->inner6_destination, &ip->daddr, 16);
 		p->protocol = ip->nexthdr;
-		p->fragment = ip->nexthdr == IPPROTO_FRAGMENT;
-		p->l4 = p->fragment ? 0 : p->inner + sizeof(*ip);
+		p->l4 = p->inner + sizeof(*ip);
+		if (ip->nexthdr == IPPROTO_FRAGMENT) {
+			struct fragment6 *fragment = (void *)(ip + 1);
+
+			p->l4 = 0;
+			p->fragment = LATER;
+			if ((void *)(fragment + 1) > end)
+				return k_gpdu;
+			p->protocol = fragment->next;
+			p->inner_ident = fragment->ident;
+			if (!(fragment->offset & bpf_htons(0xfff8))) {
+				p->fragment = FIRST;
+				p->l4 = p->inner + sizeof(*ip) + sizeof(*fragment);
+			}
+		}
 		return k_gpdu;
 	}
 	return odd(p, c_bridged_inner);
@@ -450,7 +504,8 @@ static __always_inline int parse_udp(void *data, void *end, struct packet *p, __
 	length = bpf_ntohs(udp->len);
 	if (udp->dest != bpf_htons(GTPU_PORT))
 		return udp->source == bpf_htons(GTPU_PORT) && length == room ? parse_answer(end, p, udp) : k_other;
-	if (length != room || length < sizeof(*udp) + 8)
+	// A first fragment holds less than its headers say.
+	if ((p->piece ? length <= room : length != room) || length < sizeof(*udp) + 8)
 		return odd(p, c_bridged_length);
 	// An unfinished checksum holds the sum of the pseudo header alone: a sender on this host.
 	p->partial = udp->check &&
@@ -467,7 +522,11 @@ static __always_inline __u16 vlan_of(__u32 tci) // IEEE 802.1Q: VLAN 0 is a prio
 static __always_inline int parse(void *data, void *end, __u32 frame, struct packet *p)
 {
 	struct ethhdr *eth = data;
+	struct udphdr *udp;
+	__u64 addresses;
+	__u32 room;
 	__be16 type;
+	int kind;
 
 	if ((void *)(eth + 1) > end)
 		return k_other;
@@ -485,7 +544,6 @@ static __always_inline int parse(void *data, void *end, __u32 frame, struct pack
 	if (type == bpf_htons(ETH_P_IP)) {
 		struct iphdr *ip = data + p->ip;
 		__u32 length, header;
-		struct udphdr *udp;
 
 		if ((void *)(ip + 1) > end)
 			return k_other;
@@ -503,41 +561,48 @@ static __always_inline int parse(void *data, void *end, __u32 frame, struct pack
 		if (header < sizeof(*ip) || length < header || p->ip + length > frame)
 			return odd(p, c_bridged_length);
 		if (ip->frag_off & bpf_htons(0x3fff)) {
-			p->reason = c_bridged_fragment;
-			if (ip->frag_off & bpf_htons(0x1fff) || (void *)(udp + 1) > end ||
-			    udp->dest != bpf_htons(GTPU_PORT))
-				return k_odd;
-			return k_fragment;
+			p->piece = ip->frag_off & bpf_htons(0x1fff) ? LATER : FIRST;
+			p->ident = ip->id;
 		}
-		return parse_udp(data, end, p, length - header, (__u64)ip->saddr + ip->daddr);
-	}
-	if (type == bpf_htons(ETH_P_IPV6)) {
+		room = length - header;
+		addresses = (__u64)ip->saddr + ip->daddr;
+	} else if (type == bpf_htons(ETH_P_IPV6)) {
 		struct ipv6hdr *ip = data + p->ip;
-		__u32 length;
 
 		if ((void *)(ip + 1) > end || ip->version != 6)
 			return k_other;
 		p->outer6 = 1;
 		__builtin_memcpy(p->addresses, &ip->saddr, 32);
-		if (ip->nexthdr == IPPROTO_FRAGMENT) {
-			__u8 *fragment = (void *)(ip + 1);
-			struct udphdr *udp = (void *)(fragment + 8);
-
-			p->foreign = (void *)udp > end || fragment[0] != IPPROTO_UDP ||
-				     (!fragment[2] && fragment[3] < 8 && (void *)(udp + 1) <= end &&
-				      udp->dest != bpf_htons(GTPU_PORT));
-			return odd(p, c_bridged_fragment);
-		}
-		if (ip->nexthdr != IPPROTO_UDP)
-			return k_other;
-		length = bpf_ntohs(ip->payload_len);
 		p->tos = bpf_ntohs(*(__be16 *)ip) >> 4;
 		p->gtp = p->ip + sizeof(*ip);
-		if (p->gtp + length > frame)
+		room = bpf_ntohs(ip->payload_len);
+		if (ip->nexthdr == IPPROTO_FRAGMENT) {
+			struct fragment6 *fragment = (void *)(ip + 1);
+
+			udp = (void *)(fragment + 1);
+			p->foreign = (void *)udp > end || fragment->next != IPPROTO_UDP;
+			if (p->foreign || room < sizeof(*fragment) || p->gtp + room > frame)
+				return odd(p, c_bridged_fragment);
+			p->piece = fragment->offset & bpf_htons(0xfff8) ? LATER : FIRST;
+			p->ident = fragment->ident;
+			p->foreign = p->piece == FIRST && (void *)(udp + 1) <= end &&
+				     udp->dest != bpf_htons(GTPU_PORT);
+			p->gtp += sizeof(*fragment);
+			room -= sizeof(*fragment);
+		} else if (ip->nexthdr != IPPROTO_UDP) {
+			return k_other;
+		}
+		if (p->gtp + room > frame)
 			return odd(p, c_bridged_length);
-		return parse_udp(data, end, p, length, sum16(p->addresses) + sum16(p->addresses + 16));
+		addresses = sum16(p->addresses) + sum16(p->addresses + 16);
+	} else {
+		return k_other;
 	}
-	return k_other;
+	kind = p->piece == LATER ? k_piece : parse_udp(data, end, p, room, addresses);
+	if (!p->piece)
+		return kind;
+	p->reason = c_bridged_fragment;
+	return kind == k_gpdu ? k_fragment : k_piece;
 }
 
 __noinline int parse_xdp(struct xdp_md *ctx, struct packet *p)
@@ -854,9 +919,32 @@ static __always_inline void clamp(struct xdp_md *ctx, const struct config *c, co
 		clamp_mss(ctx, p->l4, p->inner + p->inner_length - p->l4, c->mtu - overhead);
 }
 
-// Is this diversion's flow ours to take? Writes the flow table, from which replies find their tunnel.
-static __always_inline int take_flow(void *data, void *end, struct packet *p, struct tunnel *t, __u32 service,
-				     __u64 now, int alive)
+// What is remembered of a datagram's fragments while its identification is not used again.
+static __always_inline struct piece *piece_of(const struct piece_key *key, __u64 now)
+{
+	struct piece *known = bpf_map_lookup_elem(&tof_pieces, key);
+
+	return known && since(known->since_ns, now) < PIECE_NS ? known : 0;
+}
+
+static __always_inline void inner_pieces(const struct packet *p, __u32 session, struct piece_key *key)
+{
+	__builtin_memset(key, 0, sizeof(*key));
+	if (p->inner6) {
+		__builtin_memcpy(key->source, p->inner6_source, 32);
+	} else {
+		__builtin_memcpy(key->source, &p->inner4_source, 4);
+		__builtin_memcpy(key->destination, &p->inner4_destination, 4);
+	}
+	key->family = p->inner6 ? 6 : 4;
+	key->ident = p->inner_ident;
+	key->protocol = p->protocol;
+	key->session = session;
+}
+
+// Is this flow ours to divert? Writes the flow table, from which replies find their tunnel.
+static __always_inline int judge_flow(void *data, void *end, struct packet *p, struct tunnel *t, __u32 service,
+				      __u64 now, int alive)
 {
 	struct flow fresh = {now, t->session, service, t->index, 0}, *known;
 	struct l4 l4 = {};
@@ -873,10 +961,6 @@ static __always_inline int take_flow(void *data, void *end, struct packet *p, st
 		count(c_ovs_down);
 		return 0;
 	}
-	if (p->fragment && p->protocol == IPPROTO_TCP) {
-		count(c_inner_fragment);
-		return 0;
-	}
 	known = bpf_map_lookup_elem(&tof_flows, &key);
 	if (known && known->session != t->session && since(known->last_ns, now) < FLOW_FRESH_NS) {
 		count(c_flow_ambiguous);
@@ -891,6 +975,68 @@ static __always_inline int take_flow(void *data, void *end, struct packet *p, st
 		return 1;
 	}
 	bpf_map_update_elem(&tof_flows, &key, &fresh, BPF_ANY);
+	return 1;
+}
+
+// The same of a packet that may be a fragment: the first one alone has ports, the others follow it.
+static __always_inline int take_flow(void *data, void *end, struct packet *p, struct tunnel *t, __u32 service,
+				     __u64 now, int alive)
+{
+	struct piece fresh = {.since_ns = now}, *first;
+	struct piece_key key;
+	int taken;
+
+	if (p->fragment != LATER || !alive) {
+		taken = judge_flow(data, end, p, t, service, now, alive);
+		if (p->fragment == FIRST) {
+			fresh.fate = taken ? f_divert : f_pass;
+			inner_pieces(p, t->session, &key);
+			bpf_map_update_elem(&tof_pieces, &key, &fresh, BPF_ANY);
+		}
+		return taken;
+	}
+	inner_pieces(p, t->session, &key);
+	first = piece_of(&key, now);
+	if (first)
+		return first->fate == f_divert;
+	if (p->protocol == IPPROTO_TCP)
+		count(c_inner_fragment);
+	return p->protocol != IPPROTO_TCP;
+}
+
+// Open vSwitch 3.1 takes the data of a later IPv4 fragment for a TCP or UDP header and "corrects the checksum" in it when
+// it rewrites an address. On br-ue such fragments go by another protocol, told by the reserved bit of RFC 791; but its
+// connection tracking, which puts fragments together, has to see them as they are.
+#define VEIL_UDP 253
+#define VEIL_TCP 254
+#define VEIL_BIT 0x8000
+
+static __always_inline int veil(struct iphdr *ip, __be32 served)
+{
+	__be16 *words = (__be16 *)ip, offset = words[3], protocol = words[4];
+	struct in6_addr address;
+
+	if (!(ip->frag_off & bpf_htons(0x1fff)) || (ip->protocol != IPPROTO_UDP && ip->protocol != IPPROTO_TCP))
+		return 0;
+	mapped(&address, served);
+	if (bpf_map_lookup_elem(&tof_tracked, &address))
+		return 0;
+	ip->frag_off |= bpf_htons(VEIL_BIT);
+	ip->protocol = ip->protocol == IPPROTO_UDP ? VEIL_UDP : VEIL_TCP;
+	ip->check = ~fold((__u16)~ip->check + (__u16)~offset + words[3] + (__u16)~protocol + words[4]); // RFC 1624
+	return 1;
+}
+
+static __always_inline int unveil(struct iphdr *ip)
+{
+	__be16 *words = (__be16 *)ip, offset = words[3], protocol = words[4];
+
+	if (!(ip->frag_off & bpf_htons(VEIL_BIT)) || !(ip->frag_off & bpf_htons(0x1fff)) ||
+	    (ip->protocol != VEIL_UDP && ip->protocol != VEIL_TCP))
+		return 0;
+	ip->frag_off &= ~bpf_htons(VEIL_BIT);
+	ip->protocol = ip->protocol == VEIL_UDP ? IPPROTO_UDP : IPPROTO_TCP;
+	ip->check = ~fold((__u16)~ip->check + (__u16)~offset + words[3] + (__u16)~protocol + words[4]);
 	return 1;
 }
 
@@ -931,8 +1077,10 @@ __noinline int divert(struct xdp_md *ctx, struct packet *p, struct tunnel *t, __
 	end = (void *)(long)ctx->data_end;
 	eth = data;
 	payload = (void *)(eth + 1);
-	if ((void *)(payload + 1) > end)
+	if ((void *)(payload + sizeof(struct iphdr)) > end)
 		return XDP_DROP;
+	if (!p->inner6)
+		veil((struct iphdr *)payload, ((struct iphdr *)payload)->daddr);
 	__builtin_memset(eth->h_dest, 0xff, 6);
 	eth->h_dest[0] = 0x02;
 	eth->h_dest[1] = 0x70;
@@ -1193,7 +1341,7 @@ static __always_inline int fast(struct xdp_md *ctx, __u32 side, const int shared
 	if (kind != k_gpdu) {
 		if (!shared)
 			learn_station(data, p.vlan, ctx->ingress_ifindex, side);
-		if (p.reason)
+		if (p.reason && !(p.piece && c->services)) // else the slow lane counts it
 			count(p.reason);
 		if (kind == k_signal && p.message == END_MARKER) {
 			t = tunnel_of(&p);
@@ -1201,7 +1349,9 @@ static __always_inline int fast(struct xdp_md *ctx, __u32 side, const int shared
 			if (t && t->direction == SGW && side == SGW)
 				t->flags |= T_ENDED;
 		}
-		return shared && (kind == k_odd || kind == k_message) ? reflect(ctx, c, &p) : XDP_PASS;
+		return shared && (kind == k_odd || kind == k_message || (kind == k_piece && !c->services)) ?
+			       reflect(ctx, c, &p) :
+			       XDP_PASS;
 	}
 	t = tunnel_of(&p);
 	if (!t) {
@@ -1334,7 +1484,9 @@ static __always_inline int wrap(struct __sk_buff *skb)
 	return bpf_skb_store_bytes(skb, 0, &w, sizeof(w), 0) ? TC_ACT_SHOT : TC_ACT_OK;
 }
 
-static __always_inline int to_queue(struct __sk_buff *skb, struct config *c, const struct packet *p, __u32 side)
+// `fate`: of an outer fragment, else 0.
+static __always_inline int to_queue(struct __sk_buff *skb, struct config *c, const struct packet *p, __u32 side,
+				    __u32 fate)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	__u32 ifindex = skb->ifindex;
@@ -1354,6 +1506,11 @@ static __always_inline int to_queue(struct __sk_buff *skb, struct config *c, con
 	verdict = wrap(skb);
 	if (verdict)
 		return verdict < 0 ? TC_ACT_OK : verdict;
+	if (fate) {
+		skb->mark = FATE_MARK | fate;
+		count(c_fragment_queued);
+		return bpf_redirect(c->queue_ifindex[side & 1], 0);
+	}
 	key_of(p, &key);
 	q = bpf_map_lookup_elem(&tof_pending, &key);
 	if (q && since(q->last_ns, now) > SETTLE_HARD_NS) {
@@ -1383,34 +1540,123 @@ static __always_inline int elsewhere(const struct config *c, const struct packet
 	return c->restricted && (side_of(p, 1) != (int)side || side_of(p, 0) != (int)!side);
 }
 
+static __always_inline void outer_pieces(const struct packet *p, struct piece_key *key)
+{
+	__builtin_memset(key, 0, sizeof(*key));
+	if (p->outer6) {
+		__builtin_memcpy(key->source, p->addresses, 32);
+	} else {
+		__builtin_memcpy(key->source, &p->source, 4);
+		__builtin_memcpy(key->destination, &p->destination, 4);
+	}
+	key->family = p->outer6 ? 6 : 4;
+	key->protocol = IPPROTO_UDP;
+	key->ident = p->ident;
+	key->vlan = p->vlan;
+}
+
+// A bound on what fragments can ask of the agent; both CPUs may be a little generous.
+static __always_inline int within_rate(__u64 now, int diverted)
+{
+	struct shared_state *s = state();
+
+	if (!s)
+		return 0;
+	if (since(s->piece_window_ns, now) > PIECE_WINDOW_NS) {
+		s->piece_window_ns = now;
+		s->pieces_undecided = s->pieces_diverted = 0;
+	}
+	return diverted ? s->pieces_diverted++ < PIECES_DIVERTED : s->pieces_undecided++ < PIECES_UNDECIDED;
+}
+
+// The first fragment of a G-PDU in tunnel `t`: the judgement that `fast` and `divert` pass on a whole one.
+static __always_inline int judge_first(void *data, void *end, struct packet *p, struct tunnel *t, __u32 side,
+				       const struct config *c, __u64 now)
+{
+	__u32 service;
+	int own = owns(t, p, t->direction == ENB);
+
+	add_traffic(t, p->inner_length, now);
+	if (t->direction == SGW) {
+		if (!own || t->flags & T_ENDED)
+			tell(t, e_downlink_moved, p, side, now);
+		return f_pass;
+	}
+	if (!own)
+		tell(t, e_spoofed, p, side, now);
+	service = may_be_service(c, p) ? service_of(p) : 0;
+	if (!service)
+		return f_pass;
+	if (!own) {
+		count(c_spoofed);
+		return f_pass;
+	}
+	return take_flow(data, end, p, t, service, now, heart_beats(now)) ? f_divert : f_pass;
+}
+
+// The fate with which an outer fragment takes the queue; 0: it goes on by the bridge.
+__noinline int judge_piece(struct __sk_buff *skb, struct packet *p, __u32 side, int gpdu)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct config *c = config();
+	__u64 now = bpf_ktime_get_ns();
+	struct piece fresh = {.since_ns = now, .fate = f_pass}, *known;
+	struct tunnel *t = 0;
+	struct piece_key key;
+
+	if (!p || !c)
+		return 0;
+	if (gpdu) {
+		t = tunnel_of(p);
+		if (t)
+			fresh.fate = judge_first(data, end, p, t, side, c, now);
+		else if (side == ENB && p->protocol != IPPROTO_TCP && may_be_service(c, p) && service_of(p))
+			fresh.fate = f_undecided; // the agent learns the tunnel from it, and decides
+		else
+			sample(skb, p, side);
+	}
+	if (!c->services || side != ENB)
+		return 0;
+	outer_pieces(p, &key);
+	known = piece_of(&key, now);
+	if (known && (p->piece == LATER || known->fate == f_left))
+		return known->queued ? known->fate : 0;
+	if (p->piece == LATER)
+		fresh.fate = f_undecided;
+	if (fresh.fate != f_pass && (skb->len > PIECE_BYTES || !within_rate(now, fresh.fate == f_divert))) {
+		fresh.fate = f_left;
+		count(c_fragment_refused);
+	}
+	fresh.queued = (known && known->queued) || fresh.fate == f_undecided || fresh.fate == f_divert;
+	bpf_map_update_elem(&tof_pieces, &key, &fresh, BPF_ANY);
+	return fresh.queued ? fresh.fate : 0;
+}
+
 // TC_ACT_OK: the queue has nothing to learn from it.
 static __always_inline int judge(struct __sk_buff *skb, struct config *c, struct packet *p, int kind, __u32 side)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct tunnel *t;
+	int fate;
 
 	switch (kind) {
 	case k_signal:
-		return to_queue(skb, c, p, side);
+		return to_queue(skb, c, p, side, 0);
 	case k_fragment:
-		// The TEID of a first fragment is at a known place; the agent parses the copy with all care.
-		{
-			__u8 *gtp = data + OFFSET(p->gtp) + sizeof(struct udphdr);
-
-			if ((void *)(gtp + 8) > end || gtp[1] != 255)
-				return TC_ACT_OK;
-			__builtin_memcpy(&p->teid, gtp + 4, 4);
-			if (!tunnel_of(p))
-				sample(skb, p, side);
-			return TC_ACT_OK;
-		}
+	case k_piece:
+		fate = judge_piece(skb, p, side, kind == k_fragment);
+		if (fate)
+			return to_queue(skb, c, p, side, fate);
+		if (c->services)
+			count(c_bridged_fragment);
+		return TC_ACT_OK;
 	case k_gpdu:
 		t = tunnel_of(p);
 		if (t && !(t->flags & T_SETTLING) && !(t->direction == SGW && pinger_reply(data, end, c, p)))
 			return TC_ACT_OK;
 		if (t && t->direction == SGW && pinger_reply(data, end, c, p))
 			count(c_pinger_replies);
-		return to_queue(skb, c, p, side);
+		return to_queue(skb, c, p, side, 0);
 	}
 	return TC_ACT_OK;
 }
@@ -1474,8 +1720,11 @@ static __always_inline int slow_shared(struct __sk_buff *skb)
 	if (kind == k_other || (void *)(eth + 1) > (void *)(long)skb->data_end)
 		return TC_ACT_OK;
 	from = shared_side(c, eth, &p);
-	if (from < 0)
+	if (from < 0) {
+		if (p.piece == FIRST) // of the host's own: its other fragments cannot be told from GTP-U
+			judge_piece(skb, &p, ENB, 0);
 		return TC_ACT_OK;
+	}
 	verdict = c->bypass ? TC_ACT_OK : judge(skb, c, &p, kind, from);
 	return verdict == TC_ACT_OK ? send_on(skb, c, &p) : verdict;
 }
@@ -1674,6 +1923,24 @@ static __always_inline __u32 reply_tunnel(void *data, void *end, const struct pa
 	return default_tunnel(p);
 }
 
+// The same of a packet that may be a fragment: the first one alone has ports, the others follow it.
+__noinline __u32 reply_tunnel_of(struct xdp_md *ctx, struct packet *p, __u64 now)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct piece fresh = {.since_ns = now}, *first;
+	struct piece_key key;
+
+	if (!p)
+		return 0;
+	inner_pieces(p, 0, &key);
+	first = p->fragment == LATER ? piece_of(&key, now) : 0;
+	if (first)
+		return first->fate;
+	fresh.fate = reply_tunnel(data, end, p);
+	if (p->fragment == FIRST)
+		bpf_map_update_elem(&tof_pieces, &key, &fresh, BPF_ANY);
+	return fresh.fate;
+}
 
 // The UDP checksum of `length` bytes at `at`; mandatory over IPv6 (RFC 8200 section 8.1).
 __noinline int checksum6(struct xdp_md *ctx, __u32 at, __u32 length, __u64 seed)
@@ -1849,14 +2116,14 @@ static __always_inline int ue_side(struct xdp_md *ctx)
 	}
 	__builtin_memcpy(&index, eth->h_dest + 2, 4);
 	index = bpf_ntohl(index);
+	if (eth->h_proto == bpf_htons(ETH_P_IP) && data + sizeof(*eth) + sizeof(struct iphdr) <= end)
+		unveil((struct iphdr *)(eth + 1));
 	if (parse_inner_xdp(ctx, &p) != k_gpdu) {
 		count(c_ue_malformed);
 		return XDP_DROP;
 	}
-	data = (void *)(long)ctx->data;
-	end = (void *)(long)ctx->data_end;
 	if (index == GATEWAY)
-		index = reply_tunnel(data, end, &p);
+		index = reply_tunnel_of(ctx, &p, now);
 	if (index == UE_AMBIGUOUS) {
 		count(c_ue_ambiguous);
 		return XDP_DROP;
@@ -1932,12 +2199,22 @@ int tof_shared_out(struct __sk_buff *skb)
 
 // ---------------------------------------------------------------------------------------------- apps side
 
+static __always_inline void change_veil(struct __sk_buff *skb, int on)
+{
+	struct iphdr ip;
+
+	if (skb->protocol == bpf_htons(ETH_P_IP) && !bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) &&
+	    (on ? veil(&ip, ip.saddr) : unveil(&ip)))
+		bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), 0);
+}
+
 // apps0 -> tofapp0: transmitting on a veth without offloads completes checksums and cuts TSO frames to size.
 SEC("tc")
 int tof_apps_in(struct __sk_buff *skb)
 {
 	struct config *c = config();
 
+	change_veil(skb, 1);
 	return c ? bpf_redirect(c->splice_ifindex, 0) : TC_ACT_SHOT;
 }
 
@@ -1953,6 +2230,7 @@ int tof_apps_out(struct __sk_buff *skb)
 		return TC_ACT_SHOT;
 	if (!bpf_skb_load_bytes(skb, 6, source, 2) && source[0] == gateway[0] && source[1] == gateway[1])
 		bpf_skb_store_bytes(skb, 6, gateway, 6, 0);
+	change_veil(skb, 0);
 	return bpf_redirect(c->apps_ifindex, 0);
 }
 
