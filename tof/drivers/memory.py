@@ -28,8 +28,13 @@ class MemoryEndpoints:
     tokens: dict[int, int] = field(default_factory=dict)
     services: dict[IpAddress, int] = field(default_factory=dict)
     tracked: frozenset[bytes] = frozenset()
+    beat_ns: int = 0
     bypass: bool = False
     native: bool = False
+
+    def heartbeat_ns(self) -> int:
+        """When OVS's heartbeat last came through br-ue."""
+        return self.beat_ns
 
     @property
     def empty(self) -> bool:

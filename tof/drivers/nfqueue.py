@@ -24,7 +24,7 @@ FRAME_BYTES = 2048
 """So much of a frame is copied: the binding's receive buffer is 4096 bytes, and the rest is user data."""
 PACKETS_A_TURN = 256
 """A flood must leave the event loop time for everything else."""
-_FATE_MARK, _FATE = 0x70F00000, 0xF
+_FATE_MARK = 0x70F00000
 
 # Linux UAPI nfnetlink_queue.h: NFQNL_MSG_CONFIG with NFQA_CFG_FLAGS and NFQA_CFG_MASK.
 _NFNL_SUBSYS_QUEUE, _NFQNL_MSG_CONFIG = 3, 2
@@ -90,10 +90,10 @@ class PacketQueue:
         self._fail_open()
 
     def _deliver(self, packet: object) -> None:
-        mark = packet.get_mark()  # type: ignore[attr-defined]
-        if mark & ~_FATE == _FATE_MARK and mark & _FATE:
+        fate = packet.get_mark() - _FATE_MARK  # type: ignore[attr-defined]
+        if 0 < fate <= len(Fate):
             frame = packet.get_payload()[WRAPPER_BYTES:]  # type: ignore[attr-defined]
-            self._hold(self.side, frame, Fate(mark & _FATE), packet)  # type: ignore[arg-type]
+            self._hold(self.side, frame, Fate(fate), packet)  # type: ignore[arg-type]
             return
         passes = True
         try:

@@ -1624,7 +1624,7 @@ __noinline int judge_piece(struct __sk_buff *skb, struct packet *p, __u32 side, 
 	if (p->piece == LATER)
 		fresh.fate = f_undecided;
 	if (fresh.fate != f_pass && (skb->len > PIECE_BYTES || !within_rate(now, fresh.fate == f_divert))) {
-		fresh.fate = f_left;
+		fresh.fate = known && known->queued ? f_pass : f_left;
 		count(c_fragment_refused);
 	}
 	fresh.queued = (known && known->queued) || fresh.fate == f_undecided || fresh.fate == f_divert;
@@ -1822,6 +1822,7 @@ static __always_inline int onward(struct __sk_buff *skb, __u32 side)
 
 	if (!c)
 		return TC_ACT_SHOT;
+	skb->mark = 0; // it said the fate of a fragment
 	kind = parse_skb(skb, &p);
 	eth = (void *)(long)skb->data;
 	if ((void *)(eth + 1) > (void *)(long)skb->data_end)
