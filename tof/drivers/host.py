@@ -191,6 +191,8 @@ class Host:
             self._sign(net, name)
             if name != self._names.gw0:
                 sysctl.write(sysctl.no_ipv6(name), "1")
+                # What OVS reads from a port, the kernel behind it sees as well: the gateway alone answers.
+                sysctl.write(f"net/ipv4/conf/{name}/arp_ignore", "8")
             link = _there(net, name)
             if link.mtu != mtu:
                 net.change(link.index, mtu=mtu)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import sys
 from dataclasses import dataclass
@@ -14,15 +15,18 @@ import aiohttp
 from tof.errors import BackendError
 from tof.lab.namespaces import Job, Lab, Result, until
 
+APP_ADDRESSES = ("192.168.50.1/24", "fd00:50::1/64")
+TARGETS = ("8.8.8.8", "2001:4860:4860::8888")
+
 _CONFIG = """\
 [s1]
 enb_interface = "enb0"
 sgw_interface = "sgw0"
 [ue]
 app_interface = "apps0"
-app_address = "192.168.50.1/24"
+app_address = {app_addresses}
 [pinger]
-target = ["8.8.8.8"]
+target = {targets}
 [tunnels]
 idle_timeout_s = {idle_timeout_s:g}
 [api]
@@ -52,11 +56,14 @@ class TofNode:
         self.config = self.dir / "tof.toml"
         self.socket = self.dir / "api.sock"
 
-    def configure(self, idle_timeout_s: float = 300.0) -> None:
-        """Write the configuration that the next start uses."""
+    def configure(self, idle_timeout_s: float = 300.0, *, ipv6: bool = False) -> None:
+        """Write the configuration that the next start uses; ``ipv6``: applications and pings of both families."""
         for each in (self.dir, self.dir / "state", self.dir / "run"):
             each.mkdir(exist_ok=True)
-        self.config.write_text(_CONFIG.format(dir=self.dir, idle_timeout_s=idle_timeout_s))
+        families = slice(None) if ipv6 else slice(1)
+        lists = {"app_addresses": APP_ADDRESSES[families], "targets": TARGETS[families]}
+        texts = {name: json.dumps(values) for name, values in lists.items()}
+        self.config.write_text(_CONFIG.format(dir=self.dir, idle_timeout_s=idle_timeout_s, **texts))
 
     async def start(self) -> None:
         """Start the agent; returns when its API answers."""

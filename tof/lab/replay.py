@@ -22,7 +22,7 @@ from tof.lab import capture, rewrite, verdict
 from tof.lab.demo import INTERRUPTED
 from tof.lab.injection import Injection
 from tof.lab.learner import Conflict, Expected, disagreements, several_ues, tunnel_key
-from tof.lab.replay_lab import EAST, WEST, ReplayLab, replay_lab
+from tof.lab.replay_lab import EAST, EDGE, WEST, ReplayLab, replay_lab
 from tof.lab.replay_report import Finding, document, show
 from tof.lab.replying import Responder
 from tof.lab.rewrite import Rewriting
@@ -140,7 +140,7 @@ async def _scene(
 ) -> AsyncIterator[tuple[ReplayLab | None, dict[Side, WireEnd]]]:
     async with AsyncExitStack() as stack:
         largest = max((script.largest for script in scripts), default=0)
-        lab = await stack.enter_async_context(replay_lab(largest)) if options.lab else None
+        lab = await stack.enter_async_context(replay_lab(largest, EDGE)) if options.lab else None
         names = (WEST, EAST) if lab else (options.west, options.east)
         opened = open_ends(names, lab.netns if lab else options.netns)
         for end in opened:

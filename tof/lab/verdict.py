@@ -135,7 +135,7 @@ def compare(sent: Sequence[Sent], received: Received) -> Report:
     arrived = {index: position for index, position in positions.items() if position is not None}
     outcomes = dict.fromkeys(range(len(sent)), Outcome.SKIPPED) | dict.fromkeys(whole, Outcome.LOST)
     outcomes |= dict.fromkeys(arrived, Outcome.IDENTICAL) | dict.fromkeys(
-        _late(whole, arrived), Outcome.REORDERED
+        _late(sent, whole, arrived), Outcome.REORDERED
     )
     missing = {index: data for index, data in whole.items() if index not in arrived}
     outcomes |= dict.fromkeys(_diverted(missing, whole, received), Outcome.DIVERTED)
@@ -270,12 +270,13 @@ def _leaders(whole: Mapping[int, bytes]) -> dict[int, int]:
     return leaders
 
 
-def _late(whole: Mapping[int, bytes], arrived: Mapping[int, int]) -> set[int]:
-    tunnels: dict[TunnelKey, list[tuple[int, int]]] = defaultdict(list)
+def _late(sent: Sequence[Sent], whole: Mapping[int, bytes], arrived: Mapping[int, int]) -> set[int]:
+    # Packets forwarded between eNBs cross twice under one key, from either side.
+    tunnels: dict[tuple[Side, TunnelKey], list[tuple[int, int]]] = defaultdict(list)
     for index, leader in _leaders(whole).items():
         seen = _gtpu(whole[leader])
         if index in arrived and seen is not None:
-            tunnels[seen.key].append((arrived[index], index))
+            tunnels[sent[index].side, seen.key].append((arrived[index], index))
     late = set()
     for members in tunnels.values():
         latest = -1

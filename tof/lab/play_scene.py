@@ -1,0 +1,202 @@
+"""Laboratory: what ``tof lab play`` plays against: a TOF of its own, or whatever is between two adapters."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from rich.console import Console
+
+from tof.api.client import ApiClient, connect
+from tof.errors import SetupError
+from tof.lab.demo import INTERRUPTED
+from tof.lab.emulation.bearers import End
+from tof.lab.emulation.frames import Place
+from tof.lab.emulation.settings import ENBS, IPV4, IPV6, SGWS, Edge, Settings
+from tof.lab.play import PlayReport, Wires, play_all
+from tof.lab.replay_lab import APPS, EAST, MTU, WEST, replay_lab
+from tof.lab.wire_ends import WireEnd, open_ends
+from tof.model import address_text
+
+APP_MAC = bytes.fromhex("021ab0030001")
+LAB_EDGE = (
+    ("203.0.113.10", "192.168.50.10", "192.168.50.1"),
+    ("2001:db8:113::10", "fd00:50::10", "fd00:50::1"),
+)
+"""Service, application, and the TOF's own address beside it, of each family."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlayOptions:
+    """What the command line asks for; adapters are IF or NAMESPACE/IF, nodes ADDRESS or ADDRESS=MAC."""
+
+    names: tuple[str, ...]
+    ues: int = 2
+    seed: int | None = None
+    enb_interface: str = ""
+    sgw_interface: str = ""
+    app_interface: str = ""
+    enb: tuple[str, ...] = ()
+    sgw: tuple[str, ...] = ()
+    service: tuple[str, ...] = ()
+    application: tuple[str, ...] = ()
+    app_gateway: tuple[str, ...] = ()
+    pinger_target: tuple[str, ...] = ()
+    vlan: int | None = None
+    enb_next_hop: str = ""
+    sgw_next_hop: str = ""
+    api: str | None = None
+    json_output: bool = False
+
+
+def run(options: PlayOptions) -> int:
+    """``tof lab play``: 0: every check holds; 1: not so; 130: interrupted."""
+    seed = secrets.randbits(32) if options.seed is None else options.seed
+    console = Console(file=sys.stderr if options.json_output else sys.stdout, soft_wrap=True)
+    report = PlayReport(console, seed)
+    settings = settings_of(options)
+    try:
+        asyncio.run(_play(options, settings, report))
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        print("tof: play interrupted", file=sys.stderr)
+        return INTERRUPTED
+    if options.json_output:
+        print(json.dumps(report.document(), indent=2))
+    else:
+        report.conclude()
+    return 0 if report.ok else 1
+
+
+async def _play(options: PlayOptions, settings: Settings, report: PlayReport) -> None:
+    scene = _foreign(options) if options.enb_interface else _own()
+    async with scene as (ends, api):
+        wires = Wires(ends, settings, report.seed)
+        with wires.open():
+            async with AsyncExitStack() as stack:
+                agent = await stack.enter_async_context(connect((api,))) if api else None
+                if agent is not None and not options.enb_interface:
+                    await _provision(agent, settings)
+                await play_all(list(options.names), wires, agent, report.add)
+
+
+@asynccontextmanager
+async def _own() -> AsyncIterator[tuple[Mapping[End, WireEnd], str | None]]:
+    async with replay_lab(MTU) as lab:
+        await lab.fresh(ipv6=True)
+        s1, apps = open_ends((WEST, EAST), lab.netns), open_ends((APPS,), lab.edge)
+        with _closing((*s1, *apps)) as ends:
+            yield ends, lab.api
+
+
+@asynccontextmanager
+async def _foreign(options: PlayOptions) -> AsyncIterator[tuple[Mapping[End, WireEnd], str | None]]:
+    names = [options.enb_interface, options.sgw_interface, options.app_interface]
+    opened = []
+    for name in filter(None, names):
+        netns, _, device = name.rpartition("/")
+        opened += open_ends((device,), netns)
+    with _closing(opened) as ends:
+        yield ends, options.api
+
+
+@contextmanager
+def _closing(ends: Sequence[WireEnd]) -> Iterator[dict[End, WireEnd]]:
+    with ExitStack() as stack:
+        for end in ends:
+            stack.enter_context(closing(end))
+        yield dict(zip(End, ends, strict=False))
+
+
+async def _provision(agent: ApiClient, settings: Settings) -> None:
+    edge = settings.edge
+    if edge is None:
+        return
+    for number, (service, application) in enumerate(zip(edge.services, edge.applications, strict=True), 1):
+        addresses = address_text(service), address_text(application.address)
+        body = {"name": f"play-{number}", "serviceIP": addresses[0], "applicationIP": addresses[1]}
+        await agent.post("/service", body)
+
+
+def settings_of(options: PlayOptions) -> Settings:
+    """The scene that the options describe; SetupError names the option that cannot be."""
+    own = not options.enb_interface
+    if own == bool(options.sgw_interface):
+        raise SetupError("--enb-interface and --sgw-interface go together")
+    if own and (options.service or options.app_interface):
+        raise SetupError("--service and --app-interface belong to a box of yours: add --enb-interface")
+    defaults = Settings()
+    targets = tuple(_address("--pinger-target", text) for text in options.pinger_target)
+    return Settings(
+        enbs=_places("--enb", options.enb, ENBS),
+        sgws=_places("--sgw", options.sgw, SGWS),
+        edge=_lab_edge() if own else _edge(options),
+        targets=targets or defaults.targets,
+        ues=options.ues,
+        vlan=options.vlan,
+        enb_next_hop=_mac("--enb-next-hop", options.enb_next_hop),
+        sgw_next_hop=_mac("--sgw-next-hop", options.sgw_next_hop),
+    )
+
+
+def _lab_edge() -> Edge:
+    services, applications, gateways = (
+        tuple(ip_address(text).packed for text in column) for column in zip(*LAB_EDGE, strict=True)
+    )
+    return Edge(services, tuple(Place(address, APP_MAC) for address in applications), gateways)
+
+
+def _edge(options: PlayOptions) -> Edge | None:
+    if not options.service:
+        return None
+    if not options.app_interface or len(options.application) != len(options.service):
+        raise SetupError("--service needs --app-interface, and an --application of its family")
+    services = tuple(_address("--service", text) for text in options.service)
+    applications = _places("--application", options.application, (), default_mac=APP_MAC)
+    if [len(address) for address in services] != [len(place.address) for place in applications]:
+        raise SetupError("--service and --application come in pairs of one family")
+    return Edge(
+        services, applications, tuple(_address("--app-gateway", text) for text in options.app_gateway)
+    )
+
+
+def _places(
+    option: str, texts: Sequence[str], defaults: tuple[Place, ...], default_mac: bytes | None = None
+) -> tuple[Place, ...]:
+    """The places given, and the default ones of a family of which none is given."""
+    given = []
+    for number, text in enumerate(texts):
+        address, _, mac = text.partition("=")
+        fallback = default_mac or defaults[number % len(defaults)].mac
+        given.append(Place(_address(option, address), _mac(option, mac) or fallback))
+    for family in (IPV4, IPV6) if defaults else ():
+        count = sum(len(place.address) == family for place in given)
+        if count == 1:
+            raise SetupError(f"{option}: two nodes of a family are needed, for handovers and relocations")
+        if not count:
+            given += [place for place in defaults if len(place.address) == family]
+    return tuple(given)
+
+
+def _address(option: str, text: str) -> bytes:
+    try:
+        return ip_address(text).packed
+    except ValueError:
+        raise SetupError(f"{option}: {text!r} is not an address") from None
+
+
+def _mac(option: str, text: str) -> bytes | None:
+    if not text:
+        return None
+    try:
+        mac = bytes.fromhex(text.replace(":", ""))
+    except ValueError:
+        mac = b""
+    if len(mac) != 6:
+        raise SetupError(f"{option}: {text!r} is not a MAC address")
+    return mac
