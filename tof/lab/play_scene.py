@@ -7,7 +7,7 @@ import json
 import secrets
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -19,11 +19,12 @@ from tof.lab.demo import INTERRUPTED
 from tof.lab.emulation.bearers import End
 from tof.lab.emulation.frames import Place
 from tof.lab.emulation.settings import ENBS, IPV4, IPV6, SGWS, Edge, Settings
-from tof.lab.play import PlayReport, Wires, play_all
+from tof.lab.play import POLL_S, PlayReport, Wires, play_all
 from tof.lab.replay_lab import APPS, EAST, MTU, WEST, replay_lab
 from tof.lab.wire_ends import WireEnd, open_ends
 from tof.model import address_text
 
+RESOLVE_S = 1.5
 APP_MAC = bytes.fromhex("021ab0030001")
 LAB_EDGE = (
     ("203.0.113.10", "192.168.50.10", "192.168.50.1"),
@@ -82,6 +83,8 @@ async def _play(options: PlayOptions, settings: Settings, report: PlayReport) ->
                 agent = await stack.enter_async_context(connect((api,))) if api else None
                 if agent is not None and not options.enb_interface:
                     await _provision(agent, settings)
+                if settings.edge is not None:
+                    await _application_found(agent)
                 await play_all(list(options.names), wires, agent, report.add)
 
 
@@ -121,6 +124,22 @@ async def _provision(agent: ApiClient, settings: Settings) -> None:
         addresses = address_text(service), address_text(application.address)
         body = {"name": f"play-{number}", "serviceIP": addresses[0], "applicationIP": addresses[1]}
         await agent.post("/service", body)
+
+
+async def _application_found(agent: ApiClient | None) -> None:
+    """Give the box time to find the application, which nobody answered for before."""
+    if agent is None:
+        await asyncio.sleep(RESOLVE_S)
+        return
+    with suppress(TimeoutError):
+        async with asyncio.timeout(2 * RESOLVE_S):
+            while not await _resolved(agent):
+                await asyncio.sleep(POLL_S)
+
+
+async def _resolved(agent: ApiClient) -> bool:
+    health = await agent.get("/health")
+    return any(check["name"] == "services" and check["state"] == "ok" for check in health["checks"])
 
 
 def settings_of(options: PlayOptions) -> Settings:
