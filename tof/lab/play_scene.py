@@ -14,12 +14,13 @@ from ipaddress import ip_address
 from rich.console import Console
 
 from tof.api.client import ApiClient, connect
-from tof.errors import SetupError
+from tof.errors import BackendError, SetupError
 from tof.lab.demo import INTERRUPTED
 from tof.lab.emulation.bearers import End
 from tof.lab.emulation.frames import Place
 from tof.lab.emulation.settings import ENBS, IPV4, IPV6, SGWS, Edge, Settings
-from tof.lab.play import POLL_S, PlayReport, Wires, play_all
+from tof.lab.namespaces import until
+from tof.lab.play import PlayReport, Wires, play_all
 from tof.lab.replay_lab import APPS, EAST, MTU, WEST, replay_lab
 from tof.lab.wire_ends import WireEnd, open_ends
 from tof.model import address_text
@@ -131,15 +132,13 @@ async def _application_found(agent: ApiClient | None) -> None:
     if agent is None:
         await asyncio.sleep(RESOLVE_S)
         return
-    with suppress(TimeoutError):
-        async with asyncio.timeout(2 * RESOLVE_S):
-            while not await _resolved(agent):
-                await asyncio.sleep(POLL_S)
 
+    async def resolved() -> bool | None:
+        checks = (await agent.get("/health"))["checks"]
+        return any(check["name"] == "services" and check["state"] == "ok" for check in checks) or None
 
-async def _resolved(agent: ApiClient) -> bool:
-    health = await agent.get("/health")
-    return any(check["name"] == "services" and check["state"] == "ok" for check in health["checks"])
+    with suppress(BackendError):
+        await until("the application is found", resolved, within=2 * RESOLVE_S)
 
 
 def settings_of(options: PlayOptions) -> Settings:
