@@ -59,7 +59,8 @@ class Loaded:
             service_filter=sum({layout.filter_bit(address) for address in SERVICES}),
         )  # fmt: skip
         self._maps["tof_config"].put(bytes(4), config.pack())
-        self._maps["tof_state"].put(bytes(4), bytes(8) + (1).to_bytes(4, "little") + bytes(20))
+        state = (bytes(8) + (1).to_bytes(4, "little")).ljust(self._maps["tof_state"].value_size, b"\0")
+        self._maps["tof_state"].put(bytes(4), state)
         self.beat(oracle)
         for name in (
             "tof_stations",
@@ -103,8 +104,14 @@ class Loaded:
     def beat(self, oracle: Oracle) -> None:
         """What OVS's heartbeat does, while OVS lives."""
         stamp = 0 if oracle.heart_dead else time.monotonic_ns()
-        before = self._maps["tof_state"].get(bytes(4)) or bytes(32)
-        self._maps["tof_state"].put(bytes(4), stamp.to_bytes(8, "little") + before[8:])
+        before = self._maps["tof_state"].get(bytes(4)) or b""
+        # One window for fragments until the next beat; what is known of their datagrams is not left to time either.
+        window = time.monotonic_ns() + 10**12
+        state = stamp.to_bytes(8, "little") + before[8:32] + window.to_bytes(8, "little") + bytes(8)
+        self._maps["tof_state"].put(bytes(4), state)
+        self._empty(self._maps["tof_pieces"])
+        oracle.pieces.clear()
+        oracle.outer_pieces.clear()
 
     def counters(self) -> Counter[str]:
         """Every counter that is not zero."""

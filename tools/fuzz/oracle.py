@@ -42,19 +42,31 @@ _U16, _U32 = Struct("!H"), Struct("!I")
 _IPV4, _IPV6, _UDP = Struct("!BBHHHBBH4s4s"), Struct("!IHBB16s16s"), Struct("!HHHH")
 _GTP = Struct("!BBHI")
 
-OTHER, ODD, FRAGMENT, GPDU, SIGNAL, MESSAGE = range(6)
+OTHER, ODD, FRAGMENT, PIECE, GPDU, SIGNAL, MESSAGE = range(7)
+FIRST, LATER = 1, 2
+UNDECIDED, PASSES, DIVERTS, LEFT = 1, 2, 3, 4
+COPIED = 2048
+"""A longer fragment cannot reach the agent whole."""
+VEILS, VEIL_BIT = {inet.UDP_PROTOCOL: 253, inet.TCP: 254}, 0x80
 
 
 class Inner:
     """A user's packet: ``segment`` is its first L4 header and what follows, None for a later fragment."""
 
-    __slots__ = ("destination", "fragment", "packet", "protocol", "segment", "segment_at", "source")
+    __slots__ = ("destination", "ident", "packet", "piece", "protocol", "segment", "segment_at", "source")
 
     def __init__(
-        self, packet: bytes, source: bytes, destination: bytes, protocol: int, fragment: bool, at: int
+        self,
+        packet: bytes,
+        source: bytes,
+        destination: bytes,
+        protocol: int,
+        piece: int,
+        ident: bytes,
+        at: int,
     ) -> None:
         self.packet, self.source, self.destination = packet, source, destination
-        self.protocol, self.fragment = protocol, fragment
+        self.protocol, self.piece, self.ident = protocol, piece, ident
         self.segment_at = at
         self.segment = packet[at:] if at else None
 
@@ -86,7 +98,7 @@ class Inner:
     def token(self) -> int | None:
         """The first 64 bits of the data of an echo reply."""
         segment = self.segment
-        if segment is None or self.fragment or len(segment) < 16:
+        if segment is None or self.piece or len(segment) < 16:
             return None
         if (self.protocol, segment[0]) not in ((inet.ICMP, 0), (inet.ICMPV6, 129)):
             return None
@@ -97,17 +109,23 @@ def inner_of(payload: bytes) -> Inner | None:
     """The packet at the start of ``payload`` if it is one: what follows its length is none of it."""
     version = payload[0] >> 4 if payload else 0
     if version == 4 and len(payload) >= 20:
-        first, _, total, _, fragment, _, protocol, _, source, destination = _IPV4.unpack_from(payload)
+        first, _, total, ident, fragment, _, protocol, _, source, destination = _IPV4.unpack_from(payload)
         header = (first & 15) * 4
         if 20 <= header <= total <= len(payload):
-            at = 0 if fragment & 0x1FFF else header
-            return Inner(payload[:total], source, destination, protocol, bool(fragment & 0x3FFF), at)
+            piece = LATER if fragment & 0x1FFF else FIRST if fragment & 0x2000 else 0
+            at = 0 if piece == LATER else header
+            return Inner(payload[:total], source, destination, protocol, piece, _U16.pack(ident), at)
     elif version == 6 and len(payload) >= 40:
         _, length, protocol, _, source, destination = _IPV6.unpack_from(payload)
         if 40 + length <= len(payload):
-            fragment = protocol == inet.IPV6_FRAGMENT
             packet = payload[: 40 + length]
-            return Inner(packet, source, destination, protocol, fragment, 0 if fragment else 40)
+            if protocol != inet.IPV6_FRAGMENT:
+                return Inner(packet, source, destination, protocol, 0, b"", 40)
+            if length < 8:
+                return Inner(packet, source, destination, protocol, LATER, b"", 0)
+            piece = LATER if _U16.unpack_from(packet, 42)[0] & 0xFFF8 else FIRST
+            at = 0 if piece == LATER else 48
+            return Inner(packet, source, destination, packet[40], piece, packet[44:48], at)
     return None
 
 
@@ -115,13 +133,14 @@ class Seen:
     """What a frame is, as far as the data path has to know."""
 
     __slots__ = (
-        "at_gtp",
+        "ident",
         "inner",
         "key",
         "kind",
         "message",
         "outer6",
         "partial",
+        "piece",
         "qfi",
         "reason",
         "tos",
@@ -132,7 +151,7 @@ class Seen:
         self.vlan = vlan
         self.kind, self.reason = OTHER, ""
         self.partial = self.outer6 = False
-        self.tos = self.message = self.at_gtp = 0
+        self.tos = self.message = self.piece = 0
         self.qfi: int | None = None
 
     def odd(self, reason: str, kind: int = ODD) -> Seen:
@@ -159,18 +178,17 @@ def read(frame: bytes) -> Seen:
 def _read_ipv4(frame: bytes, at: int, seen: Seen) -> Seen:
     if len(frame) < at + 20:
         return seen
-    first, seen.tos, total, _, fragment, _, protocol, _, source, destination = _IPV4.unpack_from(frame, at)
+    first, seen.tos, total, ident, fragment, _, protocol, _, source, destination = _IPV4.unpack_from(
+        frame, at
+    )
     if first >> 4 != 4 or protocol != inet.UDP_PROTOCOL:
         return seen
     header = (first & 15) * 4
     if not 20 <= header <= total <= len(frame) - at:
         return seen.odd("bridged_length")
     start, end = at + header, at + total
-    seen.at_gtp = start + 8
-    ported = len(frame) >= start + 8 and _U16.unpack_from(frame, start + 2)[0] == gtpu.PORT
-    seen.key = (source, destination)
     if fragment & 0x3FFF:
-        return seen.odd("bridged_fragment", FRAGMENT if ported and not fragment & 0x1FFF else ODD)
+        return _read_piece(frame, start, end, source, destination, fragment & 0x1FFF, ident, seen)
     return _read_udp(frame, start, end, source, destination, seen)
 
 
@@ -181,15 +199,42 @@ def _read_ipv6(frame: bytes, at: int, seen: Seen) -> Seen:
     if first >> 28 != 6:
         return seen
     seen.outer6 = True
-    if protocol == inet.IPV6_FRAGMENT:
-        return seen.odd("bridged_fragment")
-    if protocol != inet.UDP_PROTOCOL:
-        return seen
     seen.tos = first >> 20 & 0xFF
     start, end = at + 40, at + 40 + length
+    if protocol == inet.IPV6_FRAGMENT:
+        if len(frame) < start + 8 or frame[start] != inet.UDP_PROTOCOL or length < 8 or end > len(frame):
+            return seen.odd("bridged_fragment")
+        word, ident = _U16.unpack_from(frame, start + 2)[0], _U32.unpack_from(frame, start + 4)[0]
+        return _read_piece(frame, start + 8, end, source, destination, word & 0xFFF8, ident, seen)
+    if protocol != inet.UDP_PROTOCOL:
+        return seen
     if end > len(frame):
         return seen.odd("bridged_length")
     return _read_udp(frame, start, end, source, destination, seen)
+
+
+def _read_piece(
+    frame: bytes, start: int, end: int, source: bytes, destination: bytes, offset: int, ident: int, seen: Seen
+) -> Seen:
+    """A fragment of UDP: the first one of a G-PDU has to hold all headers that are read."""
+    seen.key, seen.ident, seen.piece = (
+        TunnelKey(source, destination, 0, seen.vlan),
+        ident,
+        LATER if offset else FIRST,
+    )
+    if not offset and end - start >= 16:
+        _, port, length, _ = _UDP.unpack_from(frame, start)
+        flags, kind, _, teid = _GTP.unpack_from(frame, start + 8)
+        if port == gtpu.PORT and length > end - start and flags >> 4 == 3 and kind == gtpu.G_PDU:
+            whole = frame[start + 8 : end].ljust(length - 8, b"\0")
+            seen.key = TunnelKey(source, destination, teid, seen.vlan)
+            if _read_gpdu(whole, seen).kind == GPDU:
+                inner = seen.inner
+                at = length - 8 - len(gtpu.decode(whole).payload)
+                headers = inner.segment_at + 14 if inner.segment_at else 48 if inner.v6 else 20
+                if at + min(headers, len(inner.packet)) <= end - start - 8:
+                    return seen.odd("bridged_fragment", FRAGMENT)
+    return seen.odd("bridged_fragment", PIECE)
 
 
 def _read_udp(frame: bytes, start: int, end: int, source: bytes, destination: bytes, seen: Seen) -> Seen:
@@ -205,7 +250,6 @@ def _read_udp(frame: bytes, start: int, end: int, source: bytes, destination: by
         pseudo = inet.pseudo_header(source, destination, inet.UDP_PROTOCOL, length)
         seen.partial = check == inet.ones_sum(pseudo)
     flags, kind, size, teid = _GTP.unpack_from(frame, start + 8)
-    seen.at_gtp = start + 8
     seen.message, seen.key = kind, TunnelKey(source, destination, teid, seen.vlan)
     if flags >> 4 != 3:
         return seen.odd("bridged_version")
@@ -288,6 +332,10 @@ class Oracle:
         self.defaults = DEFAULTS
         self.stations: dict[tuple[bytes, int | None], tuple[int, int]] = {}
         self.flows: dict[FlowKey, tuple[int, int, int]] = {}
+        self.pieces: dict[tuple[object, ...], int] = {}
+        """What a later inner fragment does: 0 core, 1 diverted; from an application: its tunnel."""
+        self.outer_pieces: dict[tuple[object, ...], tuple[int, bool]] = {}
+        """(fate, whether its fragments take the queue) of outer datagrams."""
         self.pending: set[TunnelKey] = set()
         self.counts: Counter[str] = Counter()
         self.handed: list[tuple[int, int, bytes]] = []
@@ -308,7 +356,7 @@ class Oracle:
         if seen.kind == GPDU and tunnel is not None:
             return self._known(frame, seen, tunnel, side, ifindex)
         self._learn_station(frame, seen.vlan, ifindex, side)
-        if seen.reason:
+        if seen.reason and not seen.piece:  # the slow lane counts those
             self.counts[seen.reason] += 1
         if tunnel is not None and seen.message == gtpu.END_MARKER and not tunnel.uplink and side == 1:
             tunnel.ended = True
@@ -400,9 +448,22 @@ class Oracle:
             return None
         self.counts["diverted"] += 1
         ethertype = b"\x86\xdd" if inner.v6 else b"\x08\x00"
-        return GATEWAY_MAC + tunnel_mac(tunnel.index) + ethertype + clamped(inner, seen.outer6)
+        return GATEWAY_MAC + tunnel_mac(tunnel.index) + ethertype + veiled(clamped(inner, seen.outer6))
 
     def _take_flow(self, tunnel: Tunnel, inner: Inner) -> bool:
+        """The first fragment is judged like a whole packet, the later ones go where it went."""
+        key = tunnel.session, inner.source, inner.destination, inner.ident, inner.protocol
+        if inner.piece != LATER or self.heart_dead:
+            taken = self._judge_flow(tunnel, inner)
+            if inner.piece == FIRST:
+                self.pieces[key] = taken
+            return taken
+        if key in self.pieces:
+            return bool(self.pieces[key])
+        self.counts["inner_fragment"] += inner.protocol == inet.TCP
+        return inner.protocol != inet.TCP
+
+    def _judge_flow(self, tunnel: Tunnel, inner: Inner) -> bool:
         ue_port, service_port = inner.ports()
         key = inner.source, inner.destination, ue_port, service_port, inner.protocol
         service, opens = self.services[inner.destination], inner.opens()
@@ -410,9 +471,6 @@ class Oracle:
             if opens:
                 self.flows.pop(key, None)
             self.counts["ovs_down"] += 1
-            return False
-        if inner.fragment and inner.protocol == inet.TCP:
-            self.counts["inner_fragment"] += 1
             return False
         known = self.flows.get(key)
         if known is not None and known[0] != tunnel.session:
@@ -437,6 +495,7 @@ class Oracle:
             self.counts["ue_bypassed"] += 1
             return DROP, frame
         addressed = frame[:2] == TUNNEL_MAC_PREFIX and kind in (b"\x08\x00", b"\x86\xdd")
+        frame = unveiled(frame) if addressed and kind == b"\x08\x00" else frame
         inner = inner_of(frame[14:]) if addressed else None
         if inner is None:
             self.counts["ue_malformed"] += 1
@@ -465,6 +524,15 @@ class Oracle:
         return REDIRECT, encapsulated(tunnel, key, clamped(inner, outer6))
 
     def _reply_tunnel(self, inner: Inner) -> int:
+        key = 0, inner.source, inner.destination, inner.ident, inner.protocol
+        if inner.piece == LATER and key in self.pieces:
+            return self.pieces[key]
+        index = self._flows_tunnel(inner)
+        if inner.piece == FIRST:
+            self.pieces[key] = index
+        return index
+
+    def _flows_tunnel(self, inner: Inner) -> int:
         service_port, ue_port = inner.ports()
         flow = self.flows.get((inner.destination, inner.source, ue_port, service_port, inner.protocol))
         if flow is not None and flow[2] in self.by_index:
@@ -490,8 +558,10 @@ class Oracle:
         seen = read(frame)
         if seen.kind == SIGNAL:
             return self._to_queue(frame, seen, side, ifindex)
-        if seen.kind == FRAGMENT:
-            self._sample_beginning(frame, seen)
+        if seen.piece:
+            if self._fate(frame, seen, side):
+                return self._to_queue(frame, seen, side, ifindex)
+            self.counts["bridged_fragment"] += 1
         if seen.kind != GPDU:
             return TC_OK, frame
         tunnel = self.tunnels.get(seen.key)
@@ -501,19 +571,49 @@ class Oracle:
         self.counts["pinger_replies"] += reply
         return self._to_queue(frame, seen, side, ifindex)
 
-    def _sample_beginning(self, frame: bytes, seen: Seen) -> None:
-        if len(frame) < seen.at_gtp + 8 or frame[seen.at_gtp + 1] != gtpu.G_PDU:
-            return
-        teid = _U32.unpack_from(frame, seen.at_gtp + 4)[0]
-        source, destination = seen.key[:2]
-        self.samples += TunnelKey(source, destination, teid, seen.vlan) not in self.tunnels
+    def _fate(self, frame: bytes, seen: Seen, side: int) -> bool:
+        """Whether an outer fragment takes the queue: once one of a datagram's has, all do."""
+        fate = self._judge_first(seen, side) if seen.kind == FRAGMENT else PASSES
+        if side:
+            return False
+        key = *seen.key[:2], seen.ident, seen.vlan
+        known, queued = self.outer_pieces.get(key, (0, False))
+        if known and (seen.piece == LATER or known == LEFT):
+            return queued
+        fate = UNDECIDED if seen.piece == LATER else fate
+        if fate != PASSES and len(frame) > COPIED:
+            fate = PASSES if queued else LEFT
+            self.counts["fragment_refused"] += 1
+        self.outer_pieces[key] = fate, queued or fate in (UNDECIDED, DIVERTS)
+        return self.outer_pieces[key][1]
+
+    def _judge_first(self, seen: Seen, side: int) -> int:
+        """The judgement on a whole packet, passed on its first fragment."""
+        tunnel, inner = self.tunnels.get(seen.key), seen.inner
+        service = inner.destination in self.services
+        if tunnel is None:
+            if side == 0 and service and inner.protocol != inet.TCP:
+                return UNDECIDED
+            self.samples += 1
+            return PASSES
+        self._add(tunnel, inner)
+        self._tell(tunnel, inner)
+        if not tunnel.uplink or not service:
+            return PASSES
+        if not tunnel.owns(inner.source):
+            self.counts["spoofed"] += 1
+            return PASSES
+        return DIVERTS if self._take_flow(tunnel, inner) else PASSES
 
     def _to_queue(self, frame: bytes, seen: Seen, side: int, ifindex: int) -> tuple[int, bytes]:
         towards, there = self.stations.get((frame[:6], seen.vlan), (0, 1 - side))
         if there == side:
             return TC_OK if towards == ifindex else TC_REDIRECT, frame
-        self.pending.add(seen.key)
-        self.counts["queued"] += 1
+        if seen.piece:
+            self.counts["fragment_queued"] += 1
+        else:
+            self.pending.add(seen.key)
+            self.counts["queued"] += 1
         return TC_REDIRECT, wrapped(frame)
 
     def onward(self, frame: bytes) -> tuple[int, bytes]:
@@ -526,6 +626,30 @@ class Oracle:
 def wrapped(frame: bytes) -> bytes:
     """The frame as it crosses the queue: behind a plain IPv4 header."""
     return WRAPPER + inet.encode_ipv4(inet.IPv4(WRAPPER_ADDRESS, WRAPPER_ADDRESS, WRAPPER_PROTOCOL, frame))
+
+
+def veiled(packet: bytes) -> bytes:
+    """A later IPv4 fragment as br-ue sees it, in which Open vSwitch takes nothing for a TCP or UDP header."""
+    if packet[0] >> 4 != 4 or not _U16.unpack_from(packet, 6)[0] & 0x1FFF or packet[9] not in VEILS:
+        return packet
+    return _reworded(packet, packet[6] | VEIL_BIT, VEILS[packet[9]])
+
+
+def unveiled(frame: bytes) -> bytes:
+    """The frame as it was before it was veiled."""
+    packet = frame[14:]
+    shown = {veil: protocol for protocol, veil in VEILS.items()}
+    if len(packet) < 20 or not packet[6] & VEIL_BIT or packet[9] not in shown:
+        return frame
+    if not _U16.unpack_from(packet, 6)[0] & 0x1FFF:
+        return frame
+    return frame[:14] + _reworded(packet, packet[6] & ~VEIL_BIT, shown[packet[9]])
+
+
+def _reworded(packet: bytes, flags: int, protocol: int) -> bytes:
+    words = bytes((flags, packet[7], packet[8], protocol))
+    check = inet.update_checksum(_U16.unpack_from(packet, 10)[0], packet[6:10], words)
+    return packet[:6] + words + _U16.pack(check) + packet[12:]
 
 
 def clamped(inner: Inner, outer6: bool) -> bytes:

@@ -397,7 +397,7 @@ static __always_inline int parse_inner(void *data, void *end, struct packet *p, 
 
 			p->l4 = 0;
 			p->fragment = LATER;
-			if ((void *)(fragment + 1) > end)
+			if ((void *)(fragment + 1) > end || length < sizeof(*ip) + sizeof(*fragment))
 				return k_gpdu;
 			p->protocol = fragment->next;
 			p->inner_ident = fragment->ident;
@@ -523,10 +523,10 @@ static __always_inline int parse(void *data, void *end, __u32 frame, struct pack
 {
 	struct ethhdr *eth = data;
 	struct udphdr *udp;
+	__u32 room, begins, headers;
+	int kind = k_piece;
 	__u64 addresses;
-	__u32 room;
 	__be16 type;
-	int kind;
 
 	if ((void *)(eth + 1) > end)
 		return k_other;
@@ -598,11 +598,17 @@ static __always_inline int parse(void *data, void *end, __u32 frame, struct pack
 	} else {
 		return k_other;
 	}
-	kind = p->piece == LATER ? k_piece : parse_udp(data, end, p, room, addresses);
+	begins = p->gtp;
+	if (p->piece != LATER)
+		kind = parse_udp(data, end, p, room, addresses);
 	if (!p->piece)
 		return kind;
 	p->reason = c_bridged_fragment;
-	return kind == k_gpdu ? k_fragment : k_piece;
+	// What follows the fragment in the frame is none of it: all headers that are read must be within.
+	headers = p->l4 ? p->l4 - p->inner + 14 : p->inner6 ? 48 : 20;
+	if (headers > p->inner_length)
+		headers = p->inner_length;
+	return kind == k_gpdu && p->inner + headers <= begins + room ? k_fragment : k_piece;
 }
 
 __noinline int parse_xdp(struct xdp_md *ctx, struct packet *p)
