@@ -49,9 +49,10 @@ def ue_kernel(tof: Tof, bearer: Bearer) -> Iterator[None]:
     with ran.entered():
         tun = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
         fcntl.ioctl(tun, _TUN_IOCTL, struct.pack("16sH22x", device.encode(), _TUN_NO_PI))
-    ran.run("ip", "address", "add", f"{bearer.ue}/32", "dev", device)
     ran.run("ip", "link", "set", device, "up")
-    ran.run("ip", "route", "add", "203.0.113.0/24", "dev", device)
+    length, network = (128, "2001:db8:113::/48") if ":" in bearer.ue else (32, "203.0.113.0/24")
+    ran.run("ip", "address", "add", f"{bearer.ue}/{length}", "dev", device)
+    ran.run("ip", "route", "add", network, "dev", device)
 
     def shuttle() -> None:
         wire = tof.ran

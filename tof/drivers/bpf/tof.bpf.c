@@ -28,6 +28,7 @@
 #define GTPU_PORT 2152
 #define VLAN_BYTES 4
 #define GATEWAY 0xffffffffU
+#define DSCP 0xfc              // what injected packets take over; the rest is another packet's mark of congestion (RFC 6040)
 #define MAX_EXTENSIONS 8
 #define HEAD 256               // bytes of a packet that the slow lane needs in the linear area
 #define HEARTBEAT_NS 900000000ULL
@@ -553,7 +554,7 @@ static __always_inline int parse(void *data, void *end, __u32 frame, struct pack
 		length = bpf_ntohs(ip->tot_len);
 		p->source = ip->saddr;
 		p->destination = ip->daddr;
-		p->tos = ip->tos;
+		p->tos = ip->tos & DSCP;
 		p->gtp = p->ip + header;
 		udp = data + p->gtp;
 		p->foreign = !(ip->frag_off & bpf_htons(0x1fff)) && (void *)(udp + 1) <= end &&
@@ -573,7 +574,7 @@ static __always_inline int parse(void *data, void *end, __u32 frame, struct pack
 			return k_other;
 		p->outer6 = 1;
 		__builtin_memcpy(p->addresses, &ip->saddr, 32);
-		p->tos = bpf_ntohs(*(__be16 *)ip) >> 4;
+		p->tos = bpf_ntohs(*(__be16 *)ip) >> 4 & DSCP;
 		p->gtp = p->ip + sizeof(*ip);
 		room = bpf_ntohs(ip->payload_len);
 		if (ip->nexthdr == IPPROTO_FRAGMENT) {
