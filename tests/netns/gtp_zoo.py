@@ -444,10 +444,11 @@ def fragments(end: End) -> Frames:
         yield f"fragments of {name} in a VLAN", tuple(tagged(piece, 33) for piece in pieces)
         reverse = [changed(piece, 18, b"\xab\xcd") for piece in reversed(pieces)]
         yield f"fragments of {name} reversed", tuple(map(resummed, reverse))
-        overlapping = one._replace(payload=one.payload[8:600], offset=8, flags=1, identification=3)
+        another = [resummed(changed(piece, 18, b"\xab\xce")) for piece in pieces]
+        overlapping = one._replace(payload=one.payload[8:600], offset=8, flags=1, identification=0xABCE)
         yield (
             f"overlapping fragments of {name}",
-            (pieces[0], end.packet(encode_ipv4(overlapping)), *pieces[2:]),
+            (another[0], end.packet(encode_ipv4(overlapping)), *another[2:]),
         )
         for size in (8, 16, 24):
             tiny = one._replace(payload=one.payload[:size], flags=1, identification=size)

@@ -70,6 +70,7 @@ def passes(tof: Tof, bearer: Bearer, frame: bytes) -> None:
     tof.ran.send(frame)
     tof.core.expect(frame)
     assert tof.packets("diverted") == diverted
+    tof.drain()
 
 
 # Rows 1 and 20: identity
@@ -377,12 +378,21 @@ def test_a_priority_tag_is_no_vlan(tof: Tof, priority: int) -> None:
     assert tof.known(bearer)["uplink"]["vlan"] is None
 
 
-def test_outer_options_pass_and_are_not_diverted(tof: Tof) -> None:
+@pytest.mark.parametrize("case", ["options", "bad header checksum"])
+def test_odd_outer_headers_are_no_hindrance(tof: Tof, case: str) -> None:
+    """Of user packets of an unknown and of a known tunnel; what goes on, goes on as it came."""
     bearer = new_bearer()
-    tof.attach(bearer)
-    whole = echo(bearer, b"options")[14:]
-    one = IPv4(whole[12:16], whole[16:20], 17, whole[20:], options=b"\x94\x04\0\0")
-    passes(tof, bearer, ethernet(encode_ipv4(one), ETHERTYPE_IPV4, UP))
+
+    def odd(frame: bytes) -> bytes:
+        if case == "options":
+            one = IPv4(frame[26:30], frame[30:34], 17, frame[34:], options=b"\x94\x04\0\0")
+            return ethernet(encode_ipv4(one), ETHERTYPE_IPV4, UP)
+        return changed(frame, 24, b"\xde\xad")
+
+    tof.down(bearer)
+    for port in (4000, 4001):
+        served(tof, bearer, odd(echo(bearer, b"odd %d" % port, port=port)), b"odd %d" % port)
+        passes(tof, bearer, odd(bearer.uplink(udp(bearer.ue, ELSEWHERE, 1, port))))
 
 
 # Point 5: families mixed

@@ -26,7 +26,7 @@ from tof.model import Side
 pytestmark = pytest.mark.netns
 
 PINGER = b"tof-pinger"
-MOST_FAILURES = 3000
+MOST_FAILURES = 30
 
 
 @dataclass
@@ -204,7 +204,7 @@ def test_all_at_once(tof: Tof, plain: Box, through: Box) -> None:
         assert one == other, _hex([*(one - other), b"", *(other - one)])
         place = {frame: n for n, frame in enumerate(came[through.name][side])}
         for case in cases:
-            places = [place[frame] for frame in case.frames if case.side is side and frame in place]
+            places = [place[frame] for frame in case.frames if case.side is side and one[frame] == 1]
             assert places == sorted(places), case.name
 
 

@@ -1706,9 +1706,19 @@ static __always_inline int carry(struct __sk_buff *skb, __u32 side)
 	return TC_ACT_SHOT;
 }
 
+// IEEE 802.1Q table 8-1: 01:80:c2:00:00:00 to :0f end at the next bridge, which is the Linux bridge's business.
+static __always_inline int ends_at_a_bridge(struct __sk_buff *skb)
+{
+	const __be16 *mac = (void *)(long)skb->data;
+
+	if ((void *)(mac + 3) > (void *)(long)skb->data_end)
+		return 0;
+	return mac[0] == bpf_htons(0x0180) && mac[1] == bpf_htons(0xc200) && (mac[2] & bpf_htons(0xfff0)) == 0;
+}
+
 static __always_inline int slow_separate(struct __sk_buff *skb, __u32 side)
 {
-	int verdict = slow(skb, side);
+	int verdict = ends_at_a_bridge(skb) ? TC_ACT_OK : slow(skb, side);
 
 	return verdict == TC_ACT_OK && unbridgeable(skb) ? carry(skb, side) : verdict;
 }
