@@ -16,6 +16,7 @@ from tof.agent.core import Agent, AgentPolicy
 from tof.agent.events import GpduSeen, Tick
 from tof.agent.pinging import PingPolicy
 from tof.agent.sessions import Sessions
+from tof.drivers.layout import LEFT
 from tof.drivers.memory import MemoryEndpoints
 from tof.model import Form, Side, TunnelKey
 
@@ -98,6 +99,14 @@ def check(sessions: Sessions, path: MemoryEndpoints) -> None:
         key: (one.number, one.ues, one.session) for key, one in path.table.items()
     }
     assert {t.index: t.peer for t in tunnels} == path.peers
+    assert {t.index for t in tunnels if t.doubted} == path.doubted
+    assert {t.key for t in tunnels if t.left} == {key for key, one in path.table.items() if one.flags & LEFT}
+    unconfirmed = {
+        t.index
+        for t in tunnels
+        if t.uplink and not t.peer and not any(c.downs for c in sessions.contexts_with(t))
+    }
+    assert unconfirmed == set(sessions._unconfirmed)
     for tunnel in tunnels:
         _check_tunnel(sessions, tunnel)
     seen = [(ue, t.index) for ue, context in sessions.contexts() for t in context.tunnels]
@@ -119,7 +128,6 @@ def _check_tunnel(sessions, tunnel) -> None:
         down = sessions.at(tunnel.peer)
         assert not down.uplink
         assert not down.ended
-        assert down.pair == tunnel.pair
         assert set(down.ues) & set(tunnel.ues), "answers would reach another UE"
 
 

@@ -153,7 +153,7 @@ def test_records_about_owners(wire):
     wire.up(udp(UE, SERVER)), wire.down(udp(SERVER, UE))
     up, down = wire.number(ENB, SGW, 1), wire.number(SGW, ENB, 2)
     wire.record(layout.SPOOFED, UE2 + SERVER, up)
-    wire.record(layout.MOVED, SERVER + UE2, down)
+    wire.record(layout.DOWNLINK_MOVED, SERVER + UE2, down)
     assert wire.endpoints.tunnel(TunnelKey(ENB, SGW, 1)).ues == (UE2,)
     assert wire.endpoints.defaults == {UE2: down}
 
@@ -161,8 +161,8 @@ def test_records_about_owners(wire):
 def test_a_held_frame_is_delivered_when_the_downlink_is_learnt(wire):
     wire.up(udp(UE, SERVER))
     held = frame(udp(SERVER, UE))
-    wire.record(layout.NO_TUNNEL, held)
-    wire.record(layout.NO_TUNNEL, frame(b"")[:12] + b"\x08\x06")
+    wire.record(layout.HELD, held)
+    wire.record(layout.HELD, frame(b"")[:12] + b"\x08\x06")
     assert wire.injected == []
     wire.down(udp(SERVER, UE))
     assert wire.injected == [held]
@@ -172,7 +172,7 @@ def test_an_ipv6_frame_is_held_for_its_prefix(wire):
     ue, server = bytes.fromhex("20010db8" + "01" * 12), bytes.fromhex("20010db8" + "02" * 12)
     wire.up(inet.encode_ipv6(inet.IPv6(ue, server, 59, b"")))
     held = frame(b"")[:12] + b"\x86\xdd" + inet.encode_ipv6(inet.IPv6(server, ue[:8] + bytes(8), 59, b""))
-    wire.record(layout.TUNNEL_ENDED, held)
+    wire.record(layout.HELD, held)
     wire.down(inet.encode_ipv6(inet.IPv6(server, ue, 59, b"")))
     assert wire.injected == [held]
 
@@ -198,7 +198,7 @@ def test_handover_on_the_wire(wire):
     assert wire.feed.packet(Side.SGW, frame(outer(SGW, ENB, END_MARKER)))
     new = wire.number(SGW, enb2, 9)
     assert wire.endpoints.peers[moved.number] == new
-    assert wire.endpoints.peers[wire.number(ENB, SGW, 1)] == 0
+    assert wire.endpoints.peers[wire.number(ENB, SGW, 1)] == new
     assert wire.endpoints.defaults == {UE: new}
 
 

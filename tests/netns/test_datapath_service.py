@@ -127,17 +127,6 @@ def test_flags_of_the_uplink_are_not_copied_to_the_downlink(tof: Tof) -> None:
     looks_as_from_the_core(answer(tof, bearer, b"flags"), bearer)
 
 
-def test_qfi_of_the_downlink_is_what_the_downlink_last_carried(tof: Tof) -> None:
-    bearer = new_bearer(qfi=7)
-    tof.attach(bearer)
-    elsewhere = udp(ELSEWHERE, bearer.ue, 1, 2, b"x")
-    other = bearer.but(qfi=8).downlink(elsewhere)
-    tof.core.send(other)
-    tof.ran.expect(other)
-    tof.ran.send(echo(bearer))
-    looks_as_from_the_core(answer(tof, bearer), bearer.but(qfi=8))
-
-
 def test_ethernet_padding_does_not_reach_the_application(tof: Tof) -> None:
     bearer = new_bearer()
     tof.attach(bearer)
@@ -284,20 +273,6 @@ def test_overlapping_ue_addresses_are_not_mixed(tof: Tof) -> None:
     tof.apps.send(ethernet(udp(APP, one.ue, 9, 9, b"to whom?"), ETHERTYPE_IPV4, (APP_MAC, GATEWAY_MAC)))
     until("counted", lambda: tof.packets("ue_ambiguous") == lost + 1)
     tof.ran.silent(lambda seen: seen.inner.data == b"to whom?", 0.1)
-
-
-def test_two_bearers_of_a_ue_answer_each_in_its_own_pair(tof: Tof) -> None:
-    default = new_bearer()
-    dedicated = default.but(up=default.up + 0x20000, down=default.down + 0x20000)
-    for bearer in (default, dedicated):
-        tof.up(bearer)
-        tof.down(bearer)
-    for bearer in (default, dedicated):
-        tof.answer_ping(bearer)
-    until("exactly paired", lambda: not tof.metrics()["tof_pings_active"])
-    for n, bearer in enumerate((default, dedicated)):
-        tof.ran.send(echo(bearer, b"bearer %d" % n, port=4200 + n))
-        assert answer(tof, bearer, b"bearer %d" % n).teid == bearer.down
 
 
 def test_apps_cannot_pick_a_tunnel(tof: Tof) -> None:

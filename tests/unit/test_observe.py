@@ -93,13 +93,13 @@ def test_end_marker():
     ],
 )
 def test_error_indication_in_three_shapes(message, teid):
-    assert observe(Side.ENB, outer(message), 5) == ErrorIndicationSeen(ENB, teid, 5)
+    assert observe(Side.ENB, outer(message), 5) == ErrorIndicationSeen(ENB, teid, 5, Side.ENB)
 
 
 @pytest.mark.parametrize(("payload", "recovery"), [(b"\x0e\x03", 3), (b"", None)])
 def test_echo_response(payload, recovery):
     message = gtpu.Message(0x32, gtpu.ECHO_RESPONSE, 0, 1, payload=payload)
-    assert observe(Side.SGW, outer(message, SGW, ENB), 5) == EchoResponseSeen(SGW, recovery, 5)
+    assert observe(Side.SGW, outer(message, SGW, ENB), 5) == EchoResponseSeen(SGW, recovery, 5, Side.SGW)
 
 
 def test_other_messages_say_nothing():

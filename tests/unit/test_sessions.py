@@ -121,13 +121,16 @@ def test_addresses_of_nodes_are_kept_once():
 # Two bearers
 
 
-def test_a_dedicated_bearer_answers_into_the_default_one_until_told():
+def test_a_dedicated_bearer_is_answered_as_the_core_says_and_the_default_one_s_way_at_a_guess():
     r = Registry()
     default_up, default_down = r.up(1), r.down(2)
     dedicated_up = r.up(3)
+    assert r.peer(dedicated_up) == 0
+    assert r.call(r.sessions.guess, dedicated_up)
     assert r.peer(dedicated_up) == default_down.index
     dedicated_down = r.down(4)
-    assert r.peer(default_up) == r.peer(dedicated_up) == default_down.index
+    assert r.peer(default_up) == default_down.index
+    assert r.peer(dedicated_up) == 0
     r.call(r.sessions.pair, dedicated_up, dedicated_down)
     assert r.peer(dedicated_up) == dedicated_down.index
     assert r.peer(default_up) == default_down.index
@@ -153,8 +156,10 @@ def test_forgetting_a_bearer_leads_to_the_default():
     up, default, dedicated_up, dedicated = r.up(1), r.down(2), r.up(3), r.down(4)
     r.call(r.sessions.pair, dedicated_up, dedicated)
     r.call(r.sessions.forget, dedicated)
-    assert r.peer(dedicated_up) == default.index
+    assert r.peer(dedicated_up) == 0
     assert not dedicated_up.exactly_paired
+    r.call(r.sessions.guess, dedicated_up)
+    assert r.peer(dedicated_up) == default.index
     r.call(r.sessions.forget, default)
     assert r.peer(dedicated_up) == r.peer(up) == 0
     assert r.path.defaults == {}
@@ -275,7 +280,8 @@ def test_handover_keeps_the_session_and_switches_with_the_first_downlink():
     new = r.down(9, enb=ENB2)
     assert r.peer(moved) == new.index
     assert r.path.defaults == {UE: new.index}
-    assert r.peer(up) == down.index
+    assert r.peer(up) == new.index
+    assert (up.left, moved.left) == (True, False)
 
 
 def test_handover_seen_downlink_first_is_ambiguous_until_the_uplink_says_whose_it_is():
@@ -297,7 +303,8 @@ def test_an_end_marker_leads_away():
     late = r.up(3)
     assert r.peer(late) == 0
     new = r.down(4)
-    assert r.peer(up) == r.peer(late) == new.index
+    assert r.peer(up) == new.index
+    assert r.peer(late) == 0
 
 
 def test_another_ue_in_an_ended_tunnel_does_not_get_paired():

@@ -1,4 +1,8 @@
-"""When the Pinger asks: an uplink tunnel without an answering downlink *is* a ping that is due."""
+"""When the Pinger asks: an uplink tunnel without an answering downlink *is* a ping that is due.
+
+A UE's default bearer is asked through at once. Any other bearer only when a reply has to go its way, because some cores
+drop a dedicated bearer in which its uplink filter finds foreign traffic.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ REFUSED_S = 60.0
 class Asker:
     """Derives what to ask from the sessions.
 
-    A UE whose tunnel answered with an Error Indication is not asked for again there: some cores drop a bearer for it.
+    A UE whose tunnel answered with an Error Indication is not asked for again there for a while.
     """
 
     def __init__(self, sessions: Sessions, pinging: Pinging) -> None:
@@ -25,39 +29,39 @@ class Asker:
         self._refused: OrderedDict[TunnelKey, tuple[tuple[bytes, ...], float]] = OrderedDict()
 
     def review(self, up: Tunnel, now: float, out: list[Command]) -> None:
-        """Ask through ``up`` exactly while its downlink is unknown, or one of several and not yet told."""
+        """Ask through ``up`` exactly while its downlink is unknown, or may not be the right one any more."""
         if up.foreign is not None and self._pinging.pending(up.index):
             return
-        several = any(len(context.live) > 1 for context in self._sessions.contexts_with(up))
-        if not up.peer or (several and not up.exactly_paired):
-            exact = next((exact for exact in up.exact if self._pinging.may_ask(exact)), None)
-            if exact is not None:
-                self.ask(up, exact, now, out)
-        else:
+        if self._settled(up):
             self._pinging.stop(up.index, now)
+        elif not up.left and self._sessions.is_first(up):
+            self.ask_owner(up, now, out)
 
-    def ask(self, up: Tunnel, exact: bytes, now: float, out: list[Command]) -> None:
+    def _settled(self, up: Tunnel) -> bool:
+        peer = self._sessions.at(up.peer)
+        if peer is None or peer.pair != up.pair or peer.doubted:
+            return False
+        return up.exactly_paired or all(len(context.live) < 2 for context in self._sessions.contexts_with(up))
+
+    def ask_owner(self, up: Tunnel, now: float, out: list[Command], *, urgent: bool = False) -> None:
+        """Ask through ``up`` on behalf of its UE."""
+        exact = next((exact for exact in up.exact if self._pinging.may_ask(exact)), None)
+        if exact is not None:
+            self.ask(up, exact, now, out, urgent=urgent)
+
+    def ask(self, up: Tunnel, exact: bytes, now: float, out: list[Command], *, urgent: bool = False) -> None:
         """Ask through ``up`` on behalf of ``exact``, unless that was refused or is under way."""
         refused, until = self._refused.get(up.key, ((), 0.0))
         if exact in refused and now < until:
             return
-        token = self._pinging.ask(up.index, exact, now)
+        token = self._pinging.ask(up.index, exact, now, urgent=urgent)
         if token is not None:
             out.append(PutToken(token, up.index))
 
-    def candidate(self, up: Tunnel, source: bytes, now: float, out: list[Command]) -> None:
-        """A foreign ``source`` came through ``up``: ask, one candidate at a time, whether it is the UE's now."""
-        if up.foreign is not None and (up.foreign == source or self._pinging.pending(up.index)):
-            return
-        up.foreign = source
-        self.ask(up, source, now, out)
-
-    def refused(self, tunnel: Tunnel, now: float) -> bool:
-        """An Error Indication came back for ``tunnel``; whether a request of ours may have caused it."""
-        if not self._pinging.asked(tunnel.index):
-            return False
-        self._refused[tunnel.key] = tunnel.exact, now + REFUSED_S
-        self._refused.move_to_end(tunnel.key)
-        if len(self._refused) > REFUSALS:
-            self._refused.popitem(last=False)
-        return True
+    def refused(self, tunnel: Tunnel, now: float) -> None:
+        """An Error Indication came back for ``tunnel``: if a request of ours may have caused it, no more of them."""
+        if self._pinging.asked(tunnel.index):
+            self._refused[tunnel.key] = tunnel.exact, now + REFUSED_S
+            self._refused.move_to_end(tunnel.key)
+            if len(self._refused) > REFUSALS:
+                self._refused.popitem(last=False)

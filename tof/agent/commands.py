@@ -40,6 +40,31 @@ class SetPeer:
 
 
 @dataclass(frozen=True, slots=True)
+class SetDoubt:
+    """Inject nothing into downlink tunnel ``index`` before its core has spoken in it again (or: do so as before)."""
+
+    key: TunnelKey
+    index: int
+    doubted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SetCalm:
+    """Foreign sources in this uplink tunnel are no news for so many seconds: its owner has been confirmed."""
+
+    key: TunnelKey
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SetLeft:
+    """Whether the UE of this uplink tunnel has gone on through another node: its next packet here is news."""
+
+    key: TunnelKey
+    left: bool
+
+
+@dataclass(frozen=True, slots=True)
 class DropTunnel:
     """Forget this tunnel: its next packet is unknown again."""
 
@@ -100,18 +125,20 @@ class Converge:
     revision: int
 
 
-Command = (
+TunnelCommand = (
     PutTunnel
     | SetOwners
     | SetPeer
+    | SetDoubt
+    | SetCalm
+    | SetLeft
     | DropTunnel
     | SetDefault
     | PutToken
     | DropToken
-    | SendPing
-    | ReleaseFrame
-    | DropPacket
-    | Converge
 )
+"""What the data path's maps are told."""
+
+Command = TunnelCommand | SendPing | ReleaseFrame | DropPacket | Converge
 
 AMBIGUOUS = 0xFFFFFFFE

@@ -6,12 +6,14 @@ and 8-10). Nothing starts or stops the Pinger: an uplink tunnel without an answe
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from tof.agent.asking import Asker
 from tof.agent.catalog import Catalog
 from tof.agent.commands import Command, Converge, DropToken, DropTunnel, ReleaseFrame, SendPing
+from tof.agent.doubting import Doubting
 from tof.agent.events import (
     DownlinkMoved,
     EchoResponseSeen,
@@ -30,6 +32,7 @@ from tof.agent.events import (
     TunnelRefused,
     TunnelsAdopted,
     TunnelsIdle,
+    UplinkReturned,
 )
 from tof.agent.holding import Holding
 from tof.agent.learning import Learning
@@ -53,25 +56,31 @@ class Agent:
     """Feed it events with the time; carry out what it answers, in order."""
 
     def __init__(self, policy: AgentPolicy, catalog: Catalog, tokens: Iterator[int]) -> None:
-        self.sessions = Sessions(policy.most_tunnels, policy.most_unconfirmed)
+        self.counts: Counter[str] = Counter()
+        """What was decided how often, by name; among them every kind of attack and of odd behaviour."""
+        self.sessions = Sessions(policy.most_tunnels, policy.most_unconfirmed, self.counts)
         self.services = ServicePlane(catalog)
         self.holding = Holding()
         self.pinging = Pinging(policy.ping, tokens)
         self.revision = 0
         self._asker = Asker(self.sessions, self.pinging)
         self._routed = self.pinging.changes
-        learning = Learning(self.sessions, self._asker, self.pinging, self.holding)
-        self.losing = Losing(self.sessions, self._asker)
+        self._doubting = Doubting(self.sessions, self._asker, self.pinging, self.holding, self.counts)
+        self._learning = learning = Learning(
+            self.sessions, self._asker, self.pinging, self.holding, self._doubting, self.counts
+        )
+        self.losing = losing = Losing(self.sessions, self._asker, self.counts)
         self._handlers: dict[type, Callable[..., None]] = {
             GpduSeen: learning.gpdu,
             ForeignSourceSeen: learning.foreign_source,
             DownlinkMoved: learning.downlink_moved,
             FrameHeld: learning.frame_held,
-            EndMarkerSeen: self.losing.end_marker,
-            ErrorIndicationSeen: self.losing.error_indication,
-            EchoResponseSeen: self.losing.echo_response,
-            TunnelsIdle: self.losing.idle,
-            TunnelRefused: self.losing.tunnel_refused,
+            UplinkReturned: learning.uplink_returned,
+            EndMarkerSeen: losing.end_marker,
+            ErrorIndicationSeen: losing.error_indication,
+            EchoResponseSeen: losing.echo_response,
+            TunnelsIdle: losing.idle,
+            TunnelRefused: losing.tunnel_refused,
             TunnelsAdopted: self._adopted,
             ServiceAdded: self._service_added,
             ServiceReplaced: self._service_replaced,
@@ -94,8 +103,8 @@ class Agent:
     @property
     def wake_at(self) -> float | None:
         """When to send the next Tick."""
-        times = [t for t in (self.pinging.wake_at, self.holding.wake_at) if t is not None]
-        return min(times, default=None)
+        times = (self.pinging.wake_at, self.holding.wake_at, self._learning.wake_at)
+        return min((t for t in times if t is not None), default=None)
 
     @property
     def ping_routes(self) -> tuple[PingRoute, ...]:
@@ -115,6 +124,10 @@ class Agent:
 
     def _tick(self, _event: Tick, now: float, out: list[Command]) -> None:
         sending = self.pinging.due(now)
+        unanswered, self.pinging.unanswered = self.pinging.unanswered, []
+        for ping in unanswered:
+            self._doubting.unanswered(ping, now, out)
+        self._learning.due(now, out)
         self._follow_pings(out)
         out.extend(SendPing(ping.index, ping.ue, ping.target, ping.token, ping.sequence) for ping in sending)
         out.extend(DropToken(token) for token in self.pinging.late(now))

@@ -26,15 +26,21 @@ class EndMarkerSeen:
     """The last packet of a tunnel before it moved (TS 29.281 section 7.3.2)."""
 
     key: TunnelKey
+    side: Side = Side.SGW
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorIndicationSeen:
-    """``sender`` knows no tunnel ``teid`` (TS 29.281 section 7.3.1)."""
+    """``sender`` knows no tunnel ``teid`` (TS 29.281 section 7.3.1).
+
+    ``ours``: the tunnels (by index) into which the TOF injected a moment ago, and nobody else has spoken since.
+    """
 
     sender: bytes
     teid: int
     vlan: int | None
+    side: Side
+    ours: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +49,8 @@ class EchoResponseSeen:
 
     sender: bytes
     recovery: int | None
-    vlan: int | None = None
+    vlan: int | None
+    side: Side
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +71,23 @@ class DownlinkMoved:
 
 @dataclass(frozen=True, slots=True)
 class FrameHeld:
-    """An app's frame for ``ue`` (packed exact address) found no usable downlink tunnel."""
+    """An app's frame for ``ue`` (packed exact address) found no downlink tunnel that it may go into.
+
+    ``via`` is the uplink tunnel (by index) that its flow came in, 0 if there is none. ``doubted``: the tunnel is known but
+    has come into doubt in the data path; if no flow says better, ``via`` is that downlink tunnel.
+    """
 
     frame: bytes
     ue: bytes
+    via: int = 0
+    doubted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class UplinkReturned:
+    """An uplink tunnel that its UE had left carried a packet of it again."""
+
+    index: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +116,8 @@ class AdoptedTunnel:
     form: Form
     ended: bool
     peer: int
+    doubted: bool = False
+    left: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +177,7 @@ Event = (
     | ForeignSourceSeen
     | DownlinkMoved
     | FrameHeld
+    | UplinkReturned
     | TunnelsIdle
     | TunnelRefused
     | TunnelsAdopted

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-PER_UE = 16
+PER_UE = 64
+FRAMES = 16384
 UES = 1024
 HOLD_S = 5.0
 
@@ -18,6 +19,7 @@ class Holding:
     def __init__(self) -> None:
         self._frames: OrderedDict[bytes, tuple[float, list[bytes]]] = OrderedDict()
         self._answered: set[bytes] = set()
+        self._count = 0
         self.expired = 0
 
     @property
@@ -30,13 +32,19 @@ class Holding:
     def hold(self, ue: bytes, frame: bytes, now: float) -> bool:
         """Keep ``frame`` for ``ue``; False if its share is used up."""
         if ue not in self._frames and len(self._frames) >= UES:
-            self.expired += len(self._frames.popitem(last=False)[1][1])
+            self._give_up_oldest()
         _, frames = self._frames.setdefault(ue, (now, []))
-        if len(frames) >= PER_UE:
+        if len(frames) >= PER_UE or self._count >= FRAMES:
             self.expired += 1
             return False
         frames.append(frame)
+        self._count += 1
         return True
+
+    def _give_up_oldest(self) -> None:
+        frames = self._frames.popitem(last=False)[1][1]
+        self._count -= len(frames)
+        self.expired += len(frames)
 
     def answered(self, ue: bytes) -> None:
         """``ue`` has its tunnel already: the frames crossed with it, and are due at the next Tick.
@@ -47,13 +55,14 @@ class Holding:
 
     def release(self, ue: bytes) -> list[bytes]:
         """The frames held for ``ue``, in order, which are held no more."""
-        entry = self._frames.pop(ue, None)
-        return entry[1] if entry else []
+        frames = self._frames.pop(ue, (0.0, []))[1]
+        self._count -= len(frames)
+        return frames
 
     def due(self, now: float) -> list[bytes]:
         """The frames whose UE has its tunnel; those that waited too long are given up."""
         ready = [frame for ue in self._answered for frame in self.release(ue)]
         self._answered.clear()
         while self._frames and next(iter(self._frames.values()))[0] + HOLD_S <= now:
-            self.expired += len(self._frames.popitem(last=False)[1][1])
+            self._give_up_oldest()
         return ready

@@ -5,9 +5,12 @@ The source document's Figure 16: steps 2-5 are ``_uplink``, steps 8-11 ``_ping_a
 
 from __future__ import annotations
 
+from collections import Counter
+
 from tof.agent.asking import Asker
 from tof.agent.commands import AMBIGUOUS, Command, DropPacket, ReleaseFrame
-from tof.agent.events import DownlinkMoved, ForeignSourceSeen, FrameHeld, GpduSeen
+from tof.agent.doubting import Doubting
+from tof.agent.events import DownlinkMoved, ForeignSourceSeen, FrameHeld, GpduSeen, UplinkReturned
 from tof.agent.holding import Holding
 from tof.agent.pinging import Ping, Pinging
 from tof.agent.sessions import Sessions
@@ -15,12 +18,25 @@ from tof.agent.tunnels import Tunnel, ue_of
 from tof.model import Direction, Side
 from tof.wire.inet import is_global_unicast as is_ue_address
 
+PATIENCE_S = 0.5
+"""A reply waits this long for the core to say which tunnel is its own; then the bearer's former one, or the default."""
+
 
 class Learning:
     """Facts about user packets into sessions."""
 
-    def __init__(self, sessions: Sessions, asker: Asker, pinging: Pinging, holding: Holding) -> None:
+    def __init__(
+        self, sessions: Sessions, asker: Asker, pinging: Pinging, holding: Holding, doubting: Doubting,
+        counts: Counter[str],
+    ) -> None:  # fmt: skip
         self._sessions, self._asker, self._pinging, self._holding = sessions, asker, pinging, holding
+        self._doubting, self._counts = doubting, counts
+        self._impatient: dict[int, float] = {}
+
+    @property
+    def wake_at(self) -> float | None:
+        """When ``due`` has something to do."""
+        return next(iter(self._impatient.values()), None)
 
     def gpdu(self, event: GpduSeen, now: float, out: list[Command]) -> None:
         """A G-PDU met the agent."""
@@ -30,8 +46,8 @@ class Learning:
                 self._ping_answered(event, ping, now, out)
         elif event.side is Side.ENB:
             self._uplink(event, now, out)
-        elif is_ue_address(event.destination):
-            self._downlink(event, now, out)
+        elif is_ue_address(event.destination) and (down := self._downlink(event, now, out)) is not None:
+            self._release(down, out)
 
     def foreign_source(self, event: ForeignSourceSeen, now: float, out: list[Command]) -> None:
         """A known uplink tunnel carried a source that is none of its UE's."""
@@ -39,32 +55,77 @@ class Learning:
         if tunnel is not None and tunnel.uplink and is_ue_address(event.source):
             self._source(tunnel, event.source, now, out)
 
+    def uplink_returned(self, event: UplinkReturned, now: float, out: list[Command]) -> None:
+        """An uplink tunnel that its UE had left by a handover carried a packet of it."""
+        tunnel = self._sessions.at(event.index)
+        if tunnel is not None and tunnel.left:
+            self._doubting.returned(tunnel, now, out)
+
     def downlink_moved(self, event: DownlinkMoved, now: float, out: list[Command]) -> None:
         """A known downlink tunnel carried a destination that is none of its UE's."""
         tunnel = self._sessions.at(event.index)
         if tunnel is None or tunnel.uplink or not is_ue_address(event.destination):
             return
-        if tunnel.ended:
-            self._sessions.forget(
-                tunnel, out
-            )  # its TEID is in use anew: its next packet teaches all about it
+        if tunnel.ended:  # its TEID is in use anew: its next packet teaches all about it
+            self._sessions.forget(tunnel, out)
             return
         self._move(tunnel, event.destination, now, out)
-        self._after_downlink(tunnel, now, out)
+        self._review_ups(tunnel, now, out)
+        self._release(tunnel, out)
 
     def frame_held(self, event: FrameHeld, now: float, out: list[Command]) -> None:
-        """An app speaks to a UE whose downlink is unknown: ask through every uplink it has."""
+        """An app speaks to a UE whose downlink is not known for sure: ask, through the flow's own uplink if it has one."""
         ue = ue_of(event.ue)
-        if not self._sessions.knows_ue(ue) or not self._holding.hold(ue, event.frame, now):
-            return
-        asking = False
+        if not self._sessions.knows_ue(ue):
+            self._counts["frame_for_nobody"] += 1
+        elif self._holding.hold(ue, event.frame, now):
+            via = self._sessions.at(event.via)
+            if event.doubted and via is not None:
+                down = self._sessions.at(via.peer) if via.uplink else via
+                if (
+                    down is not None
+                ):  # whatever made the data path doubt it may have been lost on its way here
+                    self._sessions.doubt(down, True, out)
+            if via is not None and via.uplink:
+                asking = self._ask_for_reply(via, ue, now, out)
+            else:
+                asking = self._ask_for_ue(ue, now, out)
+            if not asking:
+                self._holding.answered(ue)
+
+    def _ask_for_reply(self, via: Tunnel, ue: bytes, now: float, out: list[Command]) -> bool:
+        peer = self._sessions.at(via.peer)
+        if peer is not None and not peer.doubted:
+            return False
+        self._impatient.setdefault(via.index, now + PATIENCE_S)
+        current = next((mate for mate in self._sessions.mates(via) if not mate.left), via)
+        self._ask_for(current, ue, now, out)
+        return True
+
+    def _ask_for_ue(self, ue: bytes, now: float, out: list[Command]) -> bool:
+        default = self._sessions.default(ue)
+        down = self._sessions.at(default)
+        if down is not None and not down.doubted:
+            return False
         for context in self._sessions.contexts_of(ue):
-            for up in context.ups:
-                if not up.peer:
-                    asking = True
-                    self._asker.ask(up, up.exact[up.ues.index(ue)], now, out)
-        if not asking and self._sessions.default(ue) not in (0, AMBIGUOUS):
-            self._holding.answered(ue)
+            up = context.first
+            if up is not None and not up.left and (default == AMBIGUOUS or not up.peer or down is not None):
+                self._ask_for(up, ue, now, out)
+        return True
+
+    def _ask_for(self, up: Tunnel, ue: bytes, now: float, out: list[Command]) -> None:
+        exact = next((exact for exact in up.exact if ue_of(exact) == ue), None)
+        if exact is not None:
+            self._asker.ask(up, exact, now, out)
+
+    def due(self, now: float, out: list[Command]) -> None:
+        """Replies that have waited long enough for the core's word take the likeliest tunnel."""
+        while self._impatient and (first := next(iter(self._impatient.items())))[1] <= now:
+            del self._impatient[first[0]]
+            up = self._sessions.at(first[0])
+            if up is not None and self._sessions.guess(up, out):
+                for ue in up.ues:
+                    self._holding.answered(ue)
 
     def _uplink(self, event: GpduSeen, now: float, out: list[Command]) -> None:
         known = self._sessions.get(event.key)
@@ -78,6 +139,7 @@ class Learning:
             )
             if tunnel is not None:
                 self._asker.review(tunnel, now, out)
+                self._doubting.new_claim(tunnel, now, out)
 
     def _is_forwarding(self, event: GpduSeen) -> bool:
         """A packet *to* a known UE that an eNB relays to the next one or to the SGW (TS 23.401 section 5.5.1).
@@ -94,7 +156,7 @@ class Learning:
         if ue in up.ues or second_family:
             self._sessions.own(up, source, out)
         else:
-            self._asker.candidate(up, source, now, out)
+            self._doubting.candidate(up, source, now, out)
 
     def _downlink(
         self, event: GpduSeen, now: float, out: list[Command], *, dropped: int = 0
@@ -112,35 +174,60 @@ class Learning:
                 Direction.DOWNLINK, event.key, event.destination, event.form, out,
                 link=event.link, dropped=dropped,
             )  # fmt: skip
+            if down is not None:
+                self._elsewhere(down, now, out)
         if down is not None:
-            self._after_downlink(down, now, out)
+            self._review_ups(down, now, out)
         return down
+
+    def _elsewhere(self, down: Tunnel, now: float, out: list[Command]) -> None:
+        """A UE known behind another node is spoken to here: a handover, or another UE. Its uplink is asked."""
+        for ue in down.ues:
+            for context in self._sessions.contexts_of(ue):
+                if context.pair != down.pair and context.first is not None and not context.first.left:
+                    self._asker.ask_owner(context.first, now, out)
 
     def _move(self, down: Tunnel, exact: bytes, now: float, out: list[Command]) -> None:
         """The core says who is behind a downlink tunnel; uplinks beside it follow only if they said so too."""
         if ue_of(exact) in down.ues:
             return
+        self._counts["tunnel_moved"] += 1
         ups = [up for context in self._sessions.contexts_with(down) for up in context.ups]
         self._sessions.own(down, exact, out)
+        self._sessions.doubt(down, False, out)
         for up in ups:
             if up.foreign == exact:
-                self._sessions.own(up, exact, out)
+                self._confirmed(up, exact, out)
             self._asker.review(up, now, out)
 
-    def _after_downlink(self, down: Tunnel, now: float, out: list[Command]) -> None:
+    def _confirmed(self, up: Tunnel, exact: bytes, out: list[Command]) -> None:
+        self._counts["candidate_confirmed"] += 1
+        self._sessions.own(up, exact, out)
+
+    def _review_ups(self, down: Tunnel, now: float, out: list[Command]) -> None:
         for ue in down.ues:
             for context in self._sessions.contexts_of(ue):
                 for up in context.ups:
                     self._asker.review(up, now, out)
+
+    def _release(self, down: Tunnel, out: list[Command]) -> None:
+        """What waits for a UE of ``down``, after everything about it was told to the data path."""
+        for ue in down.ues if not down.doubted else ():
             out.extend(ReleaseFrame(frame) for frame in self._holding.release(ue))
 
     def _ping_answered(self, event: GpduSeen, ping: Ping, now: float, out: list[Command]) -> None:
         up = self._sessions.at(ping.index)
         if up is None or event.destination != ping.ue:
+            self._counts["ping_answered_elsewhere"] += 1
             return
+        self._counts["ping_answered"] += 1
+        ping.answered = True
         if up.foreign == ping.ue:
-            self._sessions.own(up, ping.ue, out)
+            self._confirmed(up, ping.ue, out)
         down = self._downlink(event, now, out, dropped=event.size)
-        if down is not None and down.pair == up.pair and ue_of(ping.ue) in up.ues:
-            self._sessions.pair(up, down, out)
-            self._asker.review(up, now, out)
+        if down is None or ue_of(ping.ue) not in up.ues:
+            return
+        self._sessions.pair(up, down, out)
+        self._doubting.answered(up, down, now, out)
+        self._asker.review(up, now, out)
+        self._release(down, out)

@@ -1,31 +1,43 @@
-"""What makes tunnels end or be forgotten: End Markers, Error Indications, restarted peers, silence."""
+"""What makes tunnels end or be forgotten: End Markers, Error Indications, restarted peers, silence.
+
+A message that comes from the side on which its sender cannot be is passed on, counted, and changes nothing.
+"""
 
 from __future__ import annotations
+
+from collections import Counter, OrderedDict
 
 from tof.agent.asking import Asker
 from tof.agent.commands import Command, DropPacket
 from tof.agent.events import EchoResponseSeen, EndMarkerSeen, ErrorIndicationSeen, TunnelRefused, TunnelsIdle
 from tof.agent.sessions import Sessions
 from tof.agent.tunnels import Tunnel
+from tof.model import Side
 
 PEERS = 4096
 """Peers whose restart counters are remembered: bounds what invented Echo Responses can occupy."""
+OURS = 4096
+OURS_S = 3.0
+"""Error Indications that come this late after the first one are still answers to what was injected."""
 
 
 class Losing:
     """Facts about tunnels that are no more."""
 
-    def __init__(self, sessions: Sessions, asker: Asker) -> None:
-        self._sessions, self._asker = sessions, asker
+    def __init__(self, sessions: Sessions, asker: Asker, counts: Counter[str]) -> None:
+        self._sessions, self._asker, self._counts = sessions, asker, counts
         self._recovery: dict[tuple[bytes, int | None], int] = {}
-        self.errors_held_back = 0
+        self._ours: OrderedDict[tuple[bytes, int, int | None], float] = OrderedDict()
 
     def end_marker(self, event: EndMarkerSeen, now: float, out: list[Command]) -> None:
         """Nothing more is injected into the tunnel; its uplinks ask where to."""
         down = self._sessions.get(event.key)
         if down is None or down.uplink:
             return
-        ups = [up for context in self._sessions.contexts_with(down) for up in context.ups]
+        if event.side is not Side.SGW:
+            self._counts["end_marker_wrong_side"] += 1
+            return
+        ups = self._sessions.answering(down)
         self._sessions.end(down, out)
         for up in ups:
             self._asker.review(up, now, out)
@@ -35,18 +47,55 @@ class Losing:
 
         One that an injected packet caused goes no further: it would tear down a bearer that nobody else complains of.
         """
-        held_back = False
-        for tunnel in self._sessions.towards(event.sender, event.teid):
-            if tunnel.key.vlan == event.vlan:
-                held_back |= self._asker.refused(tunnel, now)
-                self._sessions.forget(tunnel, out)
-        if held_back:
-            self.errors_held_back += 1
-            out.append(DropPacket())
+        known = [t for t in self._sessions.towards(event.sender, event.teid) if t.key.vlan == event.vlan]
+        about = [tunnel for tunnel in known if tunnel.uplink == (event.side is Side.SGW)]
+        if not about:
+            self._about_nothing(event, wrong_side=bool(known), now=now, out=out)
+            return
+        for tunnel in about:
+            self._asker.refused(tunnel, now)
+            ups = () if tunnel.uplink else self._sessions.answering(tunnel)
+            self._lose(tunnel, out)
+            for up in ups:
+                self._asker.review(up, now, out)
+        if any(tunnel.index in event.ours for tunnel in about):
+            self._ours[event.sender, event.teid, event.vlan] = now + OURS_S
+            if len(self._ours) > OURS:
+                self._ours.popitem(last=False)
+            self._hold_back(out)
+
+    def _about_nothing(
+        self, event: ErrorIndicationSeen, *, wrong_side: bool, now: float, out: list[Command]
+    ) -> None:
+        if wrong_side:
+            self._counts["error_indication_wrong_side"] += 1
+        elif now < self._ours.get((event.sender, event.teid, event.vlan), 0.0):
+            self._hold_back(out)  # several packets were on their way
+        else:
+            self._counts["error_indication_unknown"] += 1
+
+    def _hold_back(self, out: list[Command]) -> None:
+        self._counts["error_indication_held_back"] += 1
+        out.append(DropPacket())
+
+    def _lose(self, tunnel: Tunnel, out: list[Command]) -> None:
+        """Forget ``tunnel``; with a UE's last uplink its downlinks, which the core will not use any more."""
+        contexts = list(self._sessions.contexts_with(tunnel)) if tunnel.uplink else []
+        self._sessions.forget(tunnel, out)
+        for context in contexts:
+            for down in context.downs:
+                if not context.ups and not self._sessions.answering(down):
+                    self._sessions.forget(down, out)
 
     def echo_response(self, event: EchoResponseSeen, _now: float, out: list[Command]) -> None:
         """A changed restart counter means that the peer lost its tunnels (TS 23.007 section 18)."""
         if event.recovery is None:
+            return
+        nodes = self._sessions.nodes
+        own_side = nodes.is_core if event.side is Side.SGW else nodes.is_radio
+        other_side = nodes.is_radio if event.side is Side.SGW else nodes.is_core
+        if other_side(event.sender) and not own_side(event.sender):
+            self._counts["echo_response_wrong_side"] += 1
             return
         peer = event.sender, event.vlan
         before = self._recovery.pop(peer, event.recovery)
@@ -54,6 +103,7 @@ class Losing:
         if len(self._recovery) > PEERS:
             del self._recovery[next(iter(self._recovery))]
         if before != event.recovery:
+            self._counts["echo_recovery_changed"] += 1
             for tunnel in [t for t in self._sessions if _ends_at(t, peer)]:
                 self._sessions.forget(tunnel, out)
 
@@ -73,12 +123,14 @@ class Losing:
     def _busy(self, tunnel: Tunnel, idle: frozenset[int]) -> bool:
         """Whether a tunnel paired with it is not idle; a guess among several live ones is no pair."""
         if tunnel.uplink:
-            return self._sessions.at(tunnel.peer) is not None and tunnel.peer not in idle
+            return not tunnel.left and self._sessions.at(tunnel.peer) is not None and tunnel.peer not in idle
         return any(
-            up.peer == tunnel.index and up.index not in idle and (up.exactly_paired or len(context.live) == 1)
-            for context in self._sessions.contexts_with(tunnel)
-            for up in context.ups
+            up.index not in idle and not up.left and (up.exactly_paired or self._is_only(tunnel))
+            for up in self._sessions.answering(tunnel)
         )
+
+    def _is_only(self, down: Tunnel) -> bool:
+        return all(len(context.live) == 1 for context in self._sessions.contexts_with(down))
 
 
 def _ends_at(tunnel: Tunnel, peer: tuple[bytes, int | None]) -> bool:

@@ -46,6 +46,10 @@ class Nodes:
         """Whether a node of that outer address was seen at the core's end of a tunnel."""
         return address in self._of_core
 
+    def is_radio(self, address: bytes) -> bool:
+        """Whether a node of that outer address was seen at the radio's end of a tunnel."""
+        return address in self._of_radio
+
     def keys_towards(self, address: bytes, teid: int) -> Iterator[TunnelKey]:
         """The key of every tunnel that may end at ``address`` under ``teid``."""
         for radio, core, vlan in self._of_core.get(address, ()):

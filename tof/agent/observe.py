@@ -24,11 +24,11 @@ def observe(
         key = TunnelKey(datagram.source, datagram.destination, message.teid, vlan)
         return _gpdu(side, key, message, link, cut)
     if message.type == gtpu.END_MARKER:
-        return EndMarkerSeen(TunnelKey(datagram.source, datagram.destination, message.teid, vlan))
+        return EndMarkerSeen(TunnelKey(datagram.source, datagram.destination, message.teid, vlan), side)
     if message.type == gtpu.ERROR_INDICATION:
-        return ErrorIndicationSeen(datagram.source, gtpu.error_indication(message)[0], vlan)
+        return ErrorIndicationSeen(datagram.source, gtpu.error_indication(message)[0], vlan, side)
     if message.type == gtpu.ECHO_RESPONSE:
-        return EchoResponseSeen(datagram.source, gtpu.recovery(message), vlan)
+        return EchoResponseSeen(datagram.source, gtpu.recovery(message), vlan, side)
     return None
 
 

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 GRACE_S = 10.0
 """A reply that comes this late after the last request is still ours, and still not the UE's to see."""
 
+URGENCY = 0.2
+"""The share of the configured interval at which urgent requests follow each other."""
+
 
 @dataclass(frozen=True, slots=True)
 class PingPolicy:
@@ -38,6 +41,8 @@ class Ping:
     token: int
     sequence: int = 0
     next_at: float = 0.0
+    urgent: bool = False
+    answered: bool = False
 
 
 class Pinging:
@@ -52,6 +57,8 @@ class Pinging:
         self._late: deque[tuple[float, int]] = deque()
         self.changes = 0
         """Grows whenever ``active`` changes."""
+        self.unanswered: list[Ping] = []
+        """Asked in vain; for whoever calls ``due`` to take."""
 
     @property
     def active(self) -> tuple[Ping, ...]:
@@ -85,15 +92,18 @@ class Pinging:
         ping = self._active.get(index)
         return ping is not None and ping.sequence > 0
 
-    def ask(self, index: int, ue: bytes, now: float) -> int | None:
-        """Ask through uplink tunnel ``index`` for ``ue``; the new token, None if that is under way or cannot be."""
+    def ask(self, index: int, ue: bytes, now: float, *, urgent: bool = False) -> int | None:
+        """Ask through uplink tunnel ``index`` for ``ue``; the new token, None if that is under way or cannot be.
+
+        ``urgent``: something waits for the answer, or for its absence: attempts follow each other faster.
+        """
         target = self._policy.target_for(ue)
         old = self._waiting.get(index) or self._active.get(index)
         if target is None or (old is not None and old.ue == ue):
             return None
         self._retire(self._waiting.pop(index, None), now)
         token = next(self._tokens)
-        self._waiting[index] = self._by_token[token] = Ping(index, ue, target, token)
+        self._waiting[index] = self._by_token[token] = Ping(index, ue, target, token, urgent=urgent)
         return token
 
     def recognises(self, token: int) -> bool:
@@ -117,6 +127,8 @@ class Pinging:
             if ping.next_at <= now and ping.sequence >= self._policy.attempts:
                 self._retire(self._active.pop(ping.index), now)
                 self.changes += 1
+                if not ping.answered:
+                    self.unanswered.append(ping)
         while self._waiting and len(self._active) < self._policy.at_once:
             index = next(iter(self._waiting))
             self._retire(self._active.pop(index, None), now)
@@ -125,7 +137,7 @@ class Pinging:
         sending = [ping for ping in self._active.values() if ping.next_at <= now]
         for ping in sending:
             ping.sequence += 1
-            ping.next_at = now + self._policy.interval_s
+            ping.next_at = now + self._policy.interval_s * (URGENCY if ping.urgent else 1.0)
         return sending
 
     def late(self, now: float) -> list[int]:

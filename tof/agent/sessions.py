@@ -6,11 +6,21 @@ contexts. Every change is told to the data path by commands appended to ``out``.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from tof.agent.commands import AMBIGUOUS, Command, DropTunnel, PutTunnel, SetDefault, SetOwners, SetPeer
+from tof.agent.commands import (
+    AMBIGUOUS,
+    Command,
+    DropTunnel,
+    PutTunnel,
+    SetDefault,
+    SetDoubt,
+    SetLeft,
+    SetOwners,
+    SetPeer,
+)
 from tof.agent.events import AdoptedTunnel
 from tof.agent.nodes import Nodes
 from tof.agent.tunnels import Context, Pair, Tunnel, key_of, pair_of, ue_of
@@ -42,8 +52,9 @@ class Sessions:
     invented TEIDs cannot push out a UE that the core has answered.
     """
 
-    def __init__(self, most: int, most_unconfirmed: int) -> None:
+    def __init__(self, most: int, most_unconfirmed: int, counts: Counter[str] | None = None) -> None:
         self._most, self._most_unconfirmed = most, most_unconfirmed
+        self._counts = Counter() if counts is None else counts
         self._by_key: dict[TunnelKey, Tunnel] = {}
         self._by_index: dict[int, Tunnel] = {}
         self._ues: dict[bytes, _Ue] = {}
@@ -107,7 +118,8 @@ class Sessions:
         pair, form = self.nodes.shared(pair_of(direction, key)), self._forms.setdefault(form, form)
         index, key = self._free_index(), key_of(direction, pair, key.teid)
         tunnel = Tunnel(key, pair, index, index, direction, form)
-        tunnel.session = self._session_before(tunnel, ue_of(exact)) or index
+        before = self._before_handover(tunnel, ue_of(exact))
+        tunnel.session = before[0].session if before else index
         self._enter(tunnel)
         out.append(
             PutTunnel(
@@ -115,6 +127,8 @@ class Sessions:
             )
         )
         self._attach(tunnel, exact, out)
+        for up in before:
+            self._set_left(up, True, out)
         return tunnel
 
     def adopt(self, found: Iterable[AdoptedTunnel], out: list[Command]) -> None:
@@ -124,18 +138,25 @@ class Sessions:
         for old in ordered:
             pair = self.nodes.shared(pair_of(old.direction, old.key))
             key = key_of(old.direction, pair, old.key.teid)
-            tunnel = Tunnel(key, pair, old.index, old.session, old.direction, old.form, ended=old.ended)
-            tunnel.peer = old.peer if tunnel.uplink else 0
+            tunnel = Tunnel(key, pair, old.index, old.session, old.direction, old.form)
+            tunnel.ended, tunnel.doubted, tunnel.left = old.ended, old.doubted, old.left
             self._enter(tunnel)
             for ue in old.ues:
                 self._attach(tunnel, ue if len(ue) == 4 else ue + bytes(7) + b"\x01", told)
             self._next = max(self._next, old.index + UNUSED_AFTER_RESTART)
         for old in ordered:
             tunnel = self._by_index[old.index]
-            self._keep_right_peer(tunnel, told)
-            if tunnel.peer != old.peer and tunnel.uplink:
-                out.append(SetPeer(tunnel.key, tunnel.index, tunnel.peer))
-        out.extend(SetDefault(ue.address, ue.default) for ue in self._ues.values() if ue.default)
+            if tunnel.uplink:
+                tunnel.peer = old.peer
+                if old.peer:
+                    self._keep_right_peer(tunnel, told)
+                if tunnel.peer != old.peer:
+                    out.append(SetPeer(tunnel.key, tunnel.index, tunnel.peer))
+                self._review_confirmed(tunnel)
+        for known in self._ues.values():
+            known.default = self._default_of(known)
+            if known.default:
+                out.append(SetDefault(known.address, known.default))
 
     def own(self, tunnel: Tunnel, exact: bytes, out: list[Command]) -> None:
         """``exact`` is an address of this tunnel's UE from now on.
@@ -149,22 +170,63 @@ class Sessions:
         if any(len(old) == len(ue) for old in before):
             for old in before:
                 self._detach(tunnel, old, out)
-        tunnel.foreign = None
+        tunnel.foreign, tunnel.failed = None, False
         self._attach(tunnel, exact, out)
         out.append(SetOwners(tunnel.key, tunnel.ues))
 
+    def mates(self, up: Tunnel) -> tuple[Tunnel, ...]:
+        """The uplink tunnels of the same bearer, ``up`` included: before and after a handover."""
+        contexts = [context for ue in up.ues for context in self._ues[ue].contexts]
+        found = {other.index: other for c in contexts for other in c.ups if other.session == up.session}
+        return tuple(found.values())
+
+    def _mates_with(self, up: Tunnel, down: Tunnel) -> Iterator[Tunnel]:
+        return (mate for mate in self.mates(up) if set(mate.ues) & set(down.ues))
+
+    def is_first(self, up: Tunnel) -> bool:
+        """Whether ``up`` stands for the default bearer of its UE."""
+        return any(context.first is up for context in self.contexts_with(up))
+
+    def answering(self, down: Tunnel) -> tuple[Tunnel, ...]:
+        """The uplink tunnels whose replies go into ``down``."""
+        contexts = [context for ue in down.ues for context in self._ues[ue].contexts]
+        return tuple({up.index: up for c in contexts for up in c.ups if up.peer == down.index}.values())
+
     def pair(self, up: Tunnel, down: Tunnel, out: list[Command]) -> None:
-        """The core answered ``up`` in ``down``: so do we."""
-        up.exactly_paired = True
-        self._set_peer(up, down.index, out)
-        for ue in up.ues:
-            self._review_default(ue, out)
+        """The core answered ``up`` in ``down``: so do we, whatever node the UE's packets came through."""
+        for mate in self._mates_with(up, down):
+            mate.exactly_paired = True
+            self._set_peer(mate, down.index, out)
+
+    def guess(self, up: Tunnel, out: list[Command]) -> bool:
+        """Answer ``up`` as its bearer was answered before, else as the default bearer; whether that can be done."""
+        if not up.peer:
+            known = [mate.peer for mate in self.mates(up)]
+            known += [
+                self._default_in(context, ue)
+                for ue in up.ues
+                for context in self._ues[ue].contexts
+                if context.pair == up.pair
+            ]
+            best = next((i for i in known if i and not self._by_index[i].doubted), 0)
+            self._set_peer(up, best, out)
+        return up.peer != 0
+
+    def doubt(self, down: Tunnel, doubted: bool, out: list[Command]) -> None:
+        """Whether the core has to speak in ``down`` again before anything is injected."""
+        if down.doubted != doubted:
+            down.doubted = doubted
+            out.append(SetDoubt(down.key, down.index, doubted))
+
+    def returned(self, up: Tunnel, out: list[Command]) -> None:
+        """The UE speaks through ``up`` again."""
+        for mate in self.mates(up):
+            self._set_left(mate, mate is not up, out)
 
     def end(self, down: Tunnel, out: list[Command]) -> None:
         """An End Marker passed in ``down``: nothing more is injected into it."""
         down.ended = True
-        for context in self.contexts_with(down):
-            self._lead_away(down, context, out)
+        self._lead_away(down, out)
         for ue in down.ues:
             self._review_default(ue, out)
 
@@ -182,8 +244,6 @@ class Sessions:
         self._by_key[tunnel.key] = tunnel
         self._by_index[tunnel.index] = tunnel
         self.nodes.enter(tunnel.pair)
-        if tunnel.uplink and not tunnel.peer:
-            self._unconfirmed[tunnel.index] = None
 
     def _free_index(self) -> int:
         index = self._next if self._next <= LAST_INDEX else 1
@@ -209,6 +269,7 @@ class Sessions:
             return True
         else:
             victims = spare
+        self._counts["refused_pairs" if context is None else "refused_bearers"] += 1
         for victim in victims:
             self.forget(victim, out)
         return bool(victims)
@@ -218,19 +279,27 @@ class Sessions:
         if not crowded and len(self._by_key) < self._most:
             return True
         if not self._unconfirmed:
+            self._counts["refused_room"] += 1
             return False
+        self._counts["evicted_unconfirmed"] += 1
         self.forget(self._by_index[next(iter(self._unconfirmed))], out)
         return True
 
-    def _session_before(self, new: Tunnel, ue: bytes) -> int | None:
-        """After a handover the uplink TEID and SGW stay and the source changes (TS 23.401 section 5.5.1)."""
+    def _before_handover(self, new: Tunnel, ue: bytes) -> tuple[Tunnel, ...]:
+        """The tunnels that ``new`` takes over from: uplink TEID and SGW stay, the source changes (TS 23.401 5.5.1)."""
         if not new.uplink:
-            return None
-        for context in self.contexts_of(ue):
-            for up in context.ups:
-                if up.key.teid == new.key.teid and context.pair[1:] == new.pair[1:]:
-                    return up.session
-        return None
+            return ()
+        return tuple(
+            up
+            for context in self.contexts_of(ue)
+            for up in context.ups
+            if up.key.teid == new.key.teid and context.pair[1:] == new.pair[1:]
+        )
+
+    def _set_left(self, up: Tunnel, left: bool, out: list[Command]) -> None:
+        if up.left != left:
+            up.left = left
+            out.append(SetLeft(up.key, left))
 
     def _context(self, pair: Pair, ue: _Ue) -> Context:
         for context in ue.contexts:
@@ -247,28 +316,42 @@ class Sessions:
         context = self._context(tunnel.pair, ue)
         context.add(tunnel)
         if tunnel.uplink:
-            self._answer(tunnel, context, out)
+            self._answer(tunnel, out)
         elif not tunnel.ended:
-            for up in context.ups:
-                # A new downlink may be a dedicated bearer's, or the old one's after the UE was idle: to be asked.
-                up.exactly_paired = False
-                self._answer(up, context, out)
+            self._consider(tunnel, context, out)
+        for up in context.ups:
+            self._review_confirmed(up)
         self._review_default(address, out)
 
-    def _answer(self, up: Tunnel, context: Context, out: list[Command]) -> None:
-        default = context.default()
-        if not up.peer and default is not None:
-            self._set_peer(up, default.index, out)
+    def _consider(self, down: Tunnel, context: Context, out: list[Command]) -> None:
+        """A new downlink may be a dedicated bearer's, or any bearer's after idle mode or a handover: to be asked."""
+        for up in context.ups:
+            up.exactly_paired = False
+            if up is not context.first:
+                self._set_peer(up, 0, out)
+            elif not up.peer or self._by_index[up.peer].pair != up.pair:
+                for mate in self._mates_with(up, down):
+                    self._set_peer(mate, down.index, out)
+
+    def _answer(self, up: Tunnel, out: list[Command]) -> None:
+        """The default bearer is answered in what is known; any other has to be asked."""
+        for context in self.contexts_with(up):
+            if context.first is up and not up.peer and (live := context.live):
+                self._set_peer(up, live[0].index, out)
 
     def _detach(self, tunnel: Tunnel, address: bytes, out: list[Command]) -> None:
         tunnel.exact = tuple(exact for exact in tunnel.exact if ue_of(exact) != address)
         ue = self._ues[address]
         context = self._context(tunnel.pair, ue)
         context.remove(tunnel)
-        if tunnel.uplink:
+        if not tunnel.uplink:
+            self._lead_away(tunnel, out, ue)
+        elif tunnel.index in self._by_index:
             self._keep_right_peer(tunnel, out)
-        else:
-            self._lead_away(tunnel, context, out)
+        if context.first is not None:
+            self._answer(context.first, out)
+        for up in context.ups:
+            self._review_confirmed(up)
         if not context.tunnels:
             ue.contexts = tuple(other for other in ue.contexts if other is not context)
         self._review_default(address, out)
@@ -277,51 +360,60 @@ class Sessions:
 
     def _keep_right_peer(self, up: Tunnel, out: list[Command]) -> None:
         """No answer into a tunnel of another UE."""
-        if up.peer and not any(
-            down.index == up.peer for context in self.contexts_with(up) for down in context.live
-        ):
+        peer = self._by_index.get(up.peer)
+        if peer is None or peer.ended or not set(peer.ues) & set(up.ues):
             up.exactly_paired = False
             self._set_peer(up, 0, out)
-            for context in self.contexts_with(up):
-                self._answer(up, context, out)
+            self._answer(up, out)
 
-    def _lead_away(self, down: Tunnel, context: Context, out: list[Command]) -> None:
-        default = context.default()
-        for up in context.ups:
-            if up.peer == down.index:
+    def _lead_away(self, down: Tunnel, out: list[Command], gone: _Ue | None = None) -> None:
+        """``down`` is no more, or no more of the UE ``gone``: its uplinks are answered elsewhere, once that is known."""
+        for up in self.answering(down) if gone is None else _answering(gone, down):
+            if gone is None or not set(up.ues) & set(down.ues):
                 up.exactly_paired = False
-                self._set_peer(up, default.index if default else 0, out)
-                for other in self.contexts_with(up):  # the UE's other family may have a downlink of its own
-                    self._answer(up, other, out)
+                self._set_peer(up, 0, out)
 
     def _set_peer(self, up: Tunnel, peer: int, out: list[Command]) -> None:
-        if up.peer == peer or up.index not in self._by_index:
+        if up.peer == peer:
             return
         up.peer = peer
-        if peer:
+        out.append(SetPeer(up.key, up.index, peer))
+        self._review_confirmed(up)
+        for ue in up.ues:
+            self._review_default(ue, out)
+
+    def _review_confirmed(self, up: Tunnel) -> None:
+        """The core knows of an uplink's UE when it sends to it."""
+        if up.peer or any(context.downs for context in self.contexts_with(up)):
             self._unconfirmed.pop(up.index, None)
         else:
-            self._unconfirmed[up.index] = None
-        out.append(SetPeer(up.key, up.index, peer))
+            self._unconfirmed.setdefault(up.index)
+
+    def _default_in(self, context: Context, ue: bytes) -> int:
+        """The downlink tunnel for what no flow ties to another: the default bearer's, else the first."""
+        peer = self._by_index.get(context.first.peer) if context.first is not None else None
+        if peer is not None and ue in peer.ues:
+            return peer.index
+        return next((down.index for down in context.downs if not down.ended), 0)
+
+    def _default_of(self, ue: _Ue) -> int:
+        claims = [(c, index) for c in ue.contexts if (index := self._default_in(c, ue.address))]
+        if not claims:
+            return 0
+        newest, default = claims[-1]
+        sessions = {up.session for up in newest.ups}
+        for context, index in claims[:-1]:
+            if index != default and not sessions & {up.session for up in context.ups}:
+                return AMBIGUOUS  # two UEs with one address; only flows can tell them apart
+        return default
 
     def _review_default(self, address: bytes, out: list[Command]) -> None:
         ue = self._ues[address]
-        index = _default_of(ue.contexts)
+        index = self._default_of(ue)
         if ue.default != index:
             ue.default = index
             out.append(SetDefault(ue.address, index))
 
 
-def _default_of(contexts: tuple[Context, ...]) -> int:
-    if len(contexts) == 1:
-        only = contexts[0].default()
-        return only.index if only is not None else 0
-    answering = [(context, down) for context in contexts if (down := context.default()) is not None]
-    if not answering:
-        return 0
-    newest, default = answering[-1]
-    sessions = {up.session for up in newest.ups}
-    for context, _ in answering[:-1]:
-        if not sessions & {up.session for up in context.ups}:
-            return AMBIGUOUS  # two UEs with one address; only flows can tell them apart
-    return default.index
+def _answering(ue: _Ue, down: Tunnel) -> tuple[Tunnel, ...]:
+    return tuple(up for context in ue.contexts for up in context.ups if up.peer == down.index)

@@ -32,7 +32,11 @@ def ue_of(exact: bytes) -> bytes:
 class Tunnel:
     """One GTP-U tunnel; ``exact`` are its UE's addresses as last seen, at most one of each family.
 
-    ``foreign`` is an inner source that is none of them and waits to be confirmed.
+    Uplink: ``peer`` is where replies go, 0 while that has to be asked; ``exactly_paired``: the core said so; ``left``: the
+    UE has gone on through another node; ``failed``: asked in vain since the tunnel is doubted; ``foreign``: an inner source
+    that is none of the UE's and waits to be confirmed, the next one not before ``calm_until``; nothing casts doubt on what
+    the core has confirmed before ``trusted_until``.
+    Downlink: ``ended`` by an End Marker; ``doubted``: its core has to speak in it before anything is injected again.
     """
 
     key: TunnelKey
@@ -45,6 +49,11 @@ class Tunnel:
     peer: int = 0
     exactly_paired: bool = False
     ended: bool = False
+    doubted: bool = False
+    left: bool = False
+    failed: bool = False
+    trusted_until: float = 0.0
+    calm_until: float = 0.0
     foreign: bytes | None = None
 
     @property
@@ -79,13 +88,10 @@ class Context:
         """The downlink tunnels that may be injected into."""
         return tuple([down for down in self.downs if not down.ended])
 
-    def default(self) -> Tunnel | None:
-        """The downlink tunnel for what no flow ties to another: that of the first uplink, else the first."""
-        if not self.downs:
-            return None
-        live = self.live
-        first = self.ups[0].peer if self.ups else 0
-        return next((down for down in live if down.index == first), live[0] if live else None)
+    @property
+    def first(self) -> Tunnel | None:
+        """The uplink tunnel that stands for the default bearer: a UE's first packets have no other (TS 23.401 4.7.2)."""
+        return self.ups[0] if self.ups else None
 
     def spare(self, direction: Direction, most: int) -> tuple[Tunnel, ...] | None:
         """None while there is room for one more; else the tunnel to give up, if there is one.

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import structlog
 
 from tof.agent import commands as do
+from tof.agent.commands import TunnelCommand
 from tof.agent.core import Agent
-from tof.agent.events import DownlinkMoved, Event, ForeignSourceSeen, FrameHeld, GpduSeen, Tick, TunnelRefused
+from tof.agent.events import (
+    DownlinkMoved,
+    ErrorIndicationSeen,
+    Event,
+    ForeignSourceSeen,
+    FrameHeld,
+    GpduSeen,
+    Tick,
+    TunnelRefused,
+    UplinkReturned,
+)
 from tof.agent.observe import observe
 from tof.daemon.clock import Clock
 from tof.daemon.switch import Switch
 from tof.drivers import layout
 from tof.drivers.nfqueue import FRAME_BYTES
 from tof.drivers.sockets import FrameSocket
-from tof.drivers.xdp import TunnelCommand, XdpEndpoints
+from tof.drivers.xdp import XdpEndpoints
 from tof.errors import BackendError, DecodeError
 from tof.model import Link, Side
 
@@ -24,6 +36,8 @@ log = structlog.get_logger("tof.feed")
 
 _ETHERTYPE_AT = 12
 _TAGGED = b"\x81\x00"
+INJECTED_NS = 3_000_000_000
+"""An Error Indication answers what its receiver sent at most this long ago."""
 
 
 class Feed:
@@ -45,6 +59,8 @@ class Feed:
         except DecodeError as error:
             self.undecodable[error.reason] += 1
             return True
+        if isinstance(event, ErrorIndicationSeen):
+            event = replace(event, ours=self._ours(event))
         return event is None or self.handle(event)
 
     def first_fragment(self, side: Side, packet: bytes, vlan: int | None, link: Link) -> GpduSeen | None:
@@ -59,22 +75,34 @@ class Feed:
         self.handle(event)
         return event
 
+    def _ours(self, event: ErrorIndicationSeen) -> frozenset[int]:
+        """The tunnels that ``event`` may be about in which a packet of the TOF was the last."""
+        since = self._clock.now_ns() - INJECTED_NS
+        found = []
+        for tunnel in self.agent.sessions.towards(event.sender, event.teid):
+            record = self._endpoints.tunnel(tunnel.key)
+            if record is not None and record.injected_ns > since:
+                found.append(tunnel.index)
+        return frozenset(found)
+
     def record(self, raw: bytes) -> None:
         """A record of the data path's ring buffer."""
         record = layout.unpack_event(raw)
         if record.kind == layout.SAMPLE:
             self._sample(record)
-        elif record.kind in (layout.SPOOFED, layout.MOVED):
+        elif record.kind in (layout.SPOOFED, layout.DOWNLINK_MOVED):
             half = record.length // 2
             source, destination = record.data[:half], record.data[half : 2 * half]
             if record.kind == layout.SPOOFED:
                 self.handle(ForeignSourceSeen(record.tunnel, source))
             else:
                 self.handle(DownlinkMoved(record.tunnel, destination))
-        elif record.kind in (layout.NO_TUNNEL, layout.TUNNEL_ENDED):
+        elif record.kind == layout.RETURNED:
+            self.handle(UplinkReturned(record.tunnel))
+        elif record.kind in (layout.HELD, layout.DOUBTED):
             ue = _destination(record.data)
             if ue is not None:
-                self.handle(FrameHeld(record.data, ue))
+                self.handle(FrameHeld(record.data, ue, record.tunnel, record.kind == layout.DOUBTED))
         elif record.kind == layout.TOO_BIG:
             self.too_big(record.data, record.tunnel)
 

@@ -73,7 +73,7 @@ class Observation:
             state=self._state(tunnel, record),
             packets=record.packets,
             bytes=record.octets,
-            last_seen=self._clock.calendar(record.last_ns),
+            last_seen=self._clock.calendar(record.used_ns),
         )
 
     def _state(self, tunnel: Tunnel, record: TunnelRecord) -> TunnelState:
@@ -120,15 +120,15 @@ class Observation:
             pieces.add_metric([name], value)
         yield pieces
         agent = self._feed.agent
+        decided = CounterMetricFamily("tof_learning", "What the agent met and decided", labels=["reason"])
+        for name, value in sorted(agent.counts.items()):
+            decided.add_metric([name], value)
+        yield decided
         gauges = {
             "tof_tunnels": ("Tunnels known", len(agent.sessions)),
             "tof_services": ("Services provisioned", len(agent.services.catalog.services)),
             "tof_pings_active": ("Uplink tunnels being asked by the Pinger", len(agent.pinging.active)),
             "tof_held_frames_expired": ("Frames from apps given up", agent.holding.expired),
-            "tof_error_indications_held_back": (
-                "Error Indications that our own pings caused",
-                agent.losing.errors_held_back,
-            ),
             "tof_fragments_held": ("Outer fragments held for reassembly", self._fragments.held.fragments),
             "tof_datagrams_held": ("Datagrams being reassembled", len(self._fragments.held)),
             "tof_bypass": ("Whether bypass is on", int(self._endpoints.bypass)),

@@ -12,11 +12,12 @@ from tof.model import Direction, Form, Link, TunnelKey
 
 NO_VLAN = 0xFFFF
 MAX_PORTS = 8
-ENDED, CONTAINER, SETTLING = 2, 4, 1
+SETTLING, ENDED, CONTAINER, MOVED, LEFT = 1, 2, 4, 8, 16
 
 _KEY4 = Struct("=4s4s4sHH")
 _KEY = Struct("=16s16s4sHH")
-_TUNNEL = Struct("=QQQ8s4sIIIIIBBBBI6s6sIQ")
+_TUNNEL = Struct("=QQQ8s4sIIIIIBBBBI6s6sIQQII")
+_OUTLET_END = Struct("=I4xQ")
 _PENDING = Struct("=IIQQ6s6sII4x")
 _UE = Struct("=8s4sI")
 _CONFIG = Struct("=4I2I2I2I16I2I6sHQ")
@@ -27,12 +28,14 @@ SIZES = {
     "tof_tunnels4": (_KEY4.size, _TUNNEL.size),
     "tof_tunnels6": (_KEY.size, _TUNNEL.size),
     "tof_pending": (_KEY.size, _PENDING.size),
-    "tof_outlets": (4, _KEY.size + 4),
+    "tof_outlets": (4, _KEY.size + _OUTLET_END.size),
     "tof_ues": (_UE.size, 4),
     "tof_config": (4, _CONFIG.size),
 }
 """Key and value sizes of the maps whose contents are packed here; checked against the loaded object."""
-LAST_SEEN_WORD = 2  # last_ns is the third 64-bit word of a tunnel
+LAST_SEEN_WORD, INJECTED_WORD = 2, 11  # last_ns and injected_ns are these 64-bit words of a tunnel
+_UES_AT, _FLAGS_AT, _CALM_AT = 24, 57, 100
+OUTLET_SIZE = _KEY.size + _OUTLET_END.size
 DIRECTIONS = (Direction.UPLINK, Direction.DOWNLINK)
 
 
@@ -50,6 +53,12 @@ class TunnelRecord(NamedTuple):
     qfi: int
     link: Link
     learnt_ns: int
+    injected_ns: int = 0
+
+    @property
+    def used_ns(self) -> int:
+        """When anything last went through it, injected packets included."""
+        return max(self.last_ns, self.injected_ns)
 
     @property
     def form(self) -> Form:
@@ -91,18 +100,49 @@ def pack_tunnel(record: TunnelRecord, link_signature: int = 0) -> bytes:
         record.packets, record.octets, record.last_ns, ue6, ue4, record.number, record.session, link_signature,
         0, 0, DIRECTIONS.index(record.direction), record.flags, record.qfi, record.link.tos, 0,
         record.link.source_mac, record.link.destination_mac, record.link.ifindex, record.learnt_ns,
+        record.injected_ns, 0, 0,
     )  # fmt: skip
 
 
 def unpack_tunnel(raw: bytes, offset: int = 0) -> TunnelRecord:
     """The tunnel behind a value."""
     (packets, octets, last_ns, ue6, ue4, index, session, _signature, _out, _generation, direction, flags, qfi, tos,
-     _event_ms, source_mac, destination_mac, ifindex, learnt_ns) = _TUNNEL.unpack_from(raw, offset)  # fmt: skip
+     _event_ms, source_mac, destination_mac, ifindex, learnt_ns, injected_ns, _qfi_ms, _pad,
+     ) = _TUNNEL.unpack_from(raw, offset)  # fmt: skip
     ues = tuple(ue for ue in (ue4, ue6) if any(ue))
     return TunnelRecord(
         packets, octets, last_ns, ues, index, session, DIRECTIONS[direction], flags, qfi,
-        Link(source_mac, destination_mac, ifindex, tos), learnt_ns,
+        Link(source_mac, destination_mac, ifindex, tos), learnt_ns, injected_ns,
     )  # fmt: skip
+
+
+def with_owners(raw: bytes, ues: tuple[bytes, ...]) -> bytes:
+    """A tunnel's value with other UEs behind it; what else the data path keeps in it stays."""
+    ue4 = next((ue for ue in ues if len(ue) == 4), bytes(4))
+    ue6 = next((ue for ue in ues if len(ue) == 8), bytes(8))
+    return raw[:_UES_AT] + ue6 + ue4 + raw[_UES_AT + 12 :]
+
+
+def with_flags(raw: bytes, put: int = 0, drop: int = 0) -> bytes:
+    """A tunnel's value with some flags changed."""
+    return raw[:_FLAGS_AT] + bytes((raw[_FLAGS_AT] & ~drop | put,)) + raw[_FLAGS_AT + 1 :]
+
+
+def with_calm(raw: bytes, until_ns: int) -> bytes:
+    """A tunnel's value in which foreign sources are no news until then (CLOCK_MONOTONIC)."""
+    until_ms = until_ns // 1_000_000 & 0xFFFFFFFF or 1
+    return raw[:_CALM_AT] + until_ms.to_bytes(4, "little") + raw[_CALM_AT + 4 :]
+
+
+def pack_outlet(key: TunnelKey, peer: int, doubted_ns: int = 0) -> bytes:
+    """A value of tof_outlets."""
+    return general_key(key) + _OUTLET_END.pack(peer, doubted_ns)
+
+
+def unpack_outlet(raw: bytes, offset: int = 0) -> tuple[int, bool]:
+    """The peer in a value of tof_outlets, and whether the tunnel is doubted."""
+    peer, doubted_ns = _OUTLET_END.unpack_from(raw, offset + _KEY.size)
+    return peer, doubted_ns != 0
 
 
 def unpack_pending_link(raw: bytes) -> Link:
@@ -168,7 +208,7 @@ class RawEvent(NamedTuple):
     data: bytes
 
 
-SAMPLE, SPOOFED, MOVED, NO_TUNNEL, TOO_BIG, TUNNEL_ENDED = range(1, 7)
+SAMPLE, SPOOFED, DOWNLINK_MOVED, HELD, TOO_BIG, RETURNED, DOUBTED = range(1, 8)
 
 
 def unpack_event(raw: bytes) -> RawEvent:

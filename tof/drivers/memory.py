@@ -6,13 +6,23 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import assert_never
 
-from tof.agent.commands import DropToken, DropTunnel, PutToken, PutTunnel, SetDefault, SetOwners, SetPeer
+from tof.agent.commands import (
+    DropToken,
+    DropTunnel,
+    PutToken,
+    PutTunnel,
+    SetCalm,
+    SetDefault,
+    SetDoubt,
+    SetLeft,
+    SetOwners,
+    SetPeer,
+    TunnelCommand,
+)
 from tof.agent.events import AdoptedTunnel
-from tof.drivers.layout import CONTAINER, ENDED, SETTLING, TunnelRecord
+from tof.drivers.layout import CONTAINER, ENDED, LEFT, SETTLING, TunnelRecord
 from tof.errors import BackendError
 from tof.model import IpAddress, Link, TunnelKey
-
-TunnelCommand = PutTunnel | SetOwners | SetPeer | DropTunnel | SetDefault | PutToken | DropToken
 
 _NO_LINK = Link(bytes(6), bytes(6), 0, 0)
 
@@ -24,6 +34,8 @@ class MemoryEndpoints:
     most_tunnels: int = 1_000_000
     table: dict[TunnelKey, TunnelRecord] = field(default_factory=dict)
     peers: dict[int, int] = field(default_factory=dict)
+    doubted: set[int] = field(default_factory=set)
+    calm: dict[TunnelKey, int] = field(default_factory=dict)
     defaults: dict[bytes, int] = field(default_factory=dict)
     tokens: dict[int, int] = field(default_factory=dict)
     services: dict[IpAddress, int] = field(default_factory=dict)
@@ -39,7 +51,8 @@ class MemoryEndpoints:
     @property
     def empty(self) -> bool:
         """Whether it holds nothing about anybody."""
-        return not (self.table or self.peers or self.defaults or self.tokens or self.services)
+        maps = self.table, self.peers, self.doubted, self.defaults, self.tokens, self.services
+        return not any(maps)
 
     def carry_out(self, command: TunnelCommand, now_ns: int) -> None:
         """Make the maps say what the command says."""
@@ -51,17 +64,31 @@ class MemoryEndpoints:
                 self.peers[index] = peer
             case SetOwners(key, ues):
                 self.table[key] = self._expect(key)._replace(ues=ues)
+            case SetLeft(key, left):
+                record = self._expect(key)
+                self.table[key] = record._replace(flags=record.flags & ~LEFT | LEFT * left)
+            case SetCalm(key, seconds):
+                self._expect(key)
+                self.calm[key] = now_ns + int(seconds * 1e9)
+            case SetDoubt(key, index, doubted):
+                self._expect(key)
+                (self.doubted.add if doubted else self.doubted.discard)(index)
             case DropTunnel(key, index):
                 self.table.pop(key, None)
                 self.peers.pop(index, None)
+                self.doubted.discard(index)
             case SetDefault(ue, index):
                 self._put_or_drop(self.defaults, ue, index)
-            case PutToken(token, index):
-                self.tokens[token] = index
-            case DropToken(token):
-                self.tokens.pop(token, None)
+            case PutToken() | DropToken():
+                self._carry_out_token(command)
             case _:  # pragma: no cover
                 assert_never(command)
+
+    def _carry_out_token(self, command: PutToken | DropToken) -> None:
+        if isinstance(command, PutToken):
+            self.tokens[command.token] = command.index
+        else:
+            self.tokens.pop(command.token, None)
 
     def _put_tunnel(self, command: PutTunnel, now_ns: int) -> None:
         if len(self.table) >= self.most_tunnels:
@@ -99,7 +126,7 @@ class MemoryEndpoints:
         return tuple(
             AdoptedTunnel(
                 key, one.number, one.session, one.direction, one.ues, one.form, bool(one.flags & ENDED),
-                self.peers[one.number],
+                self.peers[one.number], one.number in self.doubted, bool(one.flags & LEFT),
             )
             for key, one in self.table.items()
         )  # fmt: skip

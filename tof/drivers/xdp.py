@@ -13,7 +13,19 @@ from ipaddress import IPv6Network
 from operator import or_
 from pathlib import Path
 
-from tof.agent.commands import DropToken, DropTunnel, PutToken, PutTunnel, SetDefault, SetOwners, SetPeer
+from tof.agent.commands import (
+    DropToken,
+    DropTunnel,
+    PutToken,
+    PutTunnel,
+    SetCalm,
+    SetDefault,
+    SetDoubt,
+    SetLeft,
+    SetOwners,
+    SetPeer,
+    TunnelCommand,
+)
 from tof.agent.events import AdoptedTunnel
 from tof.config import S1
 from tof.drivers import layout
@@ -27,7 +39,6 @@ from tof.model import IpAddress, Link, TunnelKey
 
 _ZERO = bytes(4)
 _NO_LINK = Link(bytes(6), bytes(6), 0, 0)
-TunnelCommand = PutTunnel | SetOwners | SetPeer | DropTunnel | SetDefault | PutToken | DropToken
 
 
 def object_path() -> Path:
@@ -146,11 +157,26 @@ class XdpEndpoints:
             case SetPeer(key, index, peer):
                 self._put_outlet(key, index, peer)
             case SetOwners(key, ues):
-                self._set_owners(key, ues)
+                # The agent has decided whose it is: another's packet in it is news again.
+                self._change(
+                    key, lambda raw: layout.with_flags(layout.with_owners(raw, ues), drop=layout.MOVED)
+                )
+            case SetLeft(key, left):
+                put, drop = (layout.LEFT, 0) if left else (0, layout.LEFT)
+                self._change(key, lambda raw: layout.with_flags(raw, put, drop))
+            case SetCalm(key, seconds):
+                self._change(key, lambda raw: layout.with_calm(raw, now_ns + int(seconds * 1e9)))
+            case SetDoubt(key, index, doubted):
+                self._put_outlet(key, index, 0, now_ns if doubted else 0)
             case DropTunnel(key, index):
                 self._table(key).drop(layout.tunnel_key(key))
                 self._maps["tof_outlets"].drop(index.to_bytes(4, "little"))
                 self._maps["tof_pending"].drop(layout.general_key(key))
+            case SetDefault() | PutToken() | DropToken():
+                self._carry_out_beside(command)
+
+    def _carry_out_beside(self, command: SetDefault | PutToken | DropToken) -> None:
+        match command:
             case SetDefault(ue, index):
                 self._set_default(ue, index)
             case PutToken(token, index):
@@ -171,15 +197,14 @@ class XdpEndpoints:
         self._put_outlet(command.key, command.index, command.peer)
         self._table(command.key).put(layout.tunnel_key(command.key), layout.pack_tunnel(record))
 
-    def _put_outlet(self, key: TunnelKey, index: int, peer: int) -> None:
-        value = layout.general_key(key) + peer.to_bytes(4, "little")
+    def _put_outlet(self, key: TunnelKey, index: int, peer: int, doubted_ns: int = 0) -> None:
+        value = layout.pack_outlet(key, peer, doubted_ns)
         self._maps["tof_outlets"].put(index.to_bytes(4, "little"), value)
 
-    def _set_owners(self, key: TunnelKey, ues: tuple[bytes, ...]) -> None:
+    def _change(self, key: TunnelKey, change: Callable[[bytes], bytes]) -> None:
         raw = self._table(key).get(layout.tunnel_key(key))
         if raw is not None:
-            record = layout.unpack_tunnel(raw)._replace(ues=ues)
-            self._table(key).put(layout.tunnel_key(key), layout.pack_tunnel(record))
+            self._table(key).put(layout.tunnel_key(key), change(raw))
 
     def _set_default(self, ue: bytes, index: int) -> None:
         if index:
@@ -219,9 +244,9 @@ class XdpEndpoints:
 
     def adopt(self) -> tuple[AdoptedTunnel, ...]:
         """What a starting agent takes over."""
-        peers = {
-            int.from_bytes(keys[at * 4 : at * 4 + 4], "little"): int.from_bytes(
-                values[at * 44 + 40 : at * 44 + 44], "little"
+        outlets = {
+            int.from_bytes(keys[at * 4 : at * 4 + 4], "little"): layout.unpack_outlet(
+                values, at * layout.OUTLET_SIZE
             )
             for keys, values, count in self._maps["tof_outlets"].slices()
             for at in range(count)
@@ -229,7 +254,7 @@ class XdpEndpoints:
         return tuple(
             AdoptedTunnel(
                 key, one.number, one.session, one.direction, one.ues, one.form, bool(one.flags & layout.ENDED),
-                peers.get(one.number, 0),
+                *outlets.get(one.number, (0, False)), left=bool(one.flags & layout.LEFT),
             )
             for key, one in self.tunnels()
         )  # fmt: skip

@@ -164,7 +164,7 @@ def _outlets(source: bytes, destination: bytes, numbers: range, peer: int | None
     tail = layout.NO_VLAN.to_bytes(2, "little") + (4).to_bytes(2, "little")
     for n in numbers:
         paired = 0 if peer is None else n + 1 + peer
-        yield head + (n + 1).to_bytes(4, "big") + tail + paired.to_bytes(4, "little")
+        yield head + (n + 1).to_bytes(4, "big") + tail + paired.to_bytes(4, "little") + bytes(12)
 
 
 class Heart(threading.Thread):

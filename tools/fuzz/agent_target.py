@@ -207,7 +207,8 @@ class Life:
         ue = self.choices.one(_UES)
         ethertype = b"\x08\0" if len(ue) == 4 else b"\x86\xdd"
         frame = bytes(12) + ethertype + ip(_ELSEWHERE[len(ue) == 16], ue, b"data", 17)
-        self.record(4 + 2 * self.choices.number(2), frame, self.choices.number(40))
+        kind = self.choices.one((layout.HELD, layout.DOUBTED, layout.RETURNED))
+        self.record(kind, frame, self.choices.number(40))
 
     def sample(self) -> None:
         packet = ip(*self.ends(Side.ENB), self.choices.raw(60), 17)
@@ -215,7 +216,7 @@ class Life:
 
     def raw_record(self) -> None:
         self.record(
-            self.choices.one((1, 4, 6)), self.choices.raw(80).ljust(34, b"\0"), self.choices.number(40)
+            self.choices.one((1, 4, 6, 7)), self.choices.raw(80).ljust(34, b"\0"), self.choices.number(40)
         )
 
     def silence(self) -> None:
@@ -255,7 +256,8 @@ class Life:
         except DecodeError:
             event = None
         known = self.path.tunnel(event.key) if isinstance(event, EndMarkerSeen) else None
-        if isinstance(event, EndMarkerSeen) and known is not None and known.direction is Direction.DOWNLINK:
+        right = isinstance(event, EndMarkerSeen) and side is Side.SGW
+        if right and known is not None and known.direction is Direction.DOWNLINK:
             self.path.end(event.key)  # XDP saw it first
         ethertype = inet.ETHERTYPE_IPV4 if packet[:1] < b"\x60" else inet.ETHERTYPE_IPV6
         tags = () if vlan is None else ((0x8100, vlan),)
@@ -278,8 +280,6 @@ def bounded(agent: Agent, path: MemoryEndpoints) -> None:
     """Nothing that the network taught exceeds its bound, and nothing is remembered of what is gone."""
     known = agent.sessions
     assert len(known) <= POLICY.most_tunnels
-    alone = {tunnel.index for tunnel in known if tunnel.uplink and not tunnel.peer}
-    assert set(known._unconfirmed) == alone
     assert all(tunnel.ended == bool(path.table[tunnel.key].flags & layout.ENDED) for tunnel in known)
     assert len(agent.pinging.active) <= POLICY.ping.at_once
     assert set(path.tokens) == set(agent.pinging._by_token) | agent.pinging._inherited

@@ -37,6 +37,7 @@
 #define SETTLE_LATE_NS 200000000ULL   // after this, an instant of equality is: a busy tunnel must get its fast lane
 #define SETTLE_MOMENT_NS 10000ULL     // what an answered packet may need to be on its way
 #define SETTLE_HARD_NS 100000000ULL   // no answer for this long: the queue has failed open or dropped
+#define YOUNG_NS 2000000000ULL        // by then the core has said whether a UE's address is in use elsewhere, too
 #define FLOW_FRESH_NS 30000000000ULL  // a flow of another session with the same 5-tuple is in use for this long
 #define HOP_SETTLE_NS 10000000ULL     // the kernel has sent what waited for an ARP reply: nothing can be overtaken
 #define HOP_FRESH_NS 60000000000ULL   // a node not heard for this long is looked for by the kernel again
@@ -45,6 +46,7 @@
 #define PIECES_UNDECIDED 200          //   later fragments that came before their first
 #define PIECES_DIVERTED 1000          //   datagrams to be reassembled
 #define PIECE_BYTES 2048              // so much of a frame reaches the agent: FRAME_BYTES in tof/drivers/nfqueue.py
+#define QFI_FRESH_MS 10000            // the default QoS flow of a session has been used within this time
 #define WORST_GTP 16                  // 8 + optional 4 + PDU Session Container 4
 
 // Counters. The names are read from this very enum by tof/drivers/xdp.py: c_<name>.
@@ -68,6 +70,7 @@ enum counter {
 	c_ovs_down,             // service traffic to the core: no heartbeat
 	c_flow_unknown,         // TCP to a service without its SYN: stays with the core
 	c_flow_ambiguous,       // the same inner 5-tuple is in use by another session
+	c_flow_waits,           // dropped: the same for a TCP connection in a new tunnel; its UE may have moved
 	c_inner_fragment,       // later TCP fragment to a service without its first: to the core
 	c_heartbeats,
 	c_ue_bypassed,          // dropped on the UE side: bypass is on
@@ -76,7 +79,8 @@ enum counter {
 	c_ue_ended,             // held: the UE's downlink tunnel has ended
 	c_ue_too_big,           // does not fit the tunnel
 	c_ue_no_way_out,        // dropped: no adapter leads to the tunnel's destination
-	c_ue_ambiguous,         // dropped: the UE address is in use behind several pairs
+	c_ue_ambiguous,         // held: the UE address is in use behind several pairs
+	c_ue_doubted,           // held: whose the UE's downlink tunnel is now has to be asked first
 	c_pinger_replies,       // the Pinger's own replies, to the queue
 	c_hop_unknown,          // shared adapter: the far node's MAC address is not resolved yet
 	c_fragment_queued,      // outer fragment handed to NFQUEUE: of service traffic, or not decided yet
@@ -126,10 +130,15 @@ struct tunnel {
 	__u8 source_mac[6], destination_mac[6];
 	__u32 ifindex;
 	__u64 learnt_ns;
+	__u64 injected_ns;      // when the TOF put a packet of its own in; 0: its node's own packets have passed since
+	__u32 qfi_ms;           // when `qfi` was last seen
+	__u32 calm_ms;          // uplink: foreign sources are no news before this; 0: they are
 };
 #define T_SETTLING 1
 #define T_ENDED 2
 #define T_CONTAINER 4
+#define T_MOVED 8               // downlink: carried another UE's packet, the agent has not decided yet
+#define T_LEFT 16               // uplink: the UE has gone on through another node
 
 struct pending {         // of a tunnel whose packets take the queue
 	__u32 queued, answered;
@@ -141,7 +150,8 @@ struct pending {         // of a tunnel whose packets take the queue
 
 struct outlet {
 	struct key own;
-	__u32 peer;
+	__u32 peer, pad;
+	__u64 doubted_ns;       // downlink: nothing is injected before its core has spoken in it after this
 };
 
 struct ue_key {
@@ -159,7 +169,8 @@ struct flow_key {
 
 struct flow {
 	__u64 last_ns;
-	__u32 session, service, uplink, pad;
+	__u32 session, service, uplink;
+	__u8 has_qfi, qfi, pad[2]; // of the UE's last packet: the reply mirrors it
 };
 
 // Fragments of one datagram: outer ones by the addresses on S1 (session 0), inner ones by the UE's and the service's.
@@ -193,7 +204,7 @@ struct event {
 	__u16 vlan, captured;
 	__u8 data[];
 };
-enum event_kind { e_sample = 1, e_spoofed, e_downlink_moved, e_no_tunnel, e_too_big, e_ended };
+enum event_kind { e_sample = 1, e_spoofed, e_downlink_moved, e_held, e_too_big, e_returned, e_doubted };
 struct side_key {        // shared adapter: which side an outer source address is on
 	__u32 prefix;
 	__u8 address[16];
@@ -683,11 +694,10 @@ static __always_inline struct tunnel *tunnel_of(const struct packet *p)
 	return bpf_map_lookup_elem(&tof_tunnels6, &key);
 }
 
-static __always_inline void add_traffic(struct tunnel *t, __u32 bytes, __u64 now)
+static __always_inline void add_traffic(struct tunnel *t, __u32 bytes)
 {
 	__sync_fetch_and_add(&t->packets, 1);
 	__sync_fetch_and_add(&t->bytes, bytes);
-	t->last_ns = now;
 }
 
 // ---------------------------------------------------------------------------------------------- stations
@@ -776,6 +786,20 @@ static __always_inline int owns(const struct tunnel *t, const struct packet *p, 
 	return t->ue6 && t->ue6 == prefix;
 }
 
+// Another UE's packet came down: nothing more goes in on behalf of the one that had the tunnel. What is addressed to no
+// UE (a Router Advertisement to all nodes, say) and a second address family say nothing of the kind.
+static __always_inline int moved(const struct tunnel *t, const struct packet *p)
+{
+	__u32 address = bpf_ntohl(p->inner4_destination), first = address >> 24;
+	__u64 prefix;
+
+	if (p->inner6) {
+		__builtin_memcpy(&prefix, p->inner6_destination, 8);
+		return t->ue6 && prefix && p->inner6_destination[0] < 0xfe;
+	}
+	return t->ue4 && first && first != 127 && first < 224 && address >> 16 != 0xa9fe;
+}
+
 // At most one event per tunnel and 100 ms; `now_ms` wraps, which costs one event.
 static __always_inline void tell(struct tunnel *t, __u32 kind, const struct packet *p, __u32 side, __u64 now)
 {
@@ -805,6 +829,44 @@ static __always_inline void tell(struct tunnel *t, __u32 kind, const struct pack
 		__builtin_memcpy(e->data + 4, &p->inner4_destination, 4);
 	}
 	bpf_ringbuf_submit(e, 0);
+}
+
+// An uplink tunnel carries a source that is not its UE's: it may be another's by now. Until the agent has decided, nothing
+// goes into its pair on behalf of the one that had it; the second address family of a UE is no such thing.
+static __always_inline void foreign(struct tunnel *t, const struct packet *p, __u32 side, __u64 now)
+{
+	__u32 now_ms = now / 1000000, index = t->index;
+	struct outlet *outlet;
+
+	if (t->calm_ms && (__s32)(t->calm_ms - now_ms) > 0)
+		return;
+	if (now_ms - t->event_ms >= 100 && (p->inner6 ? t->ue6 != 0 : t->ue4 != 0)) {
+		outlet = bpf_map_lookup_elem(&tof_outlets, &index);
+		index = outlet ? outlet->peer : 0;
+		outlet = index ? bpf_map_lookup_elem(&tof_outlets, &index) : 0;
+		if (outlet)
+			outlet->doubted_ns = bpf_ktime_get_ns();
+	}
+	tell(t, e_spoofed, p, side, now);
+}
+
+// What a packet in a known tunnel says about its UE.
+static __always_inline void notice(struct tunnel *t, const struct packet *p, __u32 side, __u64 now)
+{
+	if (t->direction == ENB) {
+		if (!owns(t, p, 1))
+			foreign(t, p, side, now);
+		else if (t->flags & T_LEFT)
+			tell(t, e_returned, p, side, now);
+	} else if (!owns(t, p, 0)) {
+		if (moved(t, p))
+			t->flags |= T_MOVED;
+		tell(t, e_downlink_moved, p, side, now);
+	} else if (t->flags & T_ENDED) { // an ended tunnel that speaks again is another one
+		tell(t, e_downlink_moved, p, side, now);
+	} else if (t->flags & T_MOVED) {
+		t->flags &= ~T_MOVED;
+	}
 }
 
 // The same hash as `filter_bit` in tof/drivers/layout.py.
@@ -949,11 +1011,12 @@ static __always_inline void inner_pieces(const struct packet *p, __u32 session, 
 	key->session = session;
 }
 
-// Is this flow ours to divert? Writes the flow table, from which replies find their tunnel.
+// Is this flow ours to divert? Writes the flow table, from which replies find their tunnel. Negative: neither ours nor
+// the core's for the moment.
 static __always_inline int judge_flow(void *data, void *end, struct packet *p, struct tunnel *t, __u32 service,
 				      __u64 now, int alive)
 {
-	struct flow fresh = {now, t->session, service, t->index, 0}, *known;
+	struct flow fresh = {now, t->session, service, t->index, p->has_container, p->qfi}, *known;
 	struct l4 l4 = {};
 	struct flow_key key;
 	int opens;
@@ -969,7 +1032,13 @@ static __always_inline int judge_flow(void *data, void *end, struct packet *p, s
 		return 0;
 	}
 	known = bpf_map_lookup_elem(&tof_flows, &key);
-	if (known && known->session != t->session && since(known->last_ns, now) < FLOW_FRESH_NS) {
+	if (known && known->session != t->session && since(known->last_ns, now) < FLOW_FRESH_NS &&
+	    bpf_map_lookup_elem(&tof_outlets, &known->uplink)) {
+		// The service's own server would reset a connection that it does not know.
+		if (p->protocol == IPPROTO_TCP && !opens && since(t->learnt_ns, now) < YOUNG_NS) {
+			count(c_flow_waits);
+			return -1;
+		}
 		count(c_flow_ambiguous);
 		return 0;
 	}
@@ -977,7 +1046,7 @@ static __always_inline int judge_flow(void *data, void *end, struct packet *p, s
 		count(c_flow_unknown);
 		return 0;
 	}
-	if (known && known->service == service && known->uplink == t->index) {
+	if (known && known->service == service && known->uplink == t->index && known->qfi == p->qfi) {
 		known->last_ns = now;
 		return 1;
 	}
@@ -996,7 +1065,7 @@ static __always_inline int take_flow(void *data, void *end, struct packet *p, st
 	if (p->fragment != LATER || !alive) {
 		taken = judge_flow(data, end, p, t, service, now, alive);
 		if (p->fragment == FIRST) {
-			fresh.fate = taken ? f_divert : f_pass;
+			fresh.fate = taken > 0 ? f_divert : f_pass;
 			inner_pieces(p, t->session, &key);
 			bpf_map_update_elem(&tof_pieces, &key, &fresh, BPF_ANY);
 		}
@@ -1062,17 +1131,19 @@ __noinline int divert(struct xdp_md *ctx, struct packet *p, struct tunnel *t, __
 	struct config *c = config();
 	struct ethhdr *eth;
 	__u8 *payload;
+	int taken;
 
 	if (!p || !t || !c)
 		return -1;
 	index = t->index;
 	if (!owns(t, p, 1)) {
 		count(c_spoofed);
-		tell(t, e_spoofed, p, ENB, now);
+		foreign(t, p, ENB, now);
 		return -1;
 	}
-	if (!take_flow(data, end, p, t, service, now, heart_beats(now)))
-		return -1;
+	taken = take_flow(data, end, p, t, service, now, heart_beats(now));
+	if (taken <= 0)
+		return taken ? XDP_DROP : -1;
 	clamp(ctx, c, p, p->outer6);
 	frame = bpf_xdp_get_buff_len(ctx);
 	surplus = frame - p->inner - p->inner_length;
@@ -1132,12 +1203,19 @@ static __always_inline int settled(struct tunnel *t, const struct packet *p, __u
 	return 1;
 }
 
-static __always_inline void follow_form(struct tunnel *t, const struct packet *p)
+// A session's first QoS flow is its default one; another takes its place only when it has not been seen for a while.
+static __always_inline void follow_form(struct tunnel *t, const struct packet *p, __u64 now)
 {
-	if (!p->has_container || (t->flags & T_CONTAINER && t->qfi == p->qfi))
+	__u32 now_ms = now / 1000000;
+
+	if (!p->has_container)
 		return;
-	t->qfi = p->qfi;
-	t->flags |= T_CONTAINER;
+	if (!(t->flags & T_CONTAINER) || (t->qfi != p->qfi && now_ms - t->qfi_ms > QFI_FRESH_MS)) {
+		t->qfi = p->qfi;
+		t->flags |= T_CONTAINER;
+	}
+	if (t->qfi == p->qfi)
+		t->qfi_ms = now_ms;
 }
 
 // ---------------------------------------------------------------------------------------------- shared adapter
@@ -1372,21 +1450,21 @@ static __always_inline int fast(struct xdp_md *ctx, __u32 side, const int shared
 	if (t->direction == SGW) {
 		if (pinger_reply(data, end, c, &p))
 			return XDP_PASS;
-		if (!owns(t, &p, 0) || t->flags & T_ENDED) // an ended tunnel that speaks again is another one
-			tell(t, e_downlink_moved, &p, side, now);
-	} else if (!owns(t, &p, 1)) {
-		tell(t, e_spoofed, &p, side, now);
 	}
+	notice(t, &p, side, now);
 	if (t->flags & T_SETTLING && !settled(t, &p, bpf_ktime_get_ns()))
 		return XDP_PASS;
-	follow_form(t, &p);
-	add_traffic(t, p.inner_length, now);
+	follow_form(t, &p, now);
+	add_traffic(t, p.inner_length);
+	t->last_ns = now;
 	service = t->direction == ENB && may_be_service(c, &p) ? service_of(&p) : 0;
 	if (service) {
 		verdict = divert(ctx, &p, t, now, service);
 		if (verdict >= 0)
 			return verdict;
 	}
+	if (t->injected_ns)
+		t->injected_ns = 0;
 	if (shared) {
 		verdict = reflect(ctx, c, &p);
 		if (verdict == XDP_REDIRECT)
@@ -1581,24 +1659,17 @@ static __always_inline int judge_first(void *data, void *end, struct packet *p, 
 				       const struct config *c, __u64 now)
 {
 	__u32 service;
-	int own = owns(t, p, t->direction == ENB);
 
-	add_traffic(t, p->inner_length, now);
-	if (t->direction == SGW) {
-		if (!own || t->flags & T_ENDED)
-			tell(t, e_downlink_moved, p, side, now);
-		return f_pass;
-	}
-	if (!own)
-		tell(t, e_spoofed, p, side, now);
-	service = may_be_service(c, p) ? service_of(p) : 0;
-	if (!service)
-		return f_pass;
-	if (!own) {
+	notice(t, p, side, now);
+	add_traffic(t, p->inner_length);
+	t->last_ns = now;
+	service = t->direction == ENB && may_be_service(c, p) ? service_of(p) : 0;
+	if (service && !owns(t, p, 1))
 		count(c_spoofed);
-		return f_pass;
-	}
-	return take_flow(data, end, p, t, service, now, heart_beats(now)) ? f_divert : f_pass;
+	else if (service && take_flow(data, end, p, t, service, now, heart_beats(now)) > 0)
+		return f_divert;
+	t->injected_ns = 0;
+	return f_pass;
 }
 
 // The fate with which an outer fragment takes the queue; 0: it goes on by the bridge.
@@ -1808,18 +1879,19 @@ static __always_inline int back(struct xdp_md *ctx, __u32 side)
 	if (!t)
 		return XDP_PASS;
 	now = bpf_ktime_get_ns();
-	follow_form(t, &p);
-	add_traffic(t, p.inner_length, now);
-	if (c->bypass || !c->services || t->direction != ENB)
-		return XDP_PASS;
-	service = service_of(&p);
-	if (!service)
-		return XDP_PASS;
-	verdict = divert(ctx, &p, t, now, service);
-	if (verdict < 0)
-		return XDP_PASS;
-	answered(&p);
-	return verdict;
+	follow_form(t, &p, now);
+	add_traffic(t, p.inner_length);
+	t->last_ns = now;
+	service = c->bypass || !c->services || t->direction != ENB ? 0 : service_of(&p);
+	if (service) {
+		verdict = divert(ctx, &p, t, now, service);
+		if (verdict >= 0) {
+			answered(&p);
+			return verdict;
+		}
+	}
+	t->injected_ns = 0;
+	return XDP_PASS;
 }
 
 XDP_PROGRAM(tof_ret_enb, back(ctx, ENB))
@@ -1921,7 +1993,8 @@ static __always_inline __u32 default_tunnel(const struct packet *p)
 }
 
 // The downlink tunnel for a frame to the gateway MAC: the pair of the one its flow came from, else the UE's default.
-static __always_inline __u32 reply_tunnel(void *data, void *end, const struct packet *p)
+// In `p`: the flow's QFI, which the reply mirrors. `via`: the uplink tunnel of the flow.
+static __always_inline __u32 reply_tunnel(void *data, void *end, struct packet *p, __u32 *via)
 {
 	struct flow_key key;
 	struct outlet *outlet;
@@ -1932,29 +2005,31 @@ static __always_inline __u32 reply_tunnel(void *data, void *end, const struct pa
 	flow_of(p, &l4, 0, &key);
 	flow = bpf_map_lookup_elem(&tof_flows, &key);
 	if (flow) {
+		p->has_container = flow->has_qfi;
+		p->qfi = flow->qfi;
 		outlet = bpf_map_lookup_elem(&tof_outlets, &flow->uplink);
-		if (outlet && outlet->peer)
-			return outlet->peer;
-		if (outlet)
-			return 0; // wait for its own pair rather than answer into another UE's tunnel
+		if (outlet) {
+			*via = flow->uplink;
+			return outlet->peer; // 0: wait for its own pair rather than answer into another UE's tunnel
+		}
 	}
 	return default_tunnel(p);
 }
 
 // The same of a packet that may be a fragment: the first one alone has ports, the others follow it.
-__noinline __u32 reply_tunnel_of(struct xdp_md *ctx, struct packet *p, __u64 now)
+__noinline __u32 reply_tunnel_of(struct xdp_md *ctx, struct packet *p, __u64 now, __u32 *via)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct piece fresh = {.since_ns = now}, *first;
 	struct piece_key key;
 
-	if (!p)
+	if (!p || !via)
 		return 0;
 	inner_pieces(p, 0, &key);
 	first = p->fragment == LATER ? piece_of(&key, now) : 0;
 	if (first)
 		return first->fate;
-	fresh.fate = reply_tunnel(data, end, p);
+	fresh.fate = reply_tunnel(data, end, p, via);
 	if (p->fragment == FIRST)
 		bpf_map_update_elem(&tof_pieces, &key, &fresh, BPF_ANY);
 	return fresh.fate;
@@ -1992,7 +2067,8 @@ struct gtp_long {       // TS 29.281 section 5.1 with one PDU Session Container 
 };
 
 // Prepend Ethernet, IP, UDP and GTP-U as `own` and the tunnel say. The frame starts with a 14-byte Ethernet header.
-static __always_inline int prepend(struct xdp_md *ctx, const struct outlet *o, const struct tunnel *t, __u32 inner)
+static __always_inline int prepend(struct xdp_md *ctx, const struct outlet *o, const struct tunnel *t, __u32 inner,
+				   __u8 qfi)
 {
 	__u32 v6 = o->own.family == 6, tagged = o->own.vlan != NO_VLAN;
 	__u32 gtp_size = t->flags & T_CONTAINER ? 16 : 8;
@@ -2056,7 +2132,7 @@ static __always_inline int prepend(struct xdp_md *ctx, const struct outlet *o, c
 		gtp->next = 0x85;
 		gtp->size = 1;
 		gtp->pdu_type = t->direction == ENB ? 0x10 : 0x00;
-		gtp->qfi = t->qfi;
+		gtp->qfi = qfi;
 	}
 	// Constant sizes, so that every kernel's verifier is content.
 	if (!v6 && !tagged && gtp_size == 8)
@@ -2078,11 +2154,11 @@ static __always_inline int prepend(struct xdp_md *ctx, const struct outlet *o, c
 	}
 }
 
-__noinline int encapsulate(struct xdp_md *ctx, struct outlet *o, struct tunnel *t, __u32 inner)
+__noinline int encapsulate(struct xdp_md *ctx, struct outlet *o, struct tunnel *t, __u32 inner, __u8 qfi)
 {
 	if (!o || !t)
 		return -1;
-	return prepend(ctx, o, t, inner);
+	return prepend(ctx, o, t, inner, qfi);
 }
 
 // Shared adapter: the node at the tunnel's end.
@@ -2104,7 +2180,7 @@ static __always_inline int ue_side(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct packet p = {.vlan = NO_VLAN};
-	__u32 index, room, surplus, out;
+	__u32 index, room, surplus, out, via = 0;
 	struct ethhdr *eth = data;
 	struct config *c = config();
 	struct outlet *outlet;
@@ -2141,20 +2217,24 @@ static __always_inline int ue_side(struct xdp_md *ctx)
 		return XDP_DROP;
 	}
 	if (index == GATEWAY)
-		index = reply_tunnel_of(ctx, &p, now);
+		index = reply_tunnel_of(ctx, &p, now, &via);
 	if (index == UE_AMBIGUOUS) {
 		count(c_ue_ambiguous);
-		return XDP_DROP;
+		return hand_over(ctx, e_held, via);
 	}
 	outlet = index ? bpf_map_lookup_elem(&tof_outlets, &index) : 0;
 	t = outlet ? find(&outlet->own) : 0;
 	if (!t) {
 		count(c_ue_no_tunnel);
-		return hand_over(ctx, e_no_tunnel, 0);
+		return hand_over(ctx, e_held, via);
 	}
 	if (t->flags & T_ENDED) {
 		count(c_ue_ended);
-		return hand_over(ctx, e_ended, index);
+		return hand_over(ctx, e_held, via);
+	}
+	if (t->flags & T_MOVED || (outlet->doubted_ns && t->last_ns < outlet->doubted_ns)) {
+		count(c_ue_doubted);
+		return hand_over(ctx, e_doubted, via ? via : index);
 	}
 	if (p.inner_length + (outlet->own.family == 6 ? 40 : 20) + 8 + (t->flags & T_CONTAINER ? 16 : 8) > c->mtu) {
 		count(c_ue_too_big);
@@ -2171,11 +2251,12 @@ static __always_inline int ue_side(struct xdp_md *ctx)
 	surplus = room - p.inner_length;
 	if (surplus && bpf_xdp_adjust_tail(ctx, -(int)surplus))
 		return XDP_DROP;
-	if (encapsulate(ctx, outlet, t, p.inner_length)) {
+	if (encapsulate(ctx, outlet, t, p.inner_length, p.has_container ? p.qfi : t->qfi)) {
 		count(c_ue_malformed);
 		return XDP_DROP;
 	}
-	add_traffic(t, p.inner_length, now);
+	add_traffic(t, p.inner_length);
+	t->injected_ns = now;
 	count(c_encapsulated);
 	if (c->shared && readdress_tunnel(ctx, c, outlet))
 		return XDP_PASS; // tof_ue_onward asks the kernel for the way

@@ -1,0 +1,369 @@
+"""Whose an address is: claims against claims, with the core as the judge. No packet of one UE goes to another."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.agent_world import (
+    ENB,
+    ENB2,
+    SGW,
+    SGW2,
+    UE,
+    UE2,
+    UE3,
+    UE_V6,
+    World,
+    downlink,
+    uplink,
+)
+from tof.agent.commands import AMBIGUOUS, DropPacket, ReleaseFrame, SetDoubt
+from tof.agent.doubting import CALM_S, TRUST_S
+from tof.agent.events import (
+    DownlinkMoved,
+    EndMarkerSeen,
+    ErrorIndicationSeen,
+    ForeignSourceSeen,
+    FrameHeld,
+    Tick,
+    UplinkReturned,
+)
+from tof.agent.losing import OURS, OURS_S
+from tof.agent.pinging import URGENCY
+from tof.model import Side
+
+
+@pytest.fixture
+def world():
+    return World()
+
+
+def run(world: World, seconds: float, answers=None) -> list:
+    """Let time pass in small steps; ``answers`` maps the uplink TEIDs whose pings the core answers to a downlink."""
+    said = []
+    for _ in range(round(seconds / 0.1)):
+        for ping in world.pings(0.1):
+            up = world.sessions.at(ping.index)
+            if up is not None and (place := (answers or {}).get((up.key.source, up.key.teid))):
+                teid, enb, sgw = place
+                said += world.say(downlink(teid, ping.ue, enb, sgw, token=ping.token))
+    return said
+
+
+# A second claim to an address
+
+
+def test_a_second_bearer_of_a_living_ue_costs_its_downlink_one_answer(world):
+    up, down = world.paired()
+    second, commands = world.hear(uplink(3))
+    assert SetDoubt(down.key, down.index, True) in commands
+    (ping,) = world.pings()
+    assert ping.index == up.index
+    assert SetDoubt(down.key, down.index, False) in world.say(downlink(token=ping.token))
+    assert world.pings(1.0) == []
+    assert world.peer(second) == 0
+    third, commands = world.hear(uplink(5))  # trusted for a while
+    assert third is not None
+    assert not any(isinstance(command, SetDoubt) for command in commands)
+
+
+def test_an_address_given_to_another_ue_goes_over_with_the_core_s_word(world):
+    """Silent detach: the address comes up under other TEIDs, the old ones are with somebody else by now."""
+    up, down = world.paired(1, 2)
+    new, _ = world.hear(uplink(3))
+    world.say(FrameHeld(b"for the address", UE))
+    said = run(world, 1.0 + 5 * URGENCY, {(ENB, 3): (4, ENB, SGW)})
+    assert world.sessions.get(up.key) is None
+    assert world.sessions.get(down.key) is None
+    assert world.peer(new) == world.sessions.get(downlink(4).key).index
+    assert world.path.defaults == {UE: world.peer(new)}
+    assert ReleaseFrame(b"for the address") in said + run(world, 0.2)
+
+
+def test_an_address_given_to_a_ue_behind_other_nodes_goes_over_too(world):
+    world.paired(1, 2)
+    new, _ = world.hear(uplink(3, enb=ENB2, sgw=SGW2))
+    run(world, 2.0, {(ENB2, 3): (4, ENB2, SGW2)})
+    assert [t.key.teid for t in world.sessions] == [3, 4]
+    assert world.path.defaults == {UE: world.peer(new)}
+
+
+def test_two_ues_with_one_address_are_both_confirmed_and_stay_apart(world):
+    up, down = world.paired(1, 2)
+    twin, _ = world.hear(uplink(3, enb=ENB2, sgw=SGW2))
+    run(world, 2.0, {(ENB, 1): (2, ENB, SGW), (ENB2, 3): (4, ENB2, SGW2)})
+    assert world.peer(up) == down.index
+    assert world.peer(twin) == world.sessions.get(downlink(4, enb=ENB2, sgw=SGW2).key).index
+    assert world.path.defaults == {UE: AMBIGUOUS}
+    assert world.path.doubted == set()
+
+
+def test_without_the_core_s_word_neither_claim_is_given_up(world):
+    up, down = world.paired(1, 2)
+    new, _ = world.hear(uplink(3))
+    run(world, 10.0)
+    assert {t.index for t in world.sessions} == {up.index, down.index, new.index}
+    assert world.path.doubted == {down.index}
+    assert not world.sessions.guess(new, [])
+    world.say(FrameHeld(b"frame", UE))
+    assert [ping.index for ping in world.pings()] == [up.index]
+
+
+def test_a_dedicated_bearer_s_downlink_goes_with_its_ue_only(world):
+    world.paired(1, 2)
+    dedicated, _ = world.hear(uplink(5))
+    run(world, 1.0, {(ENB, 1): (2, ENB, SGW)})
+    world.hear(downlink(6))
+    world.say(FrameHeld(b"reply", UE, dedicated.index))
+    run(world, 1.0, {(ENB, 1): (2, ENB, SGW), (ENB, 5): (6, ENB, SGW)})
+    world.now += TRUST_S
+    world.hear(uplink(7))
+    run(world, 3.0, {(ENB, 5): (6, ENB, SGW)})
+    assert sorted(t.key.teid for t in world.sessions) == [5, 6, 7]
+
+
+# A foreign source
+
+
+def test_a_foreign_source_casts_doubt_that_the_owner_s_answer_settles(world):
+    up, down = world.paired()
+    assert SetDoubt(down.key, down.index, True) in world.say(ForeignSourceSeen(up.index, UE2))
+    assert world.pings()[0].ue == UE2
+    world.say(FrameHeld(b"for the owner", UE, up.index))
+    (ping,) = world.pings(0.1)
+    assert ping.ue == UE
+    commands = world.say(downlink(token=ping.token))
+    assert SetDoubt(down.key, down.index, False) in commands
+    assert ReleaseFrame(b"for the owner") in commands
+    assert world.agent.counts["owner_reconfirmed"] == 1
+    assert world.say(ForeignSourceSeen(up.index, UE3)) == [SetDoubt(down.key, down.index, False)]
+
+
+def test_candidates_are_asked_for_once_in_a_while(world):
+    up, _ = world.paired()
+    world.say(ForeignSourceSeen(up.index, UE2))
+    run(world, 9.0)
+    assert world.say(ForeignSourceSeen(up.index, UE2)) == []
+    assert world.say(ForeignSourceSeen(up.index, UE3)) == []
+    world.now += CALM_S
+    world.say(ForeignSourceSeen(up.index, UE2))
+    assert [ping.ue for ping in world.pings()] == [UE2]
+    assert world.agent.counts["candidate_asked"] == 2
+
+
+def test_after_an_unanswered_candidate_the_owner_is_asked(world):
+    up, down = world.paired()
+    world.say(ForeignSourceSeen(up.index, UE2))
+    run(world, 7.0, {})
+    assert world.path.doubted == {down.index}
+    world.say(FrameHeld(b"frame", UE, up.index))
+    assert world.pings(0.1)[0].ue == UE
+
+
+def test_a_confirmed_candidate_takes_the_tunnel_and_its_doubt(world):
+    up, down = world.paired()
+    world.say(ForeignSourceSeen(up.index, UE2))
+    (ping,) = world.pings()
+    world.say(downlink(ue=UE2, token=ping.token))
+    assert (up.ues, down.ues) == ((UE2,), (UE2,))
+    assert world.peer(up) == down.index
+    assert world.path.doubted == set()
+    assert world.agent.counts["candidate_confirmed"] == 1
+
+
+def test_a_downlink_that_moves_is_in_doubt_no_more(world):
+    up, down = world.paired()
+    world.say(ForeignSourceSeen(up.index, UE2))
+    world.say(DownlinkMoved(down.index, UE3))
+    assert world.path.doubted == set()
+    assert world.agent.counts["tunnel_moved"] == 1
+
+
+def test_a_doubt_of_the_data_path_alone_is_asked_about(world):
+    """Its event was lost: the frames that it holds back say so."""
+    up, down = world.paired()
+    for via in (up.index, down.index):
+        commands = world.say(FrameHeld(b"frame", UE, via, doubted=True))
+        assert SetDoubt(down.key, down.index, True) in commands
+        (ping,) = world.pings()
+        assert ReleaseFrame(b"frame") in world.say(downlink(token=ping.token))
+    lone, _ = world.hear(uplink(31, UE3))
+    world.say(FrameHeld(b"frame", UE3, lone.index, doubted=True))
+    assert world.path.doubted == set()
+
+
+def test_an_answer_for_a_newer_claim_does_not_clear_the_older_one(world):
+    up, down = world.paired(1, 2)
+    new, _ = world.hear(uplink(3))
+    world.say(FrameHeld(b"reply", UE, new.index))
+    run(world, 2.0, {(ENB, 3): (4, ENB, SGW)})
+    assert world.sessions.get(up.key) is None
+    assert world.sessions.get(down.key) is None
+
+
+# Handover
+
+
+def test_during_a_handover_replies_wait_for_the_core_s_word_and_no_longer_than_their_patience(world):
+    _, old = world.paired()
+    moved, _ = world.hear(uplink(enb=ENB2))
+    world.say(FrameHeld(b"reply", UE, moved.index))
+    said = run(world, 0.7)
+    assert ReleaseFrame(b"reply") in said or world.peer(moved) == old.index
+    assert world.peer(moved) == old.index
+
+
+def test_an_answer_down_the_old_way_is_used_until_the_new_one_shows(world):
+    _, old = world.paired()
+    moved, _ = world.hear(uplink(enb=ENB2))
+    (ping,) = world.pings()
+    world.say(downlink(token=ping.token))
+    assert world.peer(moved) == old.index
+    assert world.pings(1.0)[0].index == moved.index
+    new, _ = world.hear(downlink(9, enb=ENB2))
+    assert world.peer(moved) == new.index
+    assert world.path.defaults == {UE: new.index}
+
+
+def test_an_end_marker_down_the_old_way_asks_at_once(world):
+    _, old = world.paired()
+    moved, _ = world.hear(uplink(enb=ENB2))
+    world.say(downlink(token=world.pings()[0].token))
+    run(world, 7.0)
+    world.say(EndMarkerSeen(old.key))
+    assert world.peer(moved) == 0
+    (ping,) = world.pings()
+    new, _ = world.hear(downlink(9, enb=ENB2, token=ping.token))
+    assert world.peer(moved) == new.index
+
+
+def test_a_handover_seen_downlink_first_is_asked_for_through_the_old_uplink(world):
+    up, _ = world.paired()
+    new, _ = world.hear(downlink(9, enb=ENB2))
+    world.say(FrameHeld(b"app speaks", UE))
+    (ping,) = world.pings()
+    assert ping.index == up.index
+    commands = world.say(downlink(9, enb=ENB2, token=ping.token))
+    assert ReleaseFrame(b"app speaks") in commands
+    assert world.peer(up) == new.index
+    assert world.path.defaults == {UE: new.index}
+
+
+def test_a_ue_that_comes_back_is_asked_for(world):
+    up, _ = world.paired()
+    moved, _ = world.hear(uplink(enb=ENB2))
+    new, _ = world.hear(downlink(9, enb=ENB2))
+    commands = world.say(UplinkReturned(up.index))
+    assert (up.left, moved.left) == (False, True)
+    assert SetDoubt(new.key, new.index, True) in commands
+    (ping,) = world.pings()
+    assert ping.index == up.index
+    again, _ = world.hear(downlink(7, token=ping.token))
+    assert world.peer(up) == world.peer(moved) == again.index
+    assert world.say(UplinkReturned(up.index)) == []
+    assert world.say(UplinkReturned(999)) == []
+
+
+def test_a_return_before_any_downlink_is_known_asks_only(world):
+    up, _ = world.hear(uplink())
+    world.hear(uplink(enb=ENB2))
+    world.say(UplinkReturned(up.index))
+    assert {ping.index for ping in world.pings()} >= {up.index}
+
+
+def test_sgw_relocation(world):
+    _, old = world.paired()
+    moved, _ = world.hear(uplink(21, sgw=SGW2))
+    run(world, 2.0, {(ENB, 21): (22, ENB, SGW2)})
+    assert world.sessions.get(old.key) is None
+    assert world.path.defaults == {UE: world.peer(moved)}
+
+
+def test_sgw_relocation_with_a_former_sgw_that_complains(world):
+    up, _ = world.paired()
+    world.hear(uplink(21, sgw=SGW2))
+    world.pings()
+    assert DropPacket() in world.say(ErrorIndicationSeen(SGW, 1, None, Side.SGW, frozenset({up.index})))
+    assert [t.key.teid for t in world.sessions] == [21]
+
+
+# Error Indications and End Markers
+
+
+def test_error_indications_of_one_volley_are_all_held_back(world):
+    up, down = world.paired()
+    ours = ErrorIndicationSeen(ENB, 2, None, Side.ENB, frozenset({down.index}))
+    later = ErrorIndicationSeen(ENB, 2, None, Side.ENB)
+    assert DropPacket() in world.say(ours)
+    assert world.peer(up) == 0
+    assert world.say(later) == [DropPacket()]
+    assert world.agent.counts["error_indication_held_back"] == 2
+    world.now += OURS_S
+    assert world.say(later) == []
+
+
+def test_an_error_indication_after_the_core_has_spoken_passes(world):
+    _, down = world.paired()
+    world.say(ErrorIndicationSeen(ENB, 2, None, Side.ENB, frozenset({down.index})))
+    world.say(downlink())
+    assert DropPacket() not in world.say(ErrorIndicationSeen(ENB, 2, None, Side.ENB))
+
+
+def test_remembered_volleys_are_bounded():
+    world = World(most=2 * OURS, most_unconfirmed=2 * OURS)
+    agent = world.agent
+    for teid in range(1, OURS + 2):
+        agent.handle(downlink(teid, (0x0A010000 + teid).to_bytes(4, "big")), 0.0)
+        index = agent.sessions.get(downlink(teid).key).index
+        agent.handle(ErrorIndicationSeen(ENB, teid, None, Side.ENB, frozenset({index})), 0.0)
+    assert agent.handle(ErrorIndicationSeen(ENB, 1, None, Side.ENB), 0.0) == []
+    assert agent.handle(ErrorIndicationSeen(ENB, 2, None, Side.ENB), 0.0) == [DropPacket()]
+
+
+def test_signals_from_the_wrong_side_change_nothing(world):
+    up, down = world.paired()
+    world.say(EndMarkerSeen(down.key, Side.ENB))
+    world.say(ErrorIndicationSeen(ENB, 2, None, Side.SGW))
+    assert not down.ended
+    assert world.peer(up) == down.index
+    counts = world.agent.counts
+    assert (counts["end_marker_wrong_side"], counts["error_indication_wrong_side"]) == (1, 1)
+
+
+def test_an_uplink_that_the_core_refuses_takes_its_ue_s_downlinks_with_it(world):
+    world.paired()
+    world.say(ErrorIndicationSeen(SGW, 1, None, Side.SGW))
+    assert len(world.sessions) == 0
+
+
+def test_a_dedicated_uplink_that_the_core_refuses_leaves_the_ue_alone(world):
+    up, down = world.paired()
+    world.hear(uplink(3))
+    world.say(ErrorIndicationSeen(SGW, 3, None, Side.SGW))
+    assert {t.index for t in world.sessions} == {up.index, down.index}
+
+
+# Held frames
+
+
+def test_a_frame_whose_reply_tunnel_is_known_by_now_is_released_at_the_next_tick(world):
+    up, _ = world.paired()
+    world.say(FrameHeld(b"frame", UE, up.index))
+    assert world.say(Tick()) == [ReleaseFrame(b"frame")]
+
+
+def test_patience_with_a_tunnel_that_is_forgotten_ends_quietly(world):
+    up, _ = world.hear(uplink())
+    world.say(FrameHeld(b"frame", UE, up.index))
+    world.say(ErrorIndicationSeen(SGW, 1, None, Side.SGW))
+    world.now += 1.0
+    world.say(Tick())
+    assert world.sessions.get(up.key) is None
+
+
+def test_a_frame_in_a_family_that_its_uplink_does_not_know_waits(world):
+    up, _ = world.hear(uplink())
+    other, _ = world.hear(uplink(11, UE_V6))
+    assert other is not None
+    world.say(FrameHeld(b"frame", UE_V6, up.index))
+    assert {ping.ue for ping in world.pings()} == {UE, UE_V6}

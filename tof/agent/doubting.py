@@ -1,0 +1,135 @@
+"""Whose an address or a tunnel is, when something speaks against what is known.
+
+A detach has no sign on the user plane, and both UE addresses and TEIDs are soon given to the next UE. So when a second
+claim to an address appears, or a foreign source in a tunnel, nothing more is injected into the downlinks in question until
+the core has spoken in them again: by a packet of its own (the data path sees that by itself) or by its answer to a ping.
+An older claim that is asked in vain is given up once a newer one was answered.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from tof.agent.asking import Asker
+from tof.agent.commands import Command, SetCalm, SetDoubt
+from tof.agent.holding import Holding
+from tof.agent.pinging import Ping, Pinging
+from tof.agent.sessions import Sessions
+from tof.agent.tunnels import Context, Tunnel
+
+TRUST_S = 10.0
+"""For this long after the core has settled a doubt for a UE no other claim raises one: bounds what forged packets delay."""
+
+CALM_S = 20.0
+"""Foreign sources in one tunnel are asked for so often: a UE may leak addresses of other networks all day."""
+
+
+class Doubting:
+    """Raises doubts about downlink tunnels, and settles them."""
+
+    def __init__(
+        self, sessions: Sessions, asker: Asker, pinging: Pinging, holding: Holding, counts: Counter[str]
+    ) -> None:
+        self._sessions, self._asker, self._pinging, self._holding = sessions, asker, pinging, holding
+        self._counts = counts
+
+    def new_claim(self, new: Tunnel, now: float, out: list[Command]) -> None:
+        """An uplink tunnel that is no handover: if its UE's address is in use already, ask whether it still is."""
+        for ue in new.ues:
+            for context in self._sessions.contexts_of(ue):
+                old = context.first
+                if old is not None and old.session != new.session and now >= old.trusted_until:
+                    self._doubt(context, out)
+                    self._asker.ask_owner(old, now, out, urgent=True)
+
+    def _doubt(self, context: Context, out: list[Command]) -> None:
+        self._counts["claim_doubted"] += 1
+        for down in context.live:
+            self._sessions.doubt(down, True, out)
+
+    def candidate(self, up: Tunnel, source: bytes, now: float, out: list[Command]) -> None:
+        """A foreign ``source`` came through ``up``: ask, one candidate at a time, whether it is the UE's now."""
+        peer = self._sessions.at(up.peer)
+        if up.foreign is not None and (now < up.calm_until or self._pinging.pending(up.index)):
+            if peer is not None and not peer.doubted:  # the data path has raised a doubt by itself
+                out.append(SetDoubt(peer.key, peer.index, False))
+            return
+        up.foreign, up.calm_until = source, now + CALM_S
+        self._counts["candidate_asked"] += 1
+        if peer is not None:
+            self._sessions.doubt(peer, True, out)
+        self._asker.ask(up, source, now, out)
+
+    def returned(self, up: Tunnel, now: float, out: list[Command]) -> None:
+        """The UE came back to a node that it had left: where its replies go now has to be asked."""
+        self._counts["uplink_returned"] += 1
+        self._sessions.returned(up, out)
+        peer = self._sessions.at(up.peer)
+        if peer is not None:
+            self._sessions.doubt(peer, True, out)
+        self._asker.ask_owner(up, now, out, urgent=True)
+
+    def answered(self, up: Tunnel, down: Tunnel, now: float, out: list[Command]) -> None:
+        """The core confirmed that ``up`` is its UE's, and that replies go into ``down``."""
+        if up.foreign is not None and down.doubted:
+            self._counts["owner_reconfirmed"] += 1
+            out.append(SetCalm(up.key, CALM_S))
+            up.calm_until = now + CALM_S
+        mates = self._sessions.mates(up)
+        doubted = {down.index: down} if down.doubted else {}
+        for context in (context for mate in mates for context in self._sessions.contexts_with(mate)):
+            if context.first in mates:  # the UE is still the one that has been here all the time
+                doubted |= {other.index: other for other in context.live if other.doubted}
+        for other in doubted.values():
+            self._sessions.doubt(other, False, out)
+        for mate in mates:
+            mate.failed = False
+            if doubted:
+                mate.trusted_until = now + TRUST_S
+        for old in self._claims_beside(up):
+            if old.failed and old.index < up.index:
+                self._give_up(old, out)
+
+    def unanswered(self, ping: Ping, now: float, out: list[Command]) -> None:
+        """A question was asked in vain."""
+        self._counts["ping_unanswered"] += 1
+        up = self._sessions.at(ping.index)
+        if up is None or not self._in_doubt(up):
+            return
+        if ping.ue == up.foreign:
+            if not up.failed:
+                self._asker.ask_owner(up, now, out, urgent=True)
+            return
+        if up.foreign is not None and not up.failed:
+            self._asker.ask(up, up.foreign, now, out, urgent=True)
+        up.failed = True
+        for newer in self._claims_beside(up):
+            if newer.index > up.index and newer.exactly_paired:
+                self._give_up(up, out)
+                return
+            if newer.index > up.index and not newer.failed:
+                self._asker.ask_owner(newer, now, out, urgent=True)
+
+    def _in_doubt(self, up: Tunnel) -> bool:
+        peer = self._sessions.at(up.peer)
+        beside = (down for context in self._sessions.contexts_with(up) for down in context.downs)
+        return (peer is not None and peer.doubted) or any(down.doubted for down in beside)
+
+    def _claims_beside(self, up: Tunnel) -> list[Tunnel]:
+        """The uplink tunnels of other bearers, or other UEs, under the same address."""
+        contexts = [context for ue in up.ues for context in self._sessions.contexts_of(ue)]
+        found = {other.index: other for context in contexts for other in context.ups}
+        return [other for other in found.values() if other.session != up.session]
+
+    def _give_up(self, old: Tunnel, out: list[Command]) -> None:
+        """The UE of ``old`` is gone: forget it with the downlinks that nobody else is known to use."""
+        self._counts["claim_given_up"] += 1
+        for ue in old.ues:
+            self._holding.answered(ue)
+        mates = self._sessions.mates(old)
+        contexts = [context for mate in mates for context in self._sessions.contexts_with(mate)]
+        for mate in mates:
+            self._sessions.forget(mate, out)
+        for down in {down.index: down for context in contexts for down in context.downs}.values():
+            if not self._sessions.answering(down) or not any(context.ups for context in contexts):
+                self._sessions.forget(down, out)
