@@ -1447,10 +1447,8 @@ static __always_inline int fast(struct xdp_md *ctx, __u32 side, const int shared
 	// Reading the precise clock waits for the tunnel's cache lines, which the CPU could still be fetching.
 	now = bpf_ktime_get_coarse_ns();
 	follow_link(t, data, &p, ctx->ingress_ifindex, side);
-	if (t->direction == SGW) {
-		if (pinger_reply(data, end, c, &p))
-			return XDP_PASS;
-	}
+	if (t->direction == SGW && pinger_reply(data, end, c, &p))
+		return XDP_PASS;
 	notice(t, &p, side, now);
 	if (t->flags & T_SETTLING && !settled(t, &p, bpf_ktime_get_ns()))
 		return XDP_PASS;
