@@ -38,6 +38,10 @@ REASONS = {
 }
 """Why a G-PDU takes the bridge, by what the codec says of it."""
 
+RESERVED = bytes.fromhex("0180c20000")
+DSCP = 0xFC
+"""What injected packets take over of the type of service or traffic class."""
+
 _U16, _U32 = Struct("!H"), Struct("!I")
 _IPV4, _IPV6, _UDP = Struct("!BBHHHBBH4s4s"), Struct("!IHBB16s16s"), Struct("!HHHH")
 _GTP = Struct("!BBHI")
@@ -181,6 +185,7 @@ def _read_ipv4(frame: bytes, at: int, seen: Seen) -> Seen:
     first, seen.tos, total, ident, fragment, _, protocol, _, source, destination = _IPV4.unpack_from(
         frame, at
     )
+    seen.tos &= DSCP
     if first >> 4 != 4 or protocol != inet.UDP_PROTOCOL:
         return seen
     header = (first & 15) * 4
@@ -199,7 +204,7 @@ def _read_ipv6(frame: bytes, at: int, seen: Seen) -> Seen:
     if first >> 28 != 6:
         return seen
     seen.outer6 = True
-    seen.tos = first >> 20 & 0xFF
+    seen.tos = first >> 20 & DSCP
     start, end = at + 40, at + 40 + length
     if protocol == inet.IPV6_FRAGMENT:
         if len(frame) < start + 8 or frame[start] != inet.UDP_PROTOCOL or length < 8 or end > len(frame):
@@ -549,7 +554,8 @@ class Oracle:
 
     def slow(self, frame: bytes, side: int, ifindex: int) -> tuple[int, bytes]:
         """tof_slow_enb, tof_slow_sgw: what the agent must see goes to the queue, a copy of what cannot be queued."""
-        verdict, after = (TC_OK, frame) if self.bypass else self._judge(frame, side, ifindex)
+        bridges = frame[:5] == RESERVED and frame[5] < 16  # ends at the next bridge (IEEE 802.1Q table 8-1)
+        verdict, after = (TC_OK, frame) if self.bypass or bridges else self._judge(frame, side, ifindex)
         if verdict == TC_OK and (frame[6] & 1 or frame[6:12] == bytes(6)):
             return TC_SHOT, after  # no bridge takes it: carried to the other side from here
         return verdict, after
