@@ -27,6 +27,7 @@ from gtp_packets import (
     gtp,
     is_pinger,
     new_bearer,
+    pieces,
     ping,
     pong,
     tcp,
@@ -323,6 +324,28 @@ def test_fragments_and_options_pass_as_they_are(lan: Lan) -> None:
     ):
         lan.cross("enb1", "sgw1", packet)
         assert lan.seen(packet, 0.02) == ["sgw1"]
+
+
+def test_fragments_of_service_traffic_are_diverted_whole(lan: Lan) -> None:
+    bearer, enb, sgw = lan.bearer(), lan.nodes["enb1"], lan.nodes["sgw1"]
+    lan.attach(bearer)
+    for n, order in enumerate((1, -1)):
+        data = bytes([n]) * 1300
+        parts = pieces(up(bearer, udp(bearer.ue, SERVICE, 40 + n, 7, data)), 800, 90 + n)
+        lan.send(enb, *parts[::order])
+        answered = enb.wire.gpdu(lambda one, d=data: one.inner.data == b"app:" + d)
+        assert answered.teid == bearer.down
+        assert not [where for part in parts for where in lan.seen(part, 0.02)]
+    parts = pieces(up(bearer, udp(bearer.ue, SERVICE, 42, 7, bytes(1300))), 400, 92)[:3]
+    lan.send(enb, *parts)
+    for part in parts:
+        lan.expect(sgw, part)
+    others = pieces(up(bearer, udp(bearer.ue, ELSEWHERE, 43, 7, bytes(1300))), 400, 93)
+    for order in (1, -1):
+        lan.send(enb, *others[::order])
+        for part in others[::order]:
+            lan.expect(sgw, part)
+        others = pieces(up(bearer, udp(bearer.ue, ELSEWHERE, 43, 7, bytes(1300))), 400, 94)
 
 
 @pytest.mark.parametrize(

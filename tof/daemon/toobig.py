@@ -13,8 +13,10 @@ from tof.drivers.sockets import FrameSocket
 from tof.drivers.xdp import XdpEndpoints
 from tof.model import GATEWAY_MAC, IpAddress, Service, tunnel_mac
 
-PER_SECOND = 500
-"""Answers and cuttings a second on the whole: an app that ignores them cannot take the agent's time."""
+ANSWERS_PER_SECOND, CUTS_PER_SECOND = 500, 5000
+"""On the whole: an app that ignores the answers cannot take the agent's time, and 60 Mbit/s of video can be cut."""
+
+_DONT_FRAGMENT = 0x40
 
 
 class TooBig:
@@ -27,16 +29,20 @@ class TooBig:
         self._agent, self._endpoints, self._clock = agent, endpoints, clock
         self._ue_side, self._apps_side = ue_side, apps_side
         self._gateways: Mapping[int, IpAddress] = {a.version: a.ip for a in ue.app_address}
-        self._window, self._spent = 0.0, 0
+        self._window, self._left = -1.0, {True: 0, False: 0}
 
     def handle(self, frame: bytes, index: int) -> None:
         """``frame`` did not fit tunnel ``index``."""
         tunnel = self._agent.sessions.at(index)
         record = self._endpoints.tunnel(tunnel.key) if tunnel is not None else None
-        if tunnel is None or record is None or not self._may():
+        version = frame[14] >> 4
+        if (
+            tunnel is None
+            or record is None
+            or not self._may(cut=version == 4 and not frame[20] & _DONT_FRAGMENT)
+        ):
             return
         service = self._service(frame)
-        version = frame[14] >> 4
         room = room_in_tunnel(tunnel.key, self._endpoints.mtu, record.form.qfi is not None)
         done = remedy(frame, room, service, self._gateways.get(version))
         for piece in done.pieces:
@@ -52,9 +58,9 @@ class TooBig:
         services = self._agent.services.catalog.services
         return next((service for service in services if service.service_ip == source), None)
 
-    def _may(self) -> bool:
+    def _may(self, *, cut: bool) -> bool:
         now = self._clock.now()
         if now - self._window >= 1.0:
-            self._window, self._spent = now, 0
-        self._spent += 1
-        return self._spent <= PER_SECOND
+            self._window, self._left = now, {True: CUTS_PER_SECOND, False: ANSWERS_PER_SECOND}
+        self._left[cut] -= 1
+        return self._left[cut] >= 0
