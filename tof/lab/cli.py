@@ -7,17 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from tof.api.commands import Api, Json, print_json, print_table
+from tof.api.commands import Json, print_json, print_table
 from tof.errors import SetupError
 
 app = typer.Typer(
     help="A laboratory of network namespaces, real GTP-U peers and emulated ones.", no_args_is_help=True
 )
 
-Adapter = Annotated[str, typer.Option(metavar="[NETNS/]IF")]
-Several = Annotated[list[str] | None, typer.Option(metavar="IP")]
-Nodes = Annotated[list[str] | None, typer.Option(metavar="IP[=MAC]")]
-Mac = Annotated[str, typer.Option(metavar="MAC")]
+
+def _option(metavar: str, text: str) -> Any:
+    return typer.Option(metavar=metavar, help=text)
 
 
 @app.command()
@@ -48,22 +47,29 @@ def play(
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="Scenarios.")] = None,
     all_of_them: Annotated[bool, typer.Option("--all", help="Play every scenario.")] = False,
     ues: Annotated[
-        int, typer.Option(min=1, max=200, help="How many UEs take part where any number can.")
+        int, typer.Option(min=1, max=100, help="How many UEs take part where any number can.")
     ] = 2,
     seed: Annotated[int | None, typer.Option(help="Of UE addresses and TEIDs; random unless given.")] = None,
-    enb_interface: Adapter = "",
-    sgw_interface: Adapter = "",
-    app_interface: Adapter = "",
-    enb: Nodes = None,
-    sgw: Nodes = None,
-    service: Several = None,
-    application: Nodes = None,
-    app_gateway: Several = None,
-    pinger_target: Several = None,
+    enb_interface: Annotated[
+        str, _option("[NETNS/]IF", "The eNBs' end of your box; none: a TOF is built.")
+    ] = "",
+    sgw_interface: Annotated[str, _option("[NETNS/]IF", "Its SGWs' end.")] = "",
+    app_interface: Annotated[str, _option("[NETNS/]IF", "Its applications' end.")] = "",
+    enb: Annotated[
+        list[str] | None, _option("IP[=MAC]", "An emulated eNB; at least two of a family.")
+    ] = None,
+    sgw: Annotated[
+        list[str] | None, _option("IP[=MAC]", "An emulated SGW; at least two of a family.")
+    ] = None,
+    service: Annotated[list[str] | None, _option("IP", "The address that your box diverts.")] = None,
+    application: Annotated[list[str] | None, _option("IP[=MAC]", "The emulated application for it.")] = None,
+    app_gateway: Annotated[list[str] | None, _option("IP", "The application's next hop to the UEs.")] = None,
+    pinger_target: Annotated[list[str] | None, _option("IP", "What your box may ping as a UE.")] = None,
+    ue_pool: Annotated[list[str] | None, _option("NETWORK", "Where UEs' addresses are from.")] = None,
     vlan: Annotated[int | None, typer.Option(min=1, max=4094, help="Everything on this VLAN.")] = None,
-    enb_next_hop: Mac = "",
-    sgw_next_hop: Mac = "",
-    api: Api = None,
+    enb_next_hop: Annotated[str, _option("MAC", "Your box routes: its MAC at the eNBs' end.")] = "",
+    sgw_next_hop: Annotated[str, _option("MAC", "The same at the SGWs' end.")] = "",
+    api: Annotated[str | None, _option("URL|unix:PATH", "Your box is a TOF: compare what it learnt.")] = None,
     json_output: Json = False,
 ) -> None:
     """Play scenarios with emulated eNBs and SGWs through a TOF in namespaces, or any box between two adapters."""
@@ -87,6 +93,7 @@ def play(
         application=tuple(application or ()),
         app_gateway=tuple(app_gateway or ()),
         pinger_target=tuple(pinger_target or ()),
+        ue_pool=tuple(ue_pool or ()),
         vlan=vlan,
         enb_next_hop=enb_next_hop,
         sgw_next_hop=sgw_next_hop,

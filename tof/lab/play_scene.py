@@ -9,7 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 from rich.console import Console
 
@@ -32,6 +32,7 @@ LAB_EDGE = (
     ("2001:db8:113::10", "fd00:50::10", "fd00:50::1"),
 )
 """Service, application, and the TOF's own address beside it, of each family."""
+_LARGEST_POOL = {4: 16, 6: 48}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class PlayOptions:
     application: tuple[str, ...] = ()
     app_gateway: tuple[str, ...] = ()
     pinger_target: tuple[str, ...] = ()
+    ue_pool: tuple[str, ...] = ()
     vlan: int | None = None
     enb_next_hop: str = ""
     sgw_next_hop: str = ""
@@ -156,6 +158,8 @@ def settings_of(options: PlayOptions) -> Settings:
         edge=_lab_edge() if own else _edge(options),
         targets=targets or defaults.targets,
         ues=options.ues,
+        ue_pool=_pool(options.ue_pool, IPV4) or defaults.ue_pool,
+        ue_pool6=_pool(options.ue_pool, IPV6) or defaults.ue_pool6,
         vlan=options.vlan,
         enb_next_hop=_mac("--enb-next-hop", options.enb_next_hop),
         sgw_next_hop=_mac("--sgw-next-hop", options.sgw_next_hop),
@@ -199,6 +203,22 @@ def _places(
         if not count:
             given += [place for place in defaults if len(place.address) == family]
     return tuple(given)
+
+
+def _pool(texts: Sequence[str], family: int) -> bytes | None:
+    """First address of the UEs' network of this family, if one is given."""
+    found = None
+    for text in texts:
+        try:
+            network = ip_network(text)
+        except ValueError:
+            raise SetupError(f"--ue-pool: {text!r} is not a network") from None
+        largest = _LARGEST_POOL[network.version]
+        if network.prefixlen > largest:
+            raise SetupError(f"--ue-pool: {text} is too small, a /{largest} is needed")
+        if len(network.network_address.packed) == family:
+            found = network.network_address.packed
+    return found
 
 
 def _address(option: str, text: str) -> bytes:
