@@ -302,6 +302,42 @@ def test_containers_carry_the_flows_qfi() -> None:
     assert (found.flags, found.pdu_type, found.qfi) == (0x34, 0, 5)
 
 
+@pytest.mark.parametrize(
+    ("name", "marker"),
+    [("x2-handover", "30fe0000"), ("s1-handover", "30fe0000"), ("n2-handover", "34fe0008")],
+)
+def test_end_markers_are_relayed_to_the_target(name: str, marker: str) -> None:
+    net = play(name)
+    assert net.radio(0).end_markers == 1
+    assert net.radio(1).end_markers == 1
+    relayed = [item.frame.data for item in net.ledger.sent if marker in item.frame.data.hex()]
+    assert len(relayed) == 3, "to the source, from it, and to the target"
+
+
+def test_error_indications_take_three_shapes() -> None:
+    net = play("error-indication")
+    shapes = {
+        (one.message.teid == 0, bool(one.message.extensions), bool(one.message.payload))
+        for one in net.radio().errors
+    }
+    assert shapes == {(True, False, True), (False, True, True), (False, False, False)}
+    assert len(net.radio().errors) == 3
+    assert len(net.core().errors) == 4, "and the last, to a packet that an application would have sent"
+    ports = {
+        inet.decode_udp(
+            inet.decode_ipv4(inet.decode_ethernet(item.frame.data).payload).payload
+        ).destination_port
+        for item in net.ledger.sent
+    }
+    assert ports == {2152, 5906}, "where the trigger came from"
+
+
+def test_a_restarted_node_counts_on() -> None:
+    net = play("restart")
+    assert net.radio().peers == {SGWS[0].address: 2}
+    assert net.core().peers == {ENBS[0].address: 2}
+
+
 def test_scenarios_have_a_line_each_and_others_are_refused() -> None:
     assert all(line(name).endswith(".") and len(line(name)) < 115 for name in SCENARIOS)
     assert chosen(["4g", "5g"]) == ["4g", "5g"]

@@ -17,7 +17,7 @@ from tof.errors import BackendError
 from tof.lab.checks import Check, Figures, clock
 from tof.lab.emulation.bearers import End
 from tof.lab.emulation.catalogue import SCENARIOS, line
-from tof.lab.emulation.judging import figures, judge
+from tof.lab.emulation.judging import NAMED, figures, judge
 from tof.lab.emulation.network import Network, Numbers
 from tof.lab.emulation.player import Player, Script, pause
 from tof.lab.emulation.settings import Settings
@@ -57,6 +57,7 @@ class Wires:
     def __init__(self, ends: Mapping[End, WireEnd], settings: Settings, seed: int) -> None:
         self._ends, self._settings, self._draw = ends, settings, Random(seed)
         self._moved = asyncio.Event()
+        self._broken: BackendError | None = None
         self.net = Network(settings, self._draw, Numbers.drawn(self._draw))
 
     @contextmanager
@@ -87,15 +88,22 @@ class Wires:
                     await self._moved.wait()
             except TimeoutError:
                 player.advance(clock())
+            if self._broken is not None:
+                raise self._broken
         for adapter in self._ends.values():
             if dropped := adapter.dropped():
                 raise BackendError(f"{adapter.name}: {dropped} frames did not fit into the receive buffer")
         return self.net
 
     def _collect(self, end: End) -> None:
-        for data in self._ends[end].receive():
-            self.net.receive(end, data, clock())
-        self._flush()
+        try:
+            for data in self._ends[end].receive():
+                self.net.receive(end, data, clock())
+            self._flush()
+        except BackendError as error:
+            self._broken = error
+        except OSError as error:
+            self._broken = BackendError(f"{self._ends[end].name}: {error.strerror}")
         self._moved.set()
 
     def _flush(self) -> None:
@@ -172,7 +180,6 @@ async def _learnt(net: Network, agent: ApiClient, before: frozenset[TunnelKey]) 
         if not conflicts or clock() > give_up:
             break
         await asyncio.sleep(POLL_S)
-    seen = "; ".join(describe(conflicts)) or f"{len(expected)} tunnels"
-    return Check(
-        "learnt: the agent holds the tunnels in use", not conflicts, f"{len(expected)} tunnels", seen
-    )
+    wanted = f"{len(expected)} tunnels"
+    found = (f"{len(conflicts)} conflicts", *describe(conflicts[:NAMED])) if conflicts else (wanted,)
+    return Check("learnt: the agent holds the tunnels in use", not conflicts, wanted, "; ".join(found))

@@ -9,7 +9,8 @@ from tof.lab.checks import Check, Figures
 from tof.lab.emulation.bearers import Asked, Exchange
 from tof.lab.emulation.network import Network
 
-_NAMED = 3
+NAMED = 3
+"""How many culprits a check names."""
 
 
 def judge(net: Network) -> Iterator[Check]:
@@ -66,14 +67,14 @@ def _transparency(net: Network) -> Iterator[Check]:
 
 
 def _nothing(name: str, found: Sequence[str], what: str) -> Check:
-    seen = f"{len(found)}: " + "; ".join(islice(found, _NAMED)) if found else f"no {what}"
+    seen = f"{len(found)}: " + "; ".join(islice(found, NAMED)) if found else f"no {what}"
     return Check(name, not found, f"no {what}", seen)
 
 
 def _all(name: str, exchanges: Sequence[Exchange], wrong: Callable[[Exchange], str]) -> Check:
     found = [f"{_name(one)} {reason}" for one in exchanges if (reason := wrong(one))]
     seen = f"{len(exchanges) - len(found)} of {len(exchanges)}"
-    return Check(name, not found, f"{len(exchanges)} of {len(exchanges)}", "; ".join((seen, *found[:_NAMED])))
+    return Check(name, not found, f"{len(exchanges)} of {len(exchanges)}", "; ".join((seen, *found[:NAMED])))
 
 
 def _name(exchange: Exchange) -> str:
