@@ -23,15 +23,8 @@ pytestmark = pytest.mark.netns
 SERVICE, SERVICE6 = "203.0.113.77", "2001:db8:113::77"
 APP, APP6 = "192.168.50.77", "fd00:50::77"
 NOT_YET = {
-    "detach": "an Error Indication that an application's packet provoked reaches the core",
-    "n2-handover": "an answer's QFI is its tunnel's, not its flow's",
-    "sgw-relocation": "a UE behind a new SGW is taken for two UEs with one address",
-    "idle": "an Error Indication that an application's packet provoked reaches the core",
-    "paging": "an Error Indication that an application's packet provoked reaches the core",
-    "reuse-address": "a UE with a former UE's address is taken for two UEs with one address",
+    "reuse-address": "now and then a UE with a former UE's address stays undiverted: two claims, neither given up",
     "reuse-teid": "a former UE's flow leads into its tunnel when that is another's",
-    "error-indication": "an Error Indication that an application's packet provoked reaches the core",
-    "5g": "an answer's QFI is its tunnel's, not its flow's",
 }
 
 
