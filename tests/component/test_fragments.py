@@ -106,6 +106,7 @@ def test_what_times_out_is_accepted(queue):
     queue.clock.seconds += DIVERTED_S
     queue.fragments.tick()
     assert (queue.verdicts, queue.counts()) == (["accept"], {"timeout": 1})
+    assert queue.endpoints.heard_ns == queue.clock.now_ns()
 
 
 def test_the_end_lets_go(queue):

@@ -494,6 +494,24 @@ def test_an_agent_that_is_killed_loses_what_it_held_and_no_more(tof: Tof) -> Non
     heard(tof, data)
 
 
+def test_an_agent_that_hangs_is_given_no_fragments(tof: Tof) -> None:
+    bearer = new_bearer()
+    tof.attach(bearer)
+    tof.signal(signal.SIGSTOP)
+    try:
+        time.sleep(0.7)
+        parts = cut(said(bearer, bytes(1400)), 400)
+        tof.ran.send(*parts[::-1])
+        assert to_core(tof) == parts[::-1]
+    finally:
+        tof.signal(signal.SIGCONT)
+    data = os.urandom(1400)
+    until("the agent is back", lambda: tof.get("/health")["checks"])
+    time.sleep(0.1)
+    tof.ran.send(*cut(said(bearer, data), 800))
+    heard(tof, data)
+
+
 def test_an_agent_that_ends_lets_go_of_what_it_holds(tof: Tof) -> None:
     bearer = new_bearer()
     tof.attach(bearer)

@@ -54,6 +54,7 @@ class Fragments:
 
     def tick(self) -> None:
         """Time has passed."""
+        self._endpoints.agent_lives(self._clock.now_ns())
         if self.held:
             self._settle(self.held.due(self._clock.now()))
 

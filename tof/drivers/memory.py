@@ -41,8 +41,13 @@ class MemoryEndpoints:
     services: dict[IpAddress, int] = field(default_factory=dict)
     tracked: frozenset[bytes] = frozenset()
     beat_ns: int = 0
+    heard_ns: int = 0
     bypass: bool = False
     native: bool = False
+
+    def agent_lives(self, now_ns: int) -> None:
+        """The agent turns to the fragments it holds."""
+        self.heard_ns = now_ns
 
     def heartbeat_ns(self) -> int:
         """When OVS's heartbeat last came through br-ue."""

@@ -288,6 +288,10 @@ class XdpEndpoints:
         raw = self._maps["tof_state"].get(_ZERO) or bytes(8)
         return int.from_bytes(raw[:8], "little")
 
+    def agent_lives(self, now_ns: int) -> None:
+        """The agent turns to the fragments it holds: it is given more for a while."""
+        self._maps["tof_agent"].put(_ZERO, now_ns.to_bytes(8, "little"))
+
     # Services, bypass, events
 
     def set_services(self, wanted: Mapping[IpAddress, int]) -> None:

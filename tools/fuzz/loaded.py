@@ -109,6 +109,7 @@ class Loaded:
         window = time.monotonic_ns() + 10**12
         state = stamp.to_bytes(8, "little") + before[8:32] + window.to_bytes(8, "little") + bytes(8)
         self._maps["tof_state"].put(bytes(4), state)
+        self._maps["tof_agent"].put(bytes(4), time.monotonic_ns().to_bytes(8, "little"))
         self._empty(self._maps["tof_pieces"])
         oracle.pieces.clear()
         oracle.outer_pieces.clear()

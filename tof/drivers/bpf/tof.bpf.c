@@ -42,9 +42,10 @@
 #define HOP_SETTLE_NS 10000000ULL     // the kernel has sent what waited for an ARP reply: nothing can be overtaken
 #define HOP_FRESH_NS 60000000000ULL   // a node not heard for this long is looked for by the kernel again
 #define PIECE_NS 1000000000ULL        // identifications are used again: what is known of one datagram's fragments
+#define AGENT_NS 500000000ULL         // an agent that has not been heard for this long is given no fragments
 #define PIECE_WINDOW_NS 100000000ULL  // bounds of what fragments may take of the agent's time, per window:
 #define PIECES_UNDECIDED 200          //   later fragments that came before their first
-#define PIECES_DIVERTED 1000          //   datagrams to be reassembled
+#define PIECES_DIVERTED 500           //   datagrams to be reassembled
 #define PIECE_BYTES 2048              // so much of a frame reaches the agent: FRAME_BYTES in tof/drivers/nfqueue.py
 #define QFI_FRESH_MS 10000            // the default QoS flow of a session has been used within this time
 #define WORST_GTP 16                  // 8 + optional 4 + PDU Session Container 4
@@ -237,6 +238,7 @@ MAP(tof_ues, BPF_MAP_TYPE_HASH, struct ue_key, __u32, 1000000, BPF_F_NO_PREALLOC
 MAP(tof_pending, BPF_MAP_TYPE_LRU_HASH, struct key, struct pending, 65536, 0);
 MAP(tof_flows, BPF_MAP_TYPE_LRU_HASH, struct flow_key, struct flow, 262144, 0);
 MAP(tof_tracked, BPF_MAP_TYPE_HASH, struct in6_addr, __u32, 65536, BPF_F_NO_PREALLOC);
+MAP(tof_agent, BPF_MAP_TYPE_ARRAY, __u32, __u64, 1, 0); // when the agent last turned to the fragments it holds
 MAP(tof_pieces, BPF_MAP_TYPE_LRU_HASH, struct piece_key, struct piece, 32768, 0);
 MAP(tof_services, BPF_MAP_TYPE_HASH, struct in6_addr, __u32, 65536, BPF_F_NO_PREALLOC);
 MAP(tof_stations, BPF_MAP_TYPE_LRU_HASH, struct station_key, struct station, 16384, 0);
@@ -1638,6 +1640,14 @@ static __always_inline void outer_pieces(const struct packet *p, struct piece_ke
 	key->vlan = p->vlan;
 }
 
+static __always_inline int agent_lives(__u64 now)
+{
+	__u32 zero = 0;
+	__u64 *heard = bpf_map_lookup_elem(&tof_agent, &zero);
+
+	return heard && since(*heard, now) < AGENT_NS;
+}
+
 // A bound on what fragments can ask of the agent; both CPUs may be a little generous.
 static __always_inline int within_rate(__u64 now, int diverted)
 {
@@ -1691,7 +1701,7 @@ __noinline int judge_piece(struct __sk_buff *skb, struct packet *p, __u32 side, 
 		else
 			sample(skb, p, side);
 	}
-	if (!c->services || side != ENB)
+	if (!c->services || side != ENB || !agent_lives(now))
 		return 0;
 	outer_pieces(p, &key);
 	known = piece_of(&key, now);
