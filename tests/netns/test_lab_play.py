@@ -23,7 +23,6 @@ pytestmark = pytest.mark.netns
 SERVICE, SERVICE6 = "203.0.113.77", "2001:db8:113::77"
 APP, APP6 = "192.168.50.77", "fd00:50::77"
 NOT_YET = {
-    "reuse-address": "now and then a UE with a former UE's address stays undiverted: two claims, neither given up",
     "reuse-teid": "a former UE's flow leads into its tunnel when that is another's",
 }
 

@@ -147,3 +147,5 @@ def insist(net: Network, ue: Ue) -> Script:
         yield answers(sent, within_s=ATTEMPT_S)
         if sent.answered and (sent.at_edge or net.settings.edge is None):
             return
+        if sent.answered:
+            yield pause(ATTEMPT_S)
