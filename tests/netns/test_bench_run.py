@@ -45,6 +45,12 @@ def test_datapath() -> None:
     assert _namespaces() <= before
 
 
+def test_storm() -> None:
+    document = _bench("storm")
+    assert [run["sent"] for run in document["runs"]] == [500, 3000]
+    assert all(target["met"] for target in document["targets"])
+
+
 def test_learning() -> None:
     document = _bench("learning")
     assert document["listed"] == 500

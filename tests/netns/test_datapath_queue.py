@@ -167,6 +167,7 @@ def _answer(
 
 def test_an_error_indication_to_the_trigger_s_port_ends_the_tunnel(tof: Tof) -> None:
     bearer = new_bearer()
+    tof.down(bearer)  # so that the Pinger has nothing to ask, and no Error Indication can be about that
     tof.up(bearer)
     until("learnt", lambda: "uplink" in tof.known(bearer))
     frame = _answer(bearer, 26, b"\x10" + struct.pack("!I", bearer.up))

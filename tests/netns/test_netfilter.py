@@ -47,7 +47,10 @@ def wrapped(kind: str) -> bytes:
     """A frame as the slow lane puts it into the detour: behind an IPv4 header of its own, the second layer 2 header."""
     frame = bytes(FRAMES[kind])
     return bytes(
-        Ether(src="02:71:00:00:00:01", dst="02:71:00:00:00:02") / IP(proto=253, src=DUMMY, dst=DUMMY) / frame
+        Ether(src="02:71:00:00:00:01", dst="02:71:00:00:00:02")
+        / IP(proto=253, src=DUMMY, dst=DUMMY)
+        / bytes(4)
+        / frame
     )
 
 

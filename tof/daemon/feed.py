@@ -106,6 +106,13 @@ class Feed:
         elif record.kind == layout.TOO_BIG:
             self.too_big(record.data, record.tunnel)
 
+    def seen(self, raw: bytes) -> None:
+        """A G-PDU of an unknown tunnel that passed beside the crowded queue."""
+        one = layout.unpack_seen(raw)
+        self.handle(
+            GpduSeen(Side(one.side), one.key, one.source, one.destination, one.form, one.size, link=one.link)
+        )
+
     def _sample(self, record: layout.RawEvent) -> None:
         frame = record.data
         link = Link(frame[6:12], frame[:6], record.ifindex, frame[15] if frame[_ETHERTYPE_AT] == 8 else 0)

@@ -186,10 +186,10 @@ class Daemon:
         self, stack: AsyncExitStack, loop: asyncio.AbstractEventLoop, feed: Feed, fragments: Fragments,
         endpoints: XdpEndpoints,
     ) -> None:  # fmt: skip
-        ring = endpoints.events(feed.record)
-        stack.callback(ring.close)
-        loop.add_reader(ring.fd, ring.drain)
-        stack.callback(loop.remove_reader, ring.fd)
+        for ring in (endpoints.events(feed.record), endpoints.seen(feed.seen)):
+            stack.callback(ring.close)
+            loop.add_reader(ring.fd, ring.drain)
+            stack.callback(loop.remove_reader, ring.fd)
         base = self._config.agent.queue_base
         for side in Side:
             queue = PacketQueue(base + side.value, side, feed.packet, fragments.packet)

@@ -18,10 +18,11 @@ _KEY4 = Struct("=4s4s4sHH")
 _KEY = Struct("=16s16s4sHH")
 _TUNNEL = Struct("=QQQ8s4sIIIIIBBBBI6s6sIQQII")
 _OUTLET_END = Struct("=I4xQ")
-_PENDING = Struct("=IIQQ6s6sII4x")
+_PENDING = Struct("=IIQQQ6s6sII4x")
 _UE = Struct("=8s4sI")
 _CONFIG = Struct("=4I2I2I2I16I2I6sHQ")
 _EVENT = Struct("=IIIIIHH")
+_SEEN = Struct("=16s16s4sHH16s16s6s6sIHBBBBBB")
 
 TUNNEL_SIZE = _TUNNEL.size
 SIZES = {
@@ -147,7 +148,7 @@ def unpack_outlet(raw: bytes, offset: int = 0) -> tuple[int, bool]:
 
 def unpack_pending_link(raw: bytes) -> Link:
     """How the queued packets of an unknown tunnel looked on the link."""
-    _, _, _, _, source_mac, destination_mac, ifindex, tos = _PENDING.unpack(raw)
+    _, _, _, _, _, source_mac, destination_mac, ifindex, tos = _PENDING.unpack(raw)
     return Link(source_mac, destination_mac, ifindex, tos)
 
 
@@ -206,6 +207,31 @@ class RawEvent(NamedTuple):
     length: int
     vlan: int | None
     data: bytes
+
+
+class SeenRecord(NamedTuple):
+    """A record of tof_seen: a G-PDU of an unknown tunnel that did not take the queue."""
+
+    side: int
+    key: TunnelKey
+    source: bytes
+    destination: bytes
+    form: Form
+    size: int
+    link: Link
+
+
+def unpack_seen(raw: bytes) -> SeenRecord:
+    """The G-PDU behind a record."""
+    (source, destination, teid, vlan, family, inner_source, inner_destination, source_mac, destination_mac, ifindex,
+     size, side, inner6, tos, flags, has_container, qfi) = _SEEN.unpack(raw)  # fmt: skip
+    outer, inner = 16 if family == 6 else 4, 16 if inner6 else 4
+    number = int.from_bytes(teid, "big")
+    key = TunnelKey(source[:outer], destination[:outer], number, None if vlan == NO_VLAN else vlan)
+    return SeenRecord(
+        side, key, inner_source[:inner], inner_destination[:inner],
+        Form(flags, qfi if has_container else None), size, Link(source_mac, destination_mac, ifindex, tos),
+    )  # fmt: skip
 
 
 SAMPLE, SPOOFED, DOWNLINK_MOVED, HELD, TOO_BIG, RETURNED, DOUBTED = range(1, 8)

@@ -13,6 +13,9 @@ from typing import Any
 from tof.errors import BackendError, SetupError
 
 ANY, NOEXIST, EXIST = 0, 1, 2
+_ENOUGH = (
+    -errno.ECANCELED
+)  # what a ring buffer's callback answers to be called no more; the record counts as read
 
 _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "bpf_object__open_file": (c_void_p, (c_char_p, c_void_p)),
@@ -299,14 +302,16 @@ def _fits(own: dict[str, Any], reuse: dict[str, Map]) -> bool:
 
 
 class RingBuffer:
-    """Reads a BPF ring buffer; ``fd`` is readable while records wait, ``drain`` hands each to ``sink``."""
+    """Reads a BPF ring buffer; ``fd`` is readable while records wait, ``drain`` hands ``at_once`` of them to ``sink``."""
 
-    def __init__(self, ring: Map, sink: Callable[[bytes], None]) -> None:
+    def __init__(self, ring: Map, sink: Callable[[bytes], None], at_once: int) -> None:
+        self._at_once, self._left = at_once, 0
         prototype = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, c_size_t)
 
         def deliver(_context: int, data: int, size: int) -> int:
             sink(ctypes.string_at(data, size))
-            return 0
+            self._left -= 1
+            return 0 if self._left > 0 else _ENOUGH
 
         self._deliver = prototype(deliver)  # kept: libbpf calls it
         self._handle = lib.ring_buffer__new(ring.fd, self._deliver, None, None)
@@ -314,9 +319,11 @@ class RingBuffer:
             raise BackendError(f"ring buffer {ring.name}: {os.strerror(ctypes.get_errno())}")
         self.fd = int(lib.ring_buffer__epoll_fd(self._handle))
 
-    def drain(self) -> int:
-        """Deliver all records that wait; their number."""
-        return check(lib.ring_buffer__consume(self._handle), "ring buffer")
+    def drain(self) -> None:
+        """Deliver what waits, so many records at a time: a flood must leave the event loop time for everything else."""
+        self._left = self._at_once
+        if (result := lib.ring_buffer__consume(self._handle)) != _ENOUGH:
+            check(result, "ring buffer")
 
     def close(self) -> None:
         """Release the buffer."""

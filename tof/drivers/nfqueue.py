@@ -18,8 +18,8 @@ from tof.model import Side
 
 LENGTH = 16384
 SOCKET_BYTES = 64 << 20
-WRAPPER_BYTES = 20
-"""The IPv4 header that the slow lane puts in front of the frame (docs/decisions/0010)."""
+WRAPPER_BYTES = 24
+"""The IPv4 header and the ticket that the slow lane puts in front of the frame (docs/decisions/0010)."""
 FRAME_BYTES = 2048
 """So much of a frame is copied: the binding's receive buffer is 4096 bytes, and the rest is user data."""
 PACKETS_A_TURN = 256

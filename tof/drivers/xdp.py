@@ -39,6 +39,7 @@ from tof.model import IpAddress, Link, TunnelKey
 
 _ZERO = bytes(4)
 _NO_LINK = Link(bytes(6), bytes(6), 0, 0)
+EVENTS_A_TURN = 128
 
 
 def object_path() -> Path:
@@ -187,8 +188,7 @@ class XdpEndpoints:
                     self._count_tokens(-1)
 
     def _put_tunnel(self, command: PutTunnel, now_ns: int) -> None:
-        pending = self._maps["tof_pending"].get(layout.general_key(command.key))
-        link = command.link or (layout.unpack_pending_link(pending) if pending else _NO_LINK)
+        link = command.link or self._pending_link(command.key)
         flags = layout.SETTLING | (layout.CONTAINER if command.form.qfi is not None else 0)
         record = TunnelRecord(
             1 if command.dropped else 0, command.dropped, now_ns, command.ues, command.index, command.session,
@@ -196,6 +196,10 @@ class XdpEndpoints:
         )  # fmt: skip
         self._put_outlet(command.key, command.index, command.peer)
         self._table(command.key).put(layout.tunnel_key(command.key), layout.pack_tunnel(record))
+
+    def _pending_link(self, key: TunnelKey) -> Link:
+        pending = self._maps["tof_pending"].get(layout.general_key(key))
+        return layout.unpack_pending_link(pending) if pending else _NO_LINK
 
     def _put_outlet(self, key: TunnelKey, index: int, peer: int, doubted_ns: int = 0) -> None:
         value = layout.pack_outlet(key, peer, doubted_ns)
@@ -337,7 +341,11 @@ class XdpEndpoints:
 
     def events(self, sink: Callable[[bytes], None]) -> RingBuffer:
         """Copies and held frames from the data path."""
-        return RingBuffer(self._maps["tof_events"], sink)
+        return RingBuffer(self._maps["tof_events"], sink, EVENTS_A_TURN)
+
+    def seen(self, sink: Callable[[bytes], None]) -> RingBuffer:
+        """G-PDUs of unknown tunnels that did not take the queue, because it could not keep up."""
+        return RingBuffer(self._maps["tof_seen"], sink, EVENTS_A_TURN)
 
     def _get_config(self) -> bytes:
         return self._maps["tof_config"].get(_ZERO) or bytes(self._maps["tof_config"].value_size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from tof.drivers.hooks import Hooks
 from tof.drivers.libbpf import BpfObject, Map, maps_of
+from tof.drivers.xdp import counter_names
 from tof.lab.namespaces import Lab
 from tof.lab.node import TofNode
 from tools.bench.programs import load
@@ -28,13 +29,17 @@ _Found = TypeVar("_Found")
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One paced burst of new tunnels: sent, arrived at the other side, held by the data path."""
+    """One burst of new tunnels: sent, arrived at the other side, held by the data path.
+
+    ``rate`` 0 is as fast as the sender can. ``settled_s``: from the first packet until nothing was missing, or in vain.
+    """
 
     rate: int
     sent: int
     seconds: float
     arrived: int
     learnt: int
+    settled_s: float
 
     @property
     def clean(self) -> bool:
@@ -73,18 +78,21 @@ class Scene:
         first_ue = self.next_teid
         return await self.step(rate, pairs), await self.step(rate, pairs, downlink_of=first_ue)
 
-    async def step(self, rate: int, count: int, downlink_of: int | None = None) -> Step:
+    async def step(
+        self, rate: int, count: int, downlink_of: int | None = None, within_s: float = SETTLE_S
+    ) -> Step:
         """Send ``count`` new tunnels at ``rate`` per second and wait for what comes of them."""
         first, self.next_teid = self.next_teid, self.next_teid + count
         before = await self.learnt()
         traffic = Uplinks(first) if downlink_of is None else Downlinks(first, downlink_of)
         role = "ran" if downlink_of is None else "core"
+        began = time.monotonic()
         seconds = await self.inside(role, lambda: _send(traffic, count, rate))
-        give_up = time.monotonic() + SETTLE_S
+        give_up = time.monotonic() + within_s
         while True:
             arrived, learnt = self._arrived(first, count), await self.learnt() - before
             if (arrived >= count and learnt >= count) or time.monotonic() > give_up:
-                return Step(rate, count, seconds, arrived, learnt)
+                return Step(rate, count, seconds, arrived, learnt, time.monotonic() - began)
             await asyncio.sleep(0.2)
 
     def _arrived(self, first: int, count: int) -> int:
@@ -94,6 +102,11 @@ class Scene:
     async def learnt(self) -> int:
         """Tunnels that the data path holds."""
         return await self.inside("tof", _count_tunnels)
+
+    async def counters(self, names: Iterable[str]) -> dict[str, int]:
+        """Some of the data path's counters."""
+        found = await self.inside("tof", _count_packets)
+        return {name: found[name] for name in names}
 
     async def memory(self) -> Memory:
         """What is used now."""
@@ -130,7 +143,7 @@ def _send(traffic: Uplinks, count: int, rate: int) -> float:
         raw.bind(("s1", 0))
         began, sent = time.perf_counter(), 0
         while sent < count:
-            due = min(count, int((time.perf_counter() - began) * rate) + 1)
+            due = min(count, int((time.perf_counter() - began) * rate) + 1) if rate else count
             for number in range(sent, due):
                 raw.send(traffic.frame(number))
             sent = due
@@ -157,6 +170,19 @@ def _count_tunnels() -> int:
     maps = _agent_maps()
     try:
         return sum(count for _, _, count in maps["tof_tunnels4"].slices(1 << 16))
+    finally:
+        for each in maps.values():
+            each.close()
+
+
+def _count_packets() -> dict[str, int]:
+    maps = _agent_maps()
+    try:
+        table = maps["tof_counters"]
+        return {
+            name: sum(int.from_bytes(one, "little") for one in table.get_per_cpu(at.to_bytes(4, "little")))
+            for at, name in enumerate(counter_names())
+        }
     finally:
         for each in maps.values():
             each.close()

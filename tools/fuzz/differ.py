@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from tof.drivers import layout
 from tools.fuzz.loaded import Loaded
-from tools.fuzz.oracle import Oracle, wrapped
+from tools.fuzz.oracle import WRAPPER_BYTES, Oracle, wrapped
 from tools.fuzz.packets import LONGEST, Made, Source
 from tools.fuzz.scenario import ENB2_MAC, ENB_MAC, SGW_MAC
 
@@ -152,8 +152,8 @@ class Differ:
             )  # the kernel refuses to test with less than an IP header
             fd = loaded.programs[program]
             return program, frame, ifindex, lambda f, i: loaded.tc(fd, f, i), _expected(oracle, program, side)
-        if program.startswith("tof_ret") and random.random() < 0.7 and len(frame) < LONGEST - 34:
-            frame = wrapped(frame)
+        if program.startswith("tof_ret") and random.random() < 0.95 and len(frame) < LONGEST - WRAPPER_BYTES:
+            frame = wrapped(frame, 0)
         name = program + "_jumbo" * (random.random() < 0.3)
         fd = loaded.programs[name]
         return name, frame, ifindex, lambda f, i: loaded.xdp(fd, f, i), _expected(oracle, program, side)

@@ -32,7 +32,7 @@ class Loaded:
         self._names = counter_names()
         self.records: list[layout.RawEvent] = []
         self._ring = RingBuffer(
-            self._maps["tof_events"], lambda raw: self.records.append(layout.unpack_event(raw))
+            self._maps["tof_events"], lambda raw: self.records.append(layout.unpack_event(raw)), 1 << 30
         )
         self._source = ctypes.create_string_buffer(LARGEST)
         self._target = ctypes.create_string_buffer(_ROOM)
@@ -111,6 +111,11 @@ class Loaded:
         self._maps["tof_state"].put(bytes(4), state)
         self._maps["tof_agent"].put(bytes(4), time.monotonic_ns().to_bytes(8, "little"))
         self._empty(self._maps["tof_pieces"])
+        # All that is in the queues comes back now.
+        for side, ticket in enumerate(oracle.tickets):
+            self._maps["tof_queues"].put(
+                side.to_bytes(4, "little"), ticket.to_bytes(4, "little") * 2 + bytes(16)
+            )
         oracle.pieces.clear()
         oracle.outer_pieces.clear()
 

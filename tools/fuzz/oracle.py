@@ -28,7 +28,7 @@ WORST_GTP = 16
 ANSWERS = (gtpu.ERROR_INDICATION, gtpu.ECHO_RESPONSE)
 SIGNALS = (*ANSWERS, gtpu.END_MARKER)
 WRAPPER = bytes.fromhex("027100000002 027100000001 0800")
-WRAPPER_PROTOCOL, WRAPPER_ADDRESS = 253, bytes((192, 0, 0, 8))
+WRAPPER_PROTOCOL, WRAPPER_ADDRESS, WRAPPER_BYTES = 253, bytes((192, 0, 0, 8)), 38
 
 REASONS = {
     "gtpu_truncated": "bridged_length",
@@ -348,6 +348,7 @@ class Oracle:
         self.told: set[tuple[int, int, bytes]] = set()
         """What may be told of tunnels: (kind, tunnel, inner addresses)."""
         self.samples = 0
+        self.tickets = [0, 0]
 
     # The S1 adapters
 
@@ -397,24 +398,25 @@ class Oracle:
             self.told.add((kind, tunnel.index, inner.source + inner.destination))
 
     def back(self, frame: bytes) -> tuple[int, bytes]:
-        """tof_ret_enb, tof_ret_sgw: a service's packet is diverted after all."""
-        if len(frame) >= 34 and frame[12:14] == b"\x08\0" and frame[23] == WRAPPER_PROTOCOL:
-            if len(frame) < 34 + 14:
-                return DROP, frame
-            frame = frame[34:]
-        seen = read(frame)
+        """tof_ret_enb, tof_ret_sgw: a service's packet is diverted after all; the ticket goes before it as metadata."""
+        if len(frame) < WRAPPER_BYTES or frame[12:14] != b"\x08\0" or frame[23] != WRAPPER_PROTOCOL:
+            return DROP, frame  # nothing else has any business there
+        if len(frame) < WRAPPER_BYTES + 14:
+            return DROP, frame
+        ticket, seen = frame[WRAPPER_BYTES - 4 : WRAPPER_BYTES], read(frame[WRAPPER_BYTES:])
+        passed = PASS, frame[WRAPPER_BYTES - 4 :]
         tunnel = self.tunnels.get(seen.key) if seen.kind == GPDU else None
         if tunnel is None:
-            return PASS, frame
+            return passed
         self._follow_form(tunnel, seen)
         self._add(tunnel, seen.inner)
         if self.bypass or not tunnel.uplink or seen.inner.destination not in self.services:
-            return PASS, frame
+            return passed
         diverted = self._divert(tunnel, seen)
         if diverted is None:
-            return PASS, frame
+            return passed
         self.counts["returned"] += 1
-        return REDIRECT, diverted
+        return REDIRECT, ticket + diverted
 
     def _learn_station(self, frame: bytes, vlan: int | None, ifindex: int, side: int) -> None:
         place = frame[6:12], vlan
@@ -620,18 +622,19 @@ class Oracle:
         else:
             self.pending.add(seen.key)
             self.counts["queued"] += 1
-        return TC_REDIRECT, wrapped(frame)
+        self.tickets[side] += 1
+        return TC_REDIRECT, wrapped(frame, self.tickets[side])
 
     def onward(self, frame: bytes) -> tuple[int, bytes]:
         """tof_onward_*: sent on by the way out, as it is."""
-        if read(frame).kind in (GPDU, SIGNAL):
-            self.counts["returned"] += 1
+        self.counts["returned"] += 1
         return TC_SHOT, frame
 
 
-def wrapped(frame: bytes) -> bytes:
-    """The frame as it crosses the queue: behind a plain IPv4 header."""
-    return WRAPPER + inet.encode_ipv4(inet.IPv4(WRAPPER_ADDRESS, WRAPPER_ADDRESS, WRAPPER_PROTOCOL, frame))
+def wrapped(frame: bytes, ticket: int) -> bytes:
+    """The frame as it crosses the queue: behind a plain IPv4 header and its ticket."""
+    payload = ticket.to_bytes(4, "little") + frame
+    return WRAPPER + inet.encode_ipv4(inet.IPv4(WRAPPER_ADDRESS, WRAPPER_ADDRESS, WRAPPER_PROTOCOL, payload))
 
 
 def veiled(packet: bytes) -> bytes:

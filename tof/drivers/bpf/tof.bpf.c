@@ -36,7 +36,10 @@
 #define SETTLE_SOFT_NS 50000000ULL    // after this, a shorter silence is enough
 #define SETTLE_LATE_NS 200000000ULL   // after this, an instant of equality is: a busy tunnel must get its fast lane
 #define SETTLE_MOMENT_NS 10000ULL     // what an answered packet may need to be on its way
-#define SETTLE_HARD_NS 100000000ULL   // no answer for this long: the queue has failed open or dropped
+#define SETTLE_HARD_NS 500000000ULL   // nothing has come back for this long: the agent hangs
+#define CROWD 1024                    // packets in a queue: it cannot keep up, new tunnels are learnt beside it
+#define CROWD_OF_SERVICES 12288       // the same for packets to a service; NFQUEUE fails open at 16384
+#define TOLD_MS 200                   // how often an unknown tunnel is told of
 #define YOUNG_NS 2000000000ULL        // by then the core has said whether a UE's address is in use elsewhere, too
 #define FLOW_FRESH_NS 30000000000ULL  // a flow of another session with the same 5-tuple is in use for this long
 #define HOP_SETTLE_NS 10000000ULL     // the kernel has sent what waited for an ARP reply: nothing can be overtaken
@@ -67,6 +70,8 @@ enum counter {
 	c_bridged_inner,        // inner packet is not IP
 	c_sampled,              // learnt from a copy because the packet cannot be queued
 	c_sample_lost,          // event buffer full
+	c_crowded,              // unknown tunnel while the queue cannot keep up: by the bridge, learnt from an event
+	c_crowded_lost,         // the same, but the buffer of such events was full
 	c_spoofed,              // inner source is not the tunnel's UE: passed, not diverted
 	c_ovs_down,             // service traffic to the core: no heartbeat
 	c_flow_unknown,         // TCP to a service without its SYN: stays with the core
@@ -142,11 +147,17 @@ struct tunnel {
 #define T_LEFT 16               // uplink: the UE has gone on through another node
 
 struct pending {         // of a tunnel whose packets take the queue
-	__u32 queued, answered;
-	__u64 first_ns, last_ns;
+	__u32 ticket, pad;      // of the last one
+	__u64 first_ns, last_ns; // the first since it was at rest; the last that went in or came out
+	__u64 wait_ns;          // since when there has always been one in the queue
 	__u8 source_mac[6], destination_mac[6];
 	__u32 ifindex;
 	__u32 tos;
+};
+
+struct queue {           // NFQUEUE keeps the order: what has a lower ticket than one that is back is out
+	__u32 issued, back;
+	__u64 back_ns, probe_ns;
 };
 
 struct outlet {
@@ -205,6 +216,14 @@ struct event {
 	__u16 vlan, captured;
 	__u8 data[];
 };
+struct seen {            // a G-PDU of an unknown tunnel, all that the agent learns from
+	struct key key;
+	__u8 inner_source[16], inner_destination[16];
+	__u8 source_mac[6], destination_mac[6];
+	__u32 ifindex;
+	__u16 size;
+	__u8 side, inner6, tos, gtp_flags, has_container, qfi;
+};
 enum event_kind { e_sample = 1, e_spoofed, e_downlink_moved, e_held, e_too_big, e_returned, e_doubted };
 struct side_key {        // shared adapter: which side an outer source address is on
 	__u32 prefix;
@@ -236,6 +255,8 @@ MAP(tof_tunnels6, BPF_MAP_TYPE_HASH, struct key, struct tunnel, 1000000, BPF_F_N
 MAP(tof_outlets, BPF_MAP_TYPE_HASH, __u32, struct outlet, 2000000, BPF_F_NO_PREALLOC);
 MAP(tof_ues, BPF_MAP_TYPE_HASH, struct ue_key, __u32, 1000000, BPF_F_NO_PREALLOC);
 MAP(tof_pending, BPF_MAP_TYPE_LRU_HASH, struct key, struct pending, 65536, 0);
+MAP(tof_queues, BPF_MAP_TYPE_ARRAY, __u32, struct queue, 2, 0);
+MAP(tof_told, BPF_MAP_TYPE_LRU_HASH, struct key, __u32, 65536, 0);
 MAP(tof_flows, BPF_MAP_TYPE_LRU_HASH, struct flow_key, struct flow, 262144, 0);
 MAP(tof_tracked, BPF_MAP_TYPE_HASH, struct in6_addr, __u32, 65536, BPF_F_NO_PREALLOC);
 MAP(tof_agent, BPF_MAP_TYPE_ARRAY, __u32, __u64, 1, 0); // when the agent last turned to the fragments it holds
@@ -249,6 +270,10 @@ struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 4 << 20);
 } tof_events SEC(".maps");
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 16 << 20); // 161 000 of them
+} tof_seen SEC(".maps");
 
 // ---------------------------------------------------------------------------------------------- small helpers
 
@@ -1187,8 +1212,17 @@ static __always_inline int pinger_reply(void *data, void *end, const struct conf
 	return bpf_map_lookup_elem(&tof_tokens, &token) != 0;
 }
 
+// Are packets of this tunnel in the queue? Not if nothing at all has come back for long: it has failed open or dropped.
+static __always_inline int waits(const struct pending *p, __u32 side, __u64 now)
+{
+	struct queue *queue = bpf_map_lookup_elem(&tof_queues, &side);
+
+	return queue && (__s32)(p->ticket - queue->back) > 0 &&
+	       (since(p->wait_ns, now) < SETTLE_HARD_NS || since(queue->back_ns, now) < SETTLE_HARD_NS);
+}
+
 // May this tunnel's packets take the fast lane without overtaking those in the queue?
-static __always_inline int settled(struct tunnel *t, const struct packet *p, __u64 now)
+static __always_inline int settled(struct tunnel *t, const struct packet *p, __u32 side, __u64 now)
 {
 	__u64 age, silence;
 	struct pending *q;
@@ -1198,8 +1232,7 @@ static __always_inline int settled(struct tunnel *t, const struct packet *p, __u
 	q = bpf_map_lookup_elem(&tof_pending, &key);
 	age = q ? since(q->first_ns, now) : 0;
 	silence = age < SETTLE_SOFT_NS ? SETTLE_GAP_NS : age < SETTLE_LATE_NS ? SETTLE_MOMENT_NS : 0;
-	if (q && since(q->last_ns, now) < SETTLE_HARD_NS &&
-	    (q->queued != q->answered || since(q->last_ns, now) < silence))
+	if (q && (waits(q, side, now) || since(q->last_ns, now) < silence))
 		return 0;
 	t->flags &= ~T_SETTLING;
 	return 1;
@@ -1452,7 +1485,7 @@ static __always_inline int fast(struct xdp_md *ctx, __u32 side, const int shared
 	if (t->direction == SGW && pinger_reply(data, end, c, &p))
 		return XDP_PASS;
 	notice(t, &p, side, now);
-	if (t->flags & T_SETTLING && !settled(t, &p, bpf_ktime_get_ns()))
+	if (t->flags & T_SETTLING && !settled(t, &p, side, bpf_ktime_get_ns()))
 		return XDP_PASS;
 	follow_form(t, &p, now);
 	add_traffic(t, p.inner_length);
@@ -1539,18 +1572,20 @@ static __always_inline int sample(struct __sk_buff *skb, const struct packet *p,
 struct wrapper {
 	struct ethhdr eth;
 	struct iphdr ip;
+	__u32 ticket;
 } __attribute__((packed));
 #define WRAPPER_PROTOCOL 253
 #define WRAPPER_ADDRESS 0xc0000008 // RFC 7600: the IPv4 dummy address
 #define WRAPPER_TTL 64
 
-static __always_inline int wrap(struct __sk_buff *skb)
+static __always_inline int wrap(struct __sk_buff *skb, __u32 ticket)
 {
 	struct wrapper w = {
 		.eth = {{0x02, 0x71, 0, 0, 0, 2}, {0x02, 0x71, 0, 0, 0, 1}, bpf_htons(ETH_P_IP)},
 		.ip = {.version = 4, .ihl = 5, .ttl = WRAPPER_TTL, .protocol = WRAPPER_PROTOCOL},
+		.ticket = ticket,
 	};
-	__u32 tagged = !!skb->vlan_present, length = sizeof(w.ip) + skb->len + tagged * VLAN_BYTES;
+	__u32 tagged = !!skb->vlan_present, length = sizeof(w) - sizeof(w.eth) + skb->len + tagged * VLAN_BYTES;
 	__be16 tag[2] = {skb->vlan_proto, bpf_htons(skb->vlan_tci)};
 	__u8 macs[12];
 
@@ -1569,12 +1604,61 @@ static __always_inline int wrap(struct __sk_buff *skb)
 	return bpf_skb_store_bytes(skb, 0, &w, sizeof(w), 0) ? TC_ACT_SHOT : TC_ACT_OK;
 }
 
+// Does the queue have more to do than it can? While nothing at all comes back, a packet now and then finds out.
+static __always_inline int crowded(struct queue *queue, __u32 most, __u64 now)
+{
+	if ((__s32)(queue->issued - queue->back) < (__s32)most)
+		return 0;
+	if (since(queue->back_ns, now) < SETTLE_HARD_NS || since(queue->probe_ns, now) < SETTLE_HARD_NS)
+		return 1;
+	queue->probe_ns = now;
+	return 0;
+}
+
+static __always_inline void tell_seen(const struct key *key, const struct packet *p, const struct ethhdr *macs,
+				      __u32 ifindex, __u32 side, __u64 now)
+{
+	__u32 now_ms = now / 1000000, *told = bpf_map_lookup_elem(&tof_told, key);
+	struct seen *e;
+
+	if (told && now_ms - *told < TOLD_MS)
+		return;
+	e = bpf_ringbuf_reserve(&tof_seen, sizeof(*e), 0);
+	if (!e) {
+		count(c_crowded_lost);
+		return;
+	}
+	__builtin_memset(e, 0, sizeof(*e));
+	e->key = *key;
+	if (p->inner6) {
+		__builtin_memcpy(e->inner_source, p->inner6_source, 16);
+		__builtin_memcpy(e->inner_destination, p->inner6_destination, 16);
+	} else {
+		__builtin_memcpy(e->inner_source, &p->inner4_source, 4);
+		__builtin_memcpy(e->inner_destination, &p->inner4_destination, 4);
+	}
+	__builtin_memcpy(e->source_mac, macs->h_source, 6);
+	__builtin_memcpy(e->destination_mac, macs->h_dest, 6);
+	e->ifindex = ifindex;
+	e->size = p->inner_length;
+	e->side = side;
+	e->inner6 = p->inner6;
+	e->tos = p->tos;
+	e->gtp_flags = p->gtp_flags;
+	e->has_container = p->has_container;
+	e->qfi = p->qfi;
+	bpf_ringbuf_submit(e, 0);
+	bpf_map_update_elem(&tof_told, key, &now_ms, BPF_ANY);
+}
+
+// `most`: packets in the queue above which this one of an unknown tunnel takes the bridge instead; 0: never.
 // `fate`: of an outer fragment, else 0.
-static __always_inline int to_queue(struct __sk_buff *skb, struct config *c, const struct packet *p, __u32 side,
-				    __u32 fate)
+__noinline int to_queue(struct __sk_buff *skb, struct packet *p, __u32 side, __u32 most, __u32 fate)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	__u32 ifindex = skb->ifindex;
+	struct queue *queue = bpf_map_lookup_elem(&tof_queues, &side);
+	__u32 ifindex = skb->ifindex, ticket, waiting;
+	struct config *c = config();
 	struct pending fresh = {}, *q;
 	__u64 now = bpf_ktime_get_ns();
 	struct ethhdr *eth = data, macs;
@@ -1582,13 +1666,22 @@ static __always_inline int to_queue(struct __sk_buff *skb, struct config *c, con
 	struct key key;
 	int verdict;
 
-	if ((void *)(eth + 1) > end)
+	if (!p || !c || !queue || (void *)(eth + 1) > end)
 		return TC_ACT_OK;
 	station = station_of(eth->h_dest, p->vlan);
 	if (station && station->side == side) // between two nodes of one side (X2): the queue does not know the way
 		return station->ifindex == ifindex ? TC_ACT_OK : bpf_redirect(station->ifindex, 0);
 	macs = *eth;
-	verdict = wrap(skb);
+	key_of(p, &key);
+	q = fate ? 0 : bpf_map_lookup_elem(&tof_pending, &key);
+	waiting = q && waits(q, side, now);
+	if (most && !waiting && !(q && since(q->last_ns, now) < SETTLE_GAP_NS) && crowded(queue, most, now)) {
+		count(c_crowded);
+		tell_seen(&key, p, &macs, ifindex, side, now);
+		return TC_ACT_OK;
+	}
+	ticket = __sync_fetch_and_add(&queue->issued, 1) + 1;
+	verdict = wrap(skb, ticket);
 	if (verdict)
 		return verdict < 0 ? TC_ACT_OK : verdict;
 	if (fate) {
@@ -1596,24 +1689,22 @@ static __always_inline int to_queue(struct __sk_buff *skb, struct config *c, con
 		count(c_fragment_queued);
 		return bpf_redirect(c->queue_ifindex[side & 1], 0);
 	}
-	key_of(p, &key);
-	q = bpf_map_lookup_elem(&tof_pending, &key);
-	if (q && since(q->last_ns, now) > SETTLE_HARD_NS) {
-		q->first_ns = now;
-		q->queued = q->answered = 0;
-	}
 	if (!q) {
-		fresh.first_ns = fresh.last_ns = now;
+		fresh.first_ns = now;
 		bpf_map_update_elem(&tof_pending, &key, &fresh, BPF_NOEXIST);
 		q = bpf_map_lookup_elem(&tof_pending, &key);
 	}
 	if (q) {
+		if (since(q->last_ns, now) > SETTLE_HARD_NS)
+			q->first_ns = now;
+		if (!waiting)
+			q->wait_ns = now;
 		__builtin_memcpy(q->source_mac, macs.h_source, 6);
 		__builtin_memcpy(q->destination_mac, macs.h_dest, 6);
 		q->ifindex = ifindex;
 		q->tos = p->tos;
 		q->last_ns = now;
-		__sync_fetch_and_add(&q->queued, 1);
+		q->ticket = ticket;
 	}
 	count(c_queued);
 	return bpf_redirect(c->queue_ifindex[side & 1], 0);
@@ -1623,6 +1714,11 @@ static __always_inline int to_queue(struct __sk_buff *skb, struct config *c, con
 static __always_inline int elsewhere(const struct config *c, const struct packet *p, __u32 side)
 {
 	return c->restricted && (side_of(p, 1) != (int)side || side_of(p, 0) != (int)!side);
+}
+
+static __always_inline int to_service(const struct config *c, const struct packet *p, __u32 side)
+{
+	return side == ENB && may_be_service(c, p) && service_of(p);
 }
 
 static __always_inline void outer_pieces(const struct packet *p, struct piece_key *key)
@@ -1727,22 +1823,25 @@ static __always_inline int judge(struct __sk_buff *skb, struct config *c, struct
 
 	switch (kind) {
 	case k_signal:
-		return to_queue(skb, c, p, side, 0);
+		return to_queue(skb, p, side, 0, 0);
 	case k_fragment:
 	case k_piece:
 		fate = judge_piece(skb, p, side, kind == k_fragment);
 		if (fate)
-			return to_queue(skb, c, p, side, fate);
+			return to_queue(skb, p, side, 0, fate);
 		if (c->services)
 			count(c_bridged_fragment);
 		return TC_ACT_OK;
 	case k_gpdu:
 		t = tunnel_of(p);
-		if (t && !(t->flags & T_SETTLING) && !(t->direction == SGW && pinger_reply(data, end, c, p)))
+		if ((t ? t->direction == SGW : side == SGW) && pinger_reply(data, end, c, p)) {
+			if (t)
+				count(c_pinger_replies);
+			return to_queue(skb, p, side, 0, 0);
+		}
+		if (t && !(t->flags & T_SETTLING))
 			return TC_ACT_OK;
-		if (t && t->direction == SGW && pinger_reply(data, end, c, p))
-			count(c_pinger_replies);
-		return to_queue(skb, c, p, side, 0);
+		return to_queue(skb, p, side, t ? 0 : to_service(c, p, side) ? CROWD_OF_SERVICES : CROWD, 0);
 	}
 	return TC_ACT_OK;
 }
@@ -1845,41 +1944,47 @@ int tof_slow_shared(struct __sk_buff *skb)
 
 // ---------------------------------------------------------------------------------------------- back from the queue
 
-static __always_inline void answered(const struct packet *p)
+static __always_inline void returned(const struct packet *p, __u32 side, __u32 ticket)
 {
+	struct queue *queue = bpf_map_lookup_elem(&tof_queues, &side);
+	__u64 now = bpf_ktime_get_ns();
 	struct pending *q;
 	struct key key;
 
 	key_of(p, &key);
 	q = bpf_map_lookup_elem(&tof_pending, &key);
-	if (q) {
-		q->last_ns = bpf_ktime_get_ns();
-		__sync_fetch_and_add(&q->answered, 1);
+	if (q)
+		q->last_ns = now;
+	if (queue) {
+		queue->back_ns = now;
+		if (ticket && (__s32)(ticket - queue->back) > 0)
+			queue->back = ticket;
 	}
 	count(c_returned);
 }
 
-// The original frame again; an unwrapped one (an earlier version's slow lane) stays as it is.
-static __always_inline int unwrap(struct xdp_md *ctx)
+// The original frame again, the ticket before it as metadata.
+static __always_inline int unwrap(struct xdp_md *ctx, __u32 *ticket)
 {
 	struct wrapper *w = (void *)(long)ctx->data;
 
 	if ((void *)(w + 1) > (void *)(long)ctx->data_end || w->eth.h_proto != bpf_htons(ETH_P_IP) ||
 	    w->ip.protocol != WRAPPER_PROTOCOL)
-		return 0;
-	return bpf_xdp_adjust_head(ctx, sizeof(*w));
+		return -1;
+	*ticket = w->ticket;
+	return bpf_xdp_adjust_head(ctx, sizeof(*w)) || bpf_xdp_adjust_meta(ctx, -(int)sizeof(*ticket));
 }
 
 static __always_inline int back(struct xdp_md *ctx, __u32 side)
 {
 	struct packet p = {.vlan = NO_VLAN};
+	__u32 service, ticket = 0;
 	struct config *c = config();
 	struct tunnel *t;
 	__u64 now;
-	__u32 service;
 	int verdict;
 
-	if (unwrap(ctx))
+	if (unwrap(ctx, &ticket))
 		return XDP_DROP;
 	if (!c || parse_xdp(ctx, &p) != k_gpdu)
 		return XDP_PASS;
@@ -1894,7 +1999,7 @@ static __always_inline int back(struct xdp_md *ctx, __u32 side)
 	if (service) {
 		verdict = divert(ctx, &p, t, now, service);
 		if (verdict >= 0) {
-			answered(&p);
+			returned(&p, side, ticket);
 			return verdict;
 		}
 	}
@@ -1910,23 +2015,23 @@ XDP_PROGRAM(tof_ret_sgw, back(ctx, SGW))
 // Cloning sends at once, so that the packet is out before the tunnel counts as drained.
 static __always_inline int onward(struct __sk_buff *skb, __u32 side)
 {
+	__u32 i, other = !side, *metadata = (void *)(long)skb->data_meta, ticket = 0;
 	struct packet p = {.vlan = NO_VLAN};
 	struct config *c = config();
 	struct station *station;
 	struct ethhdr *eth;
-	__u32 i, other = !side;
-	int kind;
 
 	if (!c)
 		return TC_ACT_SHOT;
 	skb->mark = 0; // it said the fate of a fragment
-	kind = parse_skb(skb, &p);
+	if ((void *)(metadata + 1) <= (void *)(long)skb->data)
+		ticket = *metadata;
+	parse_skb(skb, &p);
 	eth = (void *)(long)skb->data;
 	if ((void *)(eth + 1) > (void *)(long)skb->data_end)
 		return TC_ACT_SHOT;
 	if (c->shared) {
-		if (kind == k_gpdu || kind == k_signal)
-			answered(&p);
+		returned(&p, side, ticket);
 		return send_on(skb, c, &p);
 	}
 	station = eth->h_dest[0] & 1 ? 0 : station_of(eth->h_dest, p.vlan);
@@ -1939,8 +2044,7 @@ static __always_inline int onward(struct __sk_buff *skb, __u32 side)
 			bpf_clone_redirect(skb, c->port[other][i], 0);
 		}
 	}
-	if (kind == k_gpdu || kind == k_signal)
-		answered(&p);
+	returned(&p, side, ticket);
 	return TC_ACT_SHOT;
 }
 
