@@ -42,6 +42,42 @@ def test_every_complaint_has_a_remedy(netns: MakeNetns) -> None:
     assert all(one.remedy for one in found.values() if one.state is not State.OK)
 
 
+def test_it_says_that_it_is_blind_for_ipsec(netns: MakeNetns, tmp_path: Path) -> None:
+    found = examined(netns("host"), configured(tmp_path))["IPsec on S1"]
+    assert found.state is State.UNKNOWN
+    assert "encrypted" in found.detail
+    assert "between the security gateway and the SGW" in found.remedy
+
+
+@pytest.mark.parametrize("queues", [1, 4])
+def test_receive_queues_of_a_real_adapter(netns: MakeNetns, tmp_path: Path, queues: int) -> None:
+    host, far = netns("host"), netns("far")
+    for name in ("enb0", "sgw0", "apps0"):
+        ends = (
+            "name",
+            name,
+            "numrxqueues",
+            str(queues),
+            "numtxqueues",
+            str(queues),
+            "type",
+            "veth",
+            "peer",
+            "name",
+            name,
+        )
+        host.run("ip", "link", "add", *ends, "netns", far.name)
+        host.run("ip", "link", "set", name, "up")
+    found = examined(host, configured(tmp_path))
+    for name in ("enb0", "sgw0"):
+        one = found[f"receive queues of {name}"]
+        assert one.state is State.OK
+        assert one.detail.startswith(
+            "one:" if queues == 1 else "4, but all packets between an eNB and an SGW"
+        )
+        assert ("rx-flow-hash gtpu4 sde" in one.remedy) is (queues > 1)
+
+
 def test_without_tools_and_configuration(netns: MakeNetns, monkeypatch: pytest.MonkeyPatch) -> None:
     host = netns("host")
     with monkeypatch.context() as without:

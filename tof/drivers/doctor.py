@@ -17,7 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from tof.config import Config, UnixListen
-from tof.drivers import adapters, sysctl
+from tof.drivers import adapters, spread, sysctl
 from tof.drivers.netlink import Netlink
 from tof.errors import BackendError, SetupError
 
@@ -58,7 +58,7 @@ def examine(config: Config | None = None) -> list[Finding]:
     findings = [_kernel(), *_capabilities(), *_kernel_features(), *_sysctls(), *_tools(), _ovs(), _libbpf()]
     if config:
         findings += [*_adapters(config), *_directories(config), *_socket_path(config)]
-        findings.append(_ipsec())
+        findings += [*map(_receive_queues, config.s1.interfaces), _ipsec()]
     return findings
 
 
@@ -226,6 +226,13 @@ def _socket_path(config: Config) -> Iterator[Finding]:
 def _answers(path: str) -> bool:
     with socket.socket(socket.AF_UNIX) as client:
         return client.connect_ex(path) == 0
+
+
+def _receive_queues(interface: str) -> Finding:
+    name, found = f"receive queues of {interface}", spread.read(interface)
+    if found is None:
+        return Finding(name, State.UNKNOWN, "it cannot be asked", f"see ethtool -l {interface}")
+    return Finding(name, State.OK, *spread.advice(interface, found, len(os.sched_getaffinity(0))))
 
 
 def _ipsec() -> Finding:

@@ -1,4 +1,4 @@
-"""Offload features of network adapters, by name, through the ethtool ioctl."""
+"""The ethtool ioctl: offload features of network adapters by name, and questions to them."""
 
 from __future__ import annotations
 
@@ -57,6 +57,12 @@ def write(interface: str, wanted: Mapping[str, bool]) -> None:
             words[block][1] |= on << bit
         payload = b"".join(struct.pack("=II", *word) for word in words)
         _call(sock, interface, struct.pack("=II", _SFEATURES, len(words)) + payload)
+
+
+def ask(interface: str, request: bytes) -> bytes:
+    """The answer to a request that starts with its command; BackendError if the adapter does not know it."""
+    with _socket() as sock:
+        return _call(sock, interface, request)
 
 
 def matching(features: Iterable[str], prefixes: Iterable[str]) -> frozenset[str]:
