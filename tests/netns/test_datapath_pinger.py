@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from ipaddress import ip_address
 
 import pytest
 from gtp_packets import (
@@ -12,6 +14,9 @@ from gtp_packets import (
     TARGET,
     TARGET6,
     Bearer,
+    carried,
+    gpdu_of,
+    gtp,
     is_pinger,
     new_bearer,
     new_bearer6,
@@ -147,3 +152,51 @@ def test_a_relayed_downlink_packet_from_an_enb_is_not_a_ue(tof: Tof) -> None:
     tof.core.expect(frame)
     tof.core.silent(is_pinger, 0.4)
     assert not tof.known(relay)
+
+
+# Row 23: sparingly, and not at all where the core complains
+
+
+@pytest.mark.parametrize("shape", ["IE 16", "header TEID"])
+def test_a_tunnel_that_answers_with_an_error_indication_is_left_alone(tof: Tof, shape: str) -> None:
+    """The request provoked it: nobody else complains of this bearer, and the eNB must not hear of it."""
+    bearer = new_bearer()
+    tof.up(bearer)
+    request = tof.pinger_request(bearer)
+    teid = bearer.up.to_bytes(4, "big")
+    body = b"\x10" + teid + b"\x85\x00\x04" + ip_address(bearer.sgw).packed if shape == "IE 16" else b""
+    message = gtp(0 if body else bearer.up, body, kind=26)
+
+    def held_back() -> float:
+        return tof.metrics().get("tof_learning_total{error_indication_held_back}", 0)
+
+    before = held_back()
+    tof.core.send(
+        carried(bearer.sgw, bearer.enb, message, macs=(CORE_MAC, RAN_MAC), sport=request.outer.ports[1])
+    )
+    until("held back", lambda: held_back() == before + 1)
+    tof.drain()
+    for _ in range(5):
+        tof.up(bearer)
+        tof.core.silent(lambda one: is_pinger(one) and one.teid == bearer.up, 0.3)
+    tof.ran.find(lambda _: False, 0)
+    assert not any(message in frame for frame in tof.ran.history)
+
+
+def test_requests_are_limited_per_tunnel_and_altogether(tof: Tof) -> None:
+    """Each tunnel no more often than its attempts, however much its UE sends; 256 tunnels at once."""
+    bearers = [new_bearer() for _ in range(400)]
+    seen = dict.fromkeys((bearer.up for bearer in bearers), 0)
+    end = time.monotonic() + 0.3 * (ATTEMPTS + 5) * 2
+    active = 0.0
+    while time.monotonic() < end:
+        for bearer in bearers[:: 1 if not any(seen.values()) else 40]:
+            tof.ran.send(bearer.uplink(udp(bearer.ue, ELSEWHERE, 1, 2)))
+        active = max(active, tof.metrics()["tof_pings_active"])
+        while (frame := tof.core.receive(0.01)) is not None:
+            one = gpdu_of(frame)
+            if one is not None and is_pinger(one):
+                seen[one.teid] += 1
+    assert active <= 256
+    assert sum(map(bool, seen.values())) > 256, "the next ones have had their turn"
+    assert max(seen.values()) == ATTEMPTS

@@ -813,18 +813,25 @@ static __always_inline int owns(const struct tunnel *t, const struct packet *p, 
 	return t->ue6 && t->ue6 == prefix;
 }
 
-// Another UE's packet came down: nothing more goes in on behalf of the one that had the tunnel. What is addressed to no
-// UE (a Router Advertisement to all nodes, say) and a second address family say nothing of the kind.
-static __always_inline int moved(const struct tunnel *t, const struct packet *p)
+// Whether the inner address could be a UE's, as is_global_unicast in tof/wire/inet.py has it: what comes from a link-local
+// address (Router Solicitations, listener reports) or goes to all nodes (Router Advertisements) says nothing of whose the
+// tunnel is.
+static __always_inline int could_be_ue(const struct packet *p, int source)
 {
-	__u32 address = bpf_ntohl(p->inner4_destination), first = address >> 24;
+	const __u8 *six = source ? p->inner6_source : p->inner6_destination;
+	__u32 four = bpf_ntohl(source ? p->inner4_source : p->inner4_destination), first = four >> 24;
 	__u64 prefix;
 
-	if (p->inner6) {
-		__builtin_memcpy(&prefix, p->inner6_destination, 8);
-		return t->ue6 && prefix && p->inner6_destination[0] < 0xfe;
-	}
-	return t->ue4 && first && first != 127 && first < 224 && address >> 16 != 0xa9fe;
+	if (!p->inner6)
+		return first && first != 127 && first < 224 && four >> 16 != 0xa9fe;
+	__builtin_memcpy(&prefix, six, 8);
+	return prefix && six[0] != 0xff && !(six[0] == 0xfe && (six[1] & 0xc0) == 0x80);
+}
+
+// A tunnel that has a UE of the packet's family; a second address family is no other UE.
+static __always_inline int has_ue(const struct tunnel *t, const struct packet *p)
+{
+	return p->inner6 ? t->ue6 != 0 : t->ue4 != 0;
 }
 
 // At most one event per tunnel and 100 ms; `now_ms` wraps, which costs one event.
@@ -867,7 +874,7 @@ static __always_inline void foreign(struct tunnel *t, const struct packet *p, __
 
 	if (t->calm_ms && (__s32)(t->calm_ms - now_ms) > 0)
 		return;
-	if (now_ms - t->event_ms >= 100 && (p->inner6 ? t->ue6 != 0 : t->ue4 != 0)) {
+	if (now_ms - t->event_ms >= 100 && has_ue(t, p)) {
 		outlet = bpf_map_lookup_elem(&tof_outlets, &index);
 		index = outlet ? outlet->peer : 0;
 		outlet = index ? bpf_map_lookup_elem(&tof_outlets, &index) : 0;
@@ -881,12 +888,16 @@ static __always_inline void foreign(struct tunnel *t, const struct packet *p, __
 static __always_inline void notice(struct tunnel *t, const struct packet *p, __u32 side, __u64 now)
 {
 	if (t->direction == ENB) {
-		if (!owns(t, p, 1))
-			foreign(t, p, side, now);
-		else if (t->flags & T_LEFT)
+		if (!owns(t, p, 1)) {
+			if (could_be_ue(p, 1))
+				foreign(t, p, side, now);
+		} else if (t->flags & T_LEFT) {
 			tell(t, e_returned, p, side, now);
+		}
 	} else if (!owns(t, p, 0)) {
-		if (moved(t, p))
+		if (!could_be_ue(p, 0))
+			return;
+		if (has_ue(t, p)) // nothing more goes in on behalf of the one that had the tunnel
 			t->flags |= T_MOVED;
 		tell(t, e_downlink_moved, p, side, now);
 	} else if (t->flags & T_ENDED) { // an ended tunnel that speaks again is another one
