@@ -12,7 +12,17 @@ from tof.errors import SetupError
 from tof.lab.emulation import mobility
 from tof.lab.emulation.bearers import Asked, End, n3
 from tof.lab.emulation.catalogue import SCENARIOS, chosen, line
-from tof.lab.emulation.frames import Place, arrived, neighbour_request, told_neighbour
+from tof.lab.emulation.edge import Application
+from tof.lab.emulation.frames import (
+    Place,
+    arrived,
+    frame,
+    neighbour_answer,
+    neighbour_request,
+    told_neighbour,
+    udp_packet,
+    wanted_neighbour,
+)
 from tof.lab.emulation.judging import figures, judge
 from tof.lab.emulation.network import Network, Numbers
 from tof.lab.emulation.player import Player
@@ -252,6 +262,54 @@ class Inventing:
             packet = inet.encode_ipv4(outer._replace(payload=datagram))
             out.append((End.SGW, inet.encode_ethernet(eth._replace(payload=packet))))
         return out
+
+
+@pytest.mark.parametrize("name", ["attach", "ipv6-transport"])
+def test_a_box_that_eats_neighbour_requests_is_found(name: str) -> None:
+    def box(end: End, frame: bytes) -> Iterable[tuple[End, bytes]]:
+        return wire(end, frame) if message(frame) else ()
+
+    assert "transparent" in failed(play(name, box))
+
+
+def test_an_application_asks_for_its_gateway_once_and_thinks_when_told() -> None:
+    sent: list[bytes] = []
+    gateway = Place(bytes((192, 168, 50, 1)), ROUTER)
+    application = Application(Edge((SERVICE,), (APPLICATION,), (gateway.address,)), sent.append)
+
+    def asked(text: bytes) -> None:
+        ends = (bytes((10, 45, 0, 9)), 40_000), (APPLICATION.address, 7)
+        application.receive(inet.decode_ethernet(frame((ROUTER, APPLICATION.mac), udp_packet(*ends, text))))
+
+    asked(b"one")
+    assert wanted_neighbour(inet.decode_ethernet(sent.pop())) == (gateway.address, APPLICATION)
+    application.receive(inet.decode_ethernet(neighbour_answer(gateway, APPLICATION)))
+    assert sent.pop()[:6] == ROUTER
+    application.think()
+    asked(b"two")
+    asked(b"three")
+    assert sent == []
+    application.speak()
+    assert [data[-len(text) :] for data, text in zip(sent, (b"two", b"three"), strict=True)] == [
+        b"two",
+        b"three",
+    ]
+    sent.clear()
+    application.receive(inet.decode_ethernet(neighbour_request(gateway, APPLICATION.address)))
+    assert told_neighbour(inet.decode_ethernet(sent.pop())) == APPLICATION
+    application.receive(inet.decode_ethernet(neighbour_request(gateway, bytes(4))))
+    application.receive(inet.Ethernet(APPLICATION.mac, ROUTER, 0x0800, b"no packet"))
+    application.say(bytes((0x60,)) + bytes(60))
+    assert sent == []
+
+
+@pytest.mark.parametrize(("name", "tunnels"), [("4g", 2), ("overlap", 4), ("two-bearers", 8), ("detach", 2)])
+def test_a_learner_should_hold_what_is_in_use(name: str, tunnels: int) -> None:
+    net = play(name)
+    assert len(net.expected_tunnels) == tunnels
+    assert set(net.expected_tunnels) <= net.used
+    assert net.unused.teid > net.radio().next_teid - 1
+    assert all(owner[:2] == bytes((10, 45)) for owners in net.expected_tunnels.values() for owner in owners)
 
 
 def test_an_answer_to_a_probe_is_the_boxes_to_keep() -> None:

@@ -45,6 +45,7 @@ def ipv6(net: Network) -> Script:
 
 def ipv6_transport(net: Network) -> Script:
     """Tunnels over outer IPv6, with IPv4 and IPv6 UEs in them."""
+    net.resolve(net.radio(0, IPV6), net.core(0, IPV6))
     for family in (IPV4, IPV6):
         ue = attach(net, net.radio(0, IPV6), net.core(0, IPV6), (new_address(net, family),))
         yield from _everything(net, ue)

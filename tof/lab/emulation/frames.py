@@ -139,15 +139,15 @@ def router_advertisement(packet: UserPacket, prefix: bytes) -> bytes | None:
     return ip_packet(_CORE_LINK_LOCAL, _ALL_NODES, inet.ICMPV6, header + option, 255)
 
 
-def neighbour_request(asker: Place, wanted: bytes) -> bytes:
+def neighbour_request(asker: Place, wanted: bytes, vlan: int | None = None) -> bytes:
     """The ARP request or neighbour solicitation for ``wanted``, as a frame."""
     if len(wanted) == 4:
         body = _ARP.pack(1, 0x800, 6, 4, _ARP_REQUEST, asker.mac, asker.address, bytes(6), wanted)
-        return inet.encode_ethernet(inet.Ethernet(_BROADCAST, asker.mac, inet.ETHERTYPE_ARP, body))
+        return _arp((asker.mac, _BROADCAST), body, vlan)
     group = bytes.fromhex("ff0200000000000000000001ff") + wanted[13:]
     segment = bytes((_SOLICITATION,)) + bytes(7) + wanted + b"\x01\x01" + asker.mac
     packet = ip_packet(asker.address, group, inet.ICMPV6, segment, 255)
-    return frame((asker.mac, b"\x33\x33\xff" + wanted[13:]), packet)
+    return frame((asker.mac, b"\x33\x33\xff" + wanted[13:]), packet, vlan)
 
 
 def wanted_neighbour(data: inet.Ethernet) -> tuple[bytes, Place] | None:
@@ -165,8 +165,7 @@ def neighbour_answer(owner: Place, asker: Place, vlan: int | None = None) -> byt
     """The ARP reply or neighbour advertisement that tells ``asker`` where ``owner`` is."""
     if len(owner.address) == 4:
         body = _ARP.pack(1, 0x800, 6, 4, _ARP_REPLY, owner.mac, owner.address, asker.mac, asker.address)
-        tags = () if vlan is None else ((0x8100, vlan),)
-        return inet.encode_ethernet(inet.Ethernet(asker.mac, owner.mac, inet.ETHERTYPE_ARP, body, tags))
+        return _arp((owner.mac, asker.mac), body, vlan)
     segment = bytes((_ADVERTISEMENT, 0, 0, 0, 0x60, 0, 0, 0)) + owner.address + b"\x02\x01" + owner.mac
     return frame(
         (owner.mac, asker.mac), ip_packet(owner.address, asker.address, inet.ICMPV6, segment, 255), vlan
@@ -182,3 +181,8 @@ def told_neighbour(data: inet.Ethernet) -> Place | None:
     if packet is None or packet.protocol != inet.ICMPV6 or packet.segment[:1] != bytes((_ADVERTISEMENT,)):
         return None
     return Place(packet.segment[8:24], data.source)
+
+
+def _arp(macs: tuple[bytes, bytes], body: bytes, vlan: int | None) -> bytes:
+    tags = () if vlan is None else ((0x8100, vlan),)
+    return inet.encode_ethernet(inet.Ethernet(macs[1], macs[0], inet.ETHERTYPE_ARP, body, tags))

@@ -18,6 +18,7 @@ from tof.lab.emulation.frames import (
     echo_of,
     frame,
     neighbour_answer,
+    neighbour_request,
     udp_packet,
     user_packet,
     wanted_neighbour,
@@ -220,6 +221,11 @@ class Network:
         service = side is Side.ENB and user is not None and self._is_service(user)
         across = self.settings.routed and isinstance(node, Radio) and side is Side.ENB
         self._put(side, data, hidden=out.hidden, service=service, back=across)
+
+    def resolve(self, radio: Radio, core: Core) -> None:
+        """The eNB asks who has the SGW's address, as neighbours do; behind a router nobody would answer."""
+        if not self.settings.routed:
+            self._put(Side.ENB, neighbour_request(radio.place, core.place.address, radio.vlan))
 
     def _put(
         self, side: Side, data: bytes, *, hidden: bool = False, service: bool = False, back: bool = False

@@ -25,6 +25,8 @@ ATTEMPTS, ATTEMPT_S = 12, 0.2
 def attach(net: Network) -> Script:
     """UEs attach; each talks to the Internet and to the service, and is spoken to by both."""
     for number in range(net.settings.ues):
+        net.resolve(net.radio(number % 2), net.core())
+        yield quiet(net)
         ue = attached(net, net.radio(number % 2), net.core())
         yield answers(push(net, ue) if number % 2 else ask(net, ue))
         yield answers(ask(net, ue), request(net, ue), request(net, ue, port=0))
