@@ -103,6 +103,11 @@ class Ue:
             return any(len(own) == 16 for own in self.addresses)
         return any(address == own or (len(own) == 16 and address[:8] == own[:8]) for own in self.addresses)
 
+    @property
+    def cores(self) -> tuple[bytes, ...]:
+        """The addresses of its SGWs."""
+        return tuple(bearer.core.place.address for bearer in self.bearers)
+
     def bearer_for(self, port: int) -> Bearer:
         """The bearer whose traffic flow template takes a flow with a server's ``port``."""
         return next((bearer for bearer in self.bearers if port in bearer.ports), self.bearers[0])
@@ -126,6 +131,8 @@ class Exchange:
     asked: Asked
     packet: bytes
     sent_at: float
+    cores: tuple[bytes, ...]
+    """Where the UE's SGWs were then: what is under way at a relocation may still come from there."""
     bearer: Bearer | None = None
     optional: bool = False
     reached: list[End] = field(default_factory=list)

@@ -266,10 +266,10 @@ class Network:
         exchange.answered_at = exchange.answered_at if exchange.answered else self.now
         exchange.answered_in = bearer
         if arrived.injected:
-            exchange.wrong = self._wrong(bearer, arrived, user)
+            exchange.wrong = self._wrong(exchange, bearer, arrived, user)
 
-    def _wrong(self, bearer: Bearer, arrived: Arrived, user: UserPacket) -> str:
-        if arrived.source != bearer.core.place.address:
+    def _wrong(self, exchange: Exchange, bearer: Bearer, arrived: Arrived, user: UserPacket) -> str:
+        if arrived.source not in (bearer.core.place.address, *exchange.cores):
             return f"came from {ip_address(arrived.source)}, its core is {bearer.core.name}"
         return bearer.misfit(arrived.message, user.source_port)
 

@@ -211,7 +211,7 @@ def _asked(
         packet = udp_packet(own, (target, port), data)
     else:
         packet = icmp.echo_packet(own[0], target, icmp.Echo(net.draw.randrange(1 << 16), 1, data))
-    exchange = Exchange(token, ue, asked, packet, net.now, ue.bearer_for(port), optional)
+    exchange = Exchange(token, ue, asked, packet, net.now, ue.cores, ue.bearer_for(port), optional)
     net.exchanges[token] = exchange
     _up(net, ue, packet, port)
     return exchange
@@ -225,6 +225,6 @@ def _up(net: Network, ue: Ue, packet: bytes, port: int) -> None:
 def _push(net: Network, ue: Ue, asked: Asked, source: bytes, optional: bool) -> Exchange:
     token = net.draw.randbytes(TOKEN)
     packet = udp_packet((source, ECHO_PORT), (ue.addresses[0], UE_PORT), MARK + token)
-    exchange = Exchange(token, ue, asked, packet, net.now, None, optional)
+    exchange = Exchange(token, ue, asked, packet, net.now, ue.cores, None, optional)
     net.exchanges[token] = exchange
     return exchange
