@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.agent_world import ENB, SERVER, SGW, TARGET, UE, UE2, World, check, pristine
+from tests.agent_world import ENB, SERVER, SERVER_V6, SGW, TARGET, UE, UE2, UE_V6, World, check, pristine
 from tof.agent.events import TunnelsAdopted, TunnelsIdle
 from tof.config import parse
 from tof.daemon.feed import Feed
@@ -15,7 +15,7 @@ from tof.daemon.run import _ping_frame
 from tof.daemon.switch import Switch
 from tof.drivers import layout
 from tof.drivers.memory import MemoryEndpoints
-from tof.model import Side, TunnelKey, tunnel_mac
+from tof.model import Link, Side, TunnelKey, tunnel_mac
 from tof.wire import gtpu, icmp, inet
 
 CONFIG = """
@@ -126,6 +126,21 @@ def test_what_does_not_parse_passes_and_is_counted(wire):
     assert wire.feed.packet(Side.ENB, frame(outer(ENB, SGW, gtpu.Message(0x32, gtpu.ECHO_REQUEST, 0, 1))))
     assert wire.feed.undecodable == {"ip_truncated": 1, "gtpu_teid_zero": 1}
     assert wire.endpoints.empty
+
+
+@pytest.mark.parametrize(("inner6", "qfi", "vlan"), [(0, None, None), (1, 9, 7)])
+def test_what_passed_beside_the_crowded_queue_teaches_as_a_packet_does(wire, inner6, qfi, vlan):
+    ue, server = (UE_V6, SERVER_V6) if inner6 else (UE, SERVER)
+    key = ENB.ljust(16, b"\0") + SGW.ljust(16, b"\0") + pack("!I", 1)
+    key += pack("=HH", layout.NO_VLAN if vlan is None else vlan, 4)
+    wire.feed.seen(
+        key + ue.ljust(16, b"\0") + server.ljust(16, b"\0") + b"s" * 6 + b"d" * 6
+        + pack("=IHBBBBBB", 3, 60, Side.ENB.value, inner6, 0xB8, 0x34 if qfi else 0x30, qfi is not None, qfi or 0)
+    )  # fmt: skip
+    found = wire.endpoints.tunnel(TunnelKey(ENB, SGW, 1, vlan))
+    assert found.ues == (ue[:8] if inner6 else ue,)
+    assert found.form.qfi == qfi
+    assert found.link == Link(b"s" * 6, b"d" * 6, 3, 0xB8)
 
 
 @pytest.mark.parametrize(("tci", "vlan"), [(0x6007, 7), (0xE000, None)])
