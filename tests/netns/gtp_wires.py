@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import select
 import socket
 import struct
@@ -47,6 +48,10 @@ class Wire:
                     break
                 except BlockingIOError:
                     select.select([], [self.socket], [], 1)
+                except OSError as error:
+                    if error.errno != errno.ENOBUFS:  # the veth's ring is full
+                        raise
+                    time.sleep(0.001)
 
     def receive(self, timeout_s: float) -> bytes | None:
         """The next frame that came from the TOF, its VLAN tag in place; None if there is none in time."""

@@ -76,6 +76,7 @@ enum counter {
 	c_ovs_down,             // service traffic to the core: no heartbeat
 	c_flow_unknown,         // TCP to a service without its SYN: stays with the core
 	c_flow_ambiguous,       // the same inner 5-tuple is in use by another session
+	c_flow_displaced,       // a flow in use gave way to a newer one: its UE has more of them than its share
 	c_flow_waits,           // dropped: the same for a TCP connection in a new tunnel; its UE may have moved
 	c_inner_fragment,       // later TCP fragment to a service without its first: to the core
 	c_heartbeats,
@@ -92,6 +93,9 @@ enum counter {
 	c_fragment_queued,      // outer fragment handed to NFQUEUE: of service traffic, or not decided yet
 	c_fragment_refused,     // outer fragment: too long, or too many to decide on or to reassemble, by the bridge
 	c_bypassed,             // seen while bypass was on
+	c_station_moved,        // a MAC address is heard on another adapter than before
+	c_nested,               // a UE's user data is GTP-U itself: carried like any other, and never believed
+	c_wrong_side,           // a known tunnel's packet from the side it does not come from: by the bridge, not believed
 	c_max
 };
 
@@ -179,10 +183,27 @@ struct flow_key {
 	__u8 protocol, pad[3];
 };
 
+// Where a flow may stand. Each UE has FLOW_SHARE places of its own and its flows push out each other alone: a UE that
+// floods a service with SYNs or ports cannot take another UE's connections from it. The flows of tunnels that the core
+// has not answered yet share POOL places between them all, so that invented UEs are worth no more than that.
+struct flow_place {
+	__u64 ue;               // IPv4 address, or the first half of an IPv6 one; 0: the pool
+	__u32 slot, pad;
+};
+#define FLOW_SHARE 4096
+#define FLOW_POOL 65536
+#define FLOW_WAYS 4             // places that one flow may stand at
+
 struct flow {
 	__u64 last_ns;
 	__u32 session, service, uplink;
 	__u8 has_qfi, qfi, pad[2]; // of the UE's last packet: the reply mirrors it
+	struct flow_key key;
+};
+
+struct l4 {
+	__be16 source, destination;
+	__u8 tcp_flags, pad[3];
 };
 
 // Fragments of one datagram: outer ones by the addresses on S1 (session 0), inner ones by the UE's and the service's.
@@ -199,6 +220,15 @@ struct piece {
 	__u64 since_ns;
 	__u32 fate, queued;     // of inner fragments from an application `fate` is their tunnel
 };
+struct scratch {         // what the stack has no room for
+	struct flow fresh;
+	struct flow_place place;
+	struct l4 l4;
+	__u32 own_slot;
+	struct piece piece;
+	struct piece_key piece_key;
+};
+
 #define FATE_MARK 0x70f00000 // `fate` of a queued fragment as tof/drivers/nfqueue.py reads it
 enum fate { f_undecided = 1, f_pass, f_divert, f_left }; // left: one went on already, so do the others
 
@@ -257,7 +287,8 @@ MAP(tof_ues, BPF_MAP_TYPE_HASH, struct ue_key, __u32, 1000000, BPF_F_NO_PREALLOC
 MAP(tof_pending, BPF_MAP_TYPE_LRU_HASH, struct key, struct pending, 65536, 0);
 MAP(tof_queues, BPF_MAP_TYPE_ARRAY, __u32, struct queue, 2, 0);
 MAP(tof_told, BPF_MAP_TYPE_LRU_HASH, struct key, __u32, 65536, 0);
-MAP(tof_flows, BPF_MAP_TYPE_LRU_HASH, struct flow_key, struct flow, 262144, 0);
+MAP(tof_flows, BPF_MAP_TYPE_LRU_HASH, struct flow_place, struct flow, 262144, 0);
+MAP(tof_scratch, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct scratch, 1, 0);
 MAP(tof_tracked, BPF_MAP_TYPE_HASH, struct in6_addr, __u32, 65536, BPF_F_NO_PREALLOC);
 MAP(tof_agent, BPF_MAP_TYPE_ARRAY, __u32, __u64, 1, 0); // when the agent last turned to the fragments it holds
 MAP(tof_pieces, BPF_MAP_TYPE_LRU_HASH, struct piece_key, struct piece, 32768, 0);
@@ -729,23 +760,28 @@ static __always_inline void add_traffic(struct tunnel *t, __u32 bytes)
 
 // ---------------------------------------------------------------------------------------------- stations
 
-// Our own (MAC, VLAN) -> adapter table: redirected frames do not refresh the bridge's.
-static __always_inline void learn_station(const struct ethhdr *eth, __u16 vlan, __u32 ifindex, __u32 side)
+// Our own (MAC, VLAN) -> adapter table: redirected frames do not refresh the bridge's. Whether the station has moved.
+static __always_inline int learn_station(const struct ethhdr *eth, __u16 vlan, __u32 ifindex, __u32 side)
 {
 	struct station_key key = {.vlan = vlan};
 	struct station *known, fresh = {ifindex, side};
 	struct shared_state *s;
+	int moved;
 
 	if (eth->h_source[0] & 1)
-		return;
+		return 0;
 	__builtin_memcpy(key.mac, eth->h_source, 6);
 	known = bpf_map_lookup_elem(&tof_stations, &key);
-	if (known && known->ifindex == ifindex)
-		return;
+	moved = known && known->ifindex != ifindex;
+	if (known && !moved)
+		return 0;
+	if (moved)
+		count(c_station_moved);
 	bpf_map_update_elem(&tof_stations, &key, &fresh, BPF_ANY);
 	s = state();
 	if (s)
 		__sync_fetch_and_add(&s->fdb_generation, 1);
+	return moved;
 }
 
 static __always_inline struct station *station_of(const __u8 *mac, __u16 vlan)
@@ -764,21 +800,25 @@ static __always_inline __u32 link_signature(const struct ethhdr *eth, __u32 ifin
 	       ((__u32)m[4] << 16 | m[5]) * 0xc2b2ae35U ^ (ifindex << 8 | tos) * 0x27d4eb2fU;
 }
 
-// What the tunnel's own packets last carried is what injected ones will carry (MACs, DSCP).
-static __always_inline void follow_link(struct tunnel *t, const struct ethhdr *eth, const struct packet *p,
-					__u32 ifindex, __u32 side)
+// What the tunnel's own packets last carried is what injected ones will carry (MACs, DSCP). After any station's move all
+// tunnels say again where theirs is: one whose address somebody else took is back with its next packet. Whether it was.
+static __always_inline int follow_link(struct tunnel *t, const struct ethhdr *eth, const struct packet *p,
+				       __u32 ifindex, __u32 side)
 {
+	struct shared_state *s = state();
 	__u32 signature = link_signature(eth, ifindex, p->tos);
 
+	if (s)
+		signature ^= s->fdb_generation * 0x165667b1U;
 	if (t->link_signature == signature)
-		return;
+		return 0;
 	__builtin_memcpy(t->source_mac, eth->h_source, 6);
 	__builtin_memcpy(t->destination_mac, eth->h_dest, 6);
 	t->ifindex = ifindex;
 	t->tos = p->tos;
 	t->out_generation = 0;
 	t->link_signature = signature;
-	learn_station(eth, p->vlan, ifindex, side);
+	return learn_station(eth, p->vlan, ifindex, side);
 }
 
 // The adapter that leads to the tunnel's destination MAC, cached until any station moves. 0: unknown.
@@ -889,8 +929,11 @@ static __always_inline void notice(struct tunnel *t, const struct packet *p, __u
 {
 	if (t->direction == ENB) {
 		if (!owns(t, p, 1)) {
-			if (could_be_ue(p, 1))
+			if (could_be_ue(p, 1)) {
+				if (p->inner6 ? t->ue6 != 0 : t->ue4 != 0) // not the second family of its UE
+					count(c_spoofed);
 				foreign(t, p, side, now);
+			}
 		} else if (t->flags & T_LEFT) {
 			tell(t, e_returned, p, side, now);
 		}
@@ -930,11 +973,6 @@ static __always_inline __u32 service_of(const struct packet *p)
 	return service ? *service : 0;
 }
 
-struct l4 {
-	__be16 source, destination;
-	__u8 tcp_flags, pad[3];
-};
-
 // Whether the user's packet has `bytes` of L4: what follows it in the frame is none of it.
 static __always_inline int has_l4(const struct packet *p, __u32 bytes)
 {
@@ -970,6 +1008,45 @@ static __always_inline void flow_of(const struct packet *p, const struct l4 *l4,
 	key->ue_port = from_ue ? l4->source : l4->destination;
 	key->service_port = from_ue ? l4->destination : l4->source;
 	key->protocol = p->protocol;
+}
+
+// The flow under `key`, among its UE's own or in the pool; 0: none, then `place` is where it would stand: a free place,
+// else that of the longest silent.
+static __always_inline struct flow *flow_at(const struct flow_key *key, int pool, struct flow_place *place)
+{
+	const volatile __u64 *wanted = (const __u64 *)key; // not to be kept on the stack
+	const __u32 *w = (const __u32 *)key;
+	__u32 hash = (w[2] ^ w[3]) * 0x9e3779b1U ^ (w[4] ^ w[5] ^ w[6] ^ w[7]) * 0x85ebca6bU ^ w[8] * 0xc2b2ae35U ^
+		     w[9] * 0x27d4eb2fU;
+	__u32 mask = pool ? FLOW_POOL - 1 : FLOW_SHARE - 1, slot, i;
+	__u64 stalest = ~0ULL;
+	struct flow *one;
+
+	if (pool)
+		hash ^= (w[0] ^ w[1]) * 0x165667b1U;
+	hash = (hash ^ hash >> 15) * 0x2c1b3c6dU;
+	hash ^= hash >> 12;
+	place->ue = pool ? 0 : wanted[0];
+	place->pad = 0;
+	slot = hash;
+#pragma unroll 1
+	for (i = 0; i < FLOW_WAYS; i++) {
+		place->slot = (hash + i) & mask;
+		one = bpf_map_lookup_elem(&tof_flows, place);
+		if (one) {
+			const __u64 *there = (const __u64 *)&one->key;
+
+			if (!((there[0] ^ wanted[0]) | (there[1] ^ wanted[1]) | (there[2] ^ wanted[2]) |
+			      (there[3] ^ wanted[3]) | (there[4] ^ wanted[4])))
+				return one;
+		}
+		if ((one ? one->last_ns : 0) < stalest) {
+			stalest = one ? one->last_ns : 0;
+			slot = hash + i;
+		}
+	}
+	place->slot = slot & mask;
+	return 0;
 }
 
 #define TCP_SYN 0x02
@@ -1049,27 +1126,46 @@ static __always_inline void inner_pieces(const struct packet *p, __u32 session, 
 	key->session = session;
 }
 
+// Has the core answered this uplink tunnel: is there a downlink tunnel for its replies?
+static __always_inline int is_paired(__u32 uplink)
+{
+	struct outlet *outlet = bpf_map_lookup_elem(&tof_outlets, &uplink);
+
+	return outlet && outlet->peer;
+}
+
 // Is this flow ours to divert? Writes the flow table, from which replies find their tunnel. Negative: neither ours nor
 // the core's for the moment.
 static __always_inline int judge_flow(void *data, void *end, struct packet *p, struct tunnel *t, __u32 service,
-				      __u64 now, int alive)
+				      __u64 now, int alive, struct scratch *scratch)
 {
-	struct flow fresh = {now, t->session, service, t->index, p->has_container, p->qfi}, *known;
-	struct l4 l4 = {};
-	struct flow_key key;
-	int opens;
+	struct flow_place *place = &scratch->place;
+	struct flow *known, *before, *fresh = &scratch->fresh;
+	int opens, pooled = 0;
 
-	ports_of(data, end, p, &l4);
-	flow_of(p, &l4, 1, &key);
-	opens = p->protocol == IPPROTO_TCP && (l4.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+	fresh->last_ns = now;
+	fresh->session = t->session;
+	fresh->service = service;
+	fresh->uplink = t->index;
+	fresh->has_qfi = p->has_container;
+	fresh->qfi = p->qfi;
+	__builtin_memset(&scratch->l4, 0, sizeof(scratch->l4));
+	ports_of(data, end, p, &scratch->l4);
+	flow_of(p, &scratch->l4, 1, &fresh->key);
+	opens = p->protocol == IPPROTO_TCP && (scratch->l4.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+	known = flow_at(&fresh->key, 0, place);
+	scratch->own_slot = place->slot;
+	if (!known) {
+		known = flow_at(&fresh->key, 1, place);
+		pooled = 1;
+	}
 	if (!alive) {
 		// A connection that begins at the core stays there.
-		if (opens)
-			bpf_map_delete_elem(&tof_flows, &key);
+		if (opens && known)
+			bpf_map_delete_elem(&tof_flows, place);
 		count(c_ovs_down);
 		return 0;
 	}
-	known = bpf_map_lookup_elem(&tof_flows, &key);
 	if (known && known->session != t->session && since(known->last_ns, now) < FLOW_FRESH_NS &&
 	    bpf_map_lookup_elem(&tof_outlets, &known->uplink)) {
 		// The service's own server would reset a connection that it does not know.
@@ -1084,11 +1180,19 @@ static __always_inline int judge_flow(void *data, void *end, struct packet *p, s
 		count(c_flow_unknown);
 		return 0;
 	}
-	if (known && known->service == service && known->uplink == t->index && known->qfi == p->qfi) {
+	if (pooled && is_paired(t->index)) { // from the pool to its UE's own
+		if (known)
+			bpf_map_delete_elem(&tof_flows, place);
+		__builtin_memcpy(&place->ue, fresh->key.ue, sizeof(place->ue));
+		place->slot = scratch->own_slot;
+	} else if (known && known->service == service && known->uplink == t->index && known->qfi == p->qfi) {
 		known->last_ns = now;
 		return 1;
 	}
-	bpf_map_update_elem(&tof_flows, &key, &fresh, BPF_ANY);
+	before = bpf_map_lookup_elem(&tof_flows, place);
+	if (before && before != known && since(before->last_ns, now) < FLOW_FRESH_NS)
+		count(c_flow_displaced);
+	bpf_map_update_elem(&tof_flows, place, fresh, BPF_ANY);
 	return 1;
 }
 
@@ -1096,21 +1200,30 @@ static __always_inline int judge_flow(void *data, void *end, struct packet *p, s
 static __always_inline int take_flow(void *data, void *end, struct packet *p, struct tunnel *t, __u32 service,
 				     __u64 now, int alive)
 {
-	struct piece fresh = {.since_ns = now}, *first;
-	struct piece_key key;
+	struct scratch *scratch;
+	struct piece_key *key;
+	struct piece *first;
+	__u32 zero = 0;
 	int taken;
 
+	scratch = bpf_map_lookup_elem(&tof_scratch, &zero);
+	if (!scratch)
+		return 0;
+	key = &scratch->piece_key;
+
 	if (p->fragment != LATER || !alive) {
-		taken = judge_flow(data, end, p, t, service, now, alive);
+		taken = judge_flow(data, end, p, t, service, now, alive, scratch);
 		if (p->fragment == FIRST) {
-			fresh.fate = taken > 0 ? f_divert : f_pass;
-			inner_pieces(p, t->session, &key);
-			bpf_map_update_elem(&tof_pieces, &key, &fresh, BPF_ANY);
+			scratch->piece.since_ns = now;
+			scratch->piece.fate = taken > 0 ? f_divert : f_pass;
+			scratch->piece.queued = 0;
+			inner_pieces(p, t->session, key);
+			bpf_map_update_elem(&tof_pieces, key, &scratch->piece, BPF_ANY);
 		}
 		return taken;
 	}
-	inner_pieces(p, t->session, &key);
-	first = piece_of(&key, now);
+	inner_pieces(p, t->session, key);
+	first = piece_of(key, now);
 	if (first)
 		return first->fate == f_divert;
 	if (p->protocol == IPPROTO_TCP)
@@ -1175,7 +1288,6 @@ __noinline int divert(struct xdp_md *ctx, struct packet *p, struct tunnel *t, __
 		return -1;
 	index = t->index;
 	if (!owns(t, p, 1)) {
-		count(c_spoofed);
 		foreign(t, p, ENB, now);
 		return -1;
 	}
@@ -1247,6 +1359,15 @@ static __always_inline int settled(struct tunnel *t, const struct packet *p, __u
 		return 0;
 	t->flags &= ~T_SETTLING;
 	return 1;
+}
+
+// Messages that a UE writes itself reach whom it addresses, if the core lets them.
+static __always_inline int is_nested(void *data, void *end, const struct packet *p)
+{
+	__be16 *ports = data + OFFSET(p->l4);
+
+	return p->protocol == IPPROTO_UDP && has_l4(p, 4) && (void *)(ports + 2) <= end &&
+	       ports[1] == bpf_htons(GTPU_PORT);
 }
 
 // A session's first QoS flow is its default one; another takes its place only when it has not been seen for a while.
@@ -1437,7 +1558,7 @@ static __always_inline int fast(struct xdp_md *ctx, __u32 side, const int shared
 	struct packet p = {.vlan = NO_VLAN};
 	struct config *c = config();
 	struct tunnel *t;
-	int kind, verdict;
+	int kind, verdict, station_moved;
 	__u32 out, service;
 	__u64 now;
 
@@ -1485,17 +1606,21 @@ static __always_inline int fast(struct xdp_md *ctx, __u32 side, const int shared
 			       XDP_PASS;
 	}
 	t = tunnel_of(&p);
-	if (!t) {
+	if (!t || t->direction != side) {
 		if (!shared)
 			learn_station(data, p.vlan, ctx->ingress_ifindex, side);
+		if (t)
+			count(c_wrong_side);
 		return XDP_PASS;
 	}
 	// Reading the precise clock waits for the tunnel's cache lines, which the CPU could still be fetching.
 	now = bpf_ktime_get_coarse_ns();
-	follow_link(t, data, &p, ctx->ingress_ifindex, side);
+	station_moved = follow_link(t, data, &p, ctx->ingress_ifindex, side);
 	if (t->direction == SGW && pinger_reply(data, end, c, &p))
 		return XDP_PASS;
 	notice(t, &p, side, now);
+	if (t->direction == ENB && is_nested(data, end, &p))
+		count(c_nested);
 	if (t->flags & T_SETTLING && !settled(t, &p, side, bpf_ktime_get_ns()))
 		return XDP_PASS;
 	follow_form(t, &p, now);
@@ -1519,6 +1644,8 @@ static __always_inline int fast(struct xdp_md *ctx, __u32 side, const int shared
 		count(c_bridged_partial);
 		return XDP_PASS;
 	}
+	if (station_moved) // so that the bridge learns it too
+		return XDP_PASS;
 	out = way_out(t, p.vlan, side);
 	if (!out || out == ctx->ingress_ifindex) { // the way that tof_ue found may be the one this came by
 		count(c_bridged_way_unknown);
@@ -1775,54 +1902,59 @@ static __always_inline int judge_first(void *data, void *end, struct packet *p, 
 {
 	__u32 service;
 
+	if (t->direction != side) {
+		count(c_wrong_side);
+		return f_pass;
+	}
 	notice(t, p, side, now);
 	add_traffic(t, p->inner_length);
 	t->last_ns = now;
 	service = t->direction == ENB && may_be_service(c, p) ? service_of(p) : 0;
-	if (service && !owns(t, p, 1))
-		count(c_spoofed);
-	else if (service && take_flow(data, end, p, t, service, now, heart_beats(now)) > 0)
+	if (service && owns(t, p, 1) && take_flow(data, end, p, t, service, now, heart_beats(now)) > 0)
 		return f_divert;
 	t->injected_ns = 0;
 	return f_pass;
 }
 
-// The fate with which an outer fragment takes the queue; 0: it goes on by the bridge.
-__noinline int judge_piece(struct __sk_buff *skb, struct packet *p, __u32 side, int gpdu)
+// The fate with which an outer fragment takes the queue; 0: it goes on by the bridge. `t`: its tunnel, if it tells one
+// and that is known.
+__noinline int judge_piece(struct __sk_buff *skb, struct packet *p, __u32 side, int gpdu, struct tunnel *t)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct config *c = config();
 	__u64 now = bpf_ktime_get_ns();
-	struct piece fresh = {.since_ns = now, .fate = f_pass}, *known;
-	struct tunnel *t = 0;
-	struct piece_key key;
+	__u32 fate = f_pass, zero = 0;
+	struct scratch *scratch;
+	struct piece *known;
 
 	if (!p || !c)
 		return 0;
 	if (gpdu) {
-		t = tunnel_of(p);
 		if (t)
-			fresh.fate = judge_first(data, end, p, t, side, c, now);
+			fate = judge_first(data, end, p, t, side, c, now);
 		else if (side == ENB && p->protocol != IPPROTO_TCP && may_be_service(c, p) && service_of(p))
-			fresh.fate = f_undecided; // the agent learns the tunnel from it, and decides
+			fate = f_undecided; // the agent learns the tunnel from it, and decides
 		else
 			sample(skb, p, side);
 	}
-	if (!c->services || side != ENB || !agent_lives(now))
+	scratch = bpf_map_lookup_elem(&tof_scratch, &zero);
+	if (!scratch || !c->services || side != ENB || !agent_lives(now))
 		return 0;
-	outer_pieces(p, &key);
-	known = piece_of(&key, now);
+	outer_pieces(p, &scratch->piece_key);
+	known = piece_of(&scratch->piece_key, now);
 	if (known && (p->piece == LATER || known->fate == f_left))
 		return known->queued ? known->fate : 0;
 	if (p->piece == LATER)
-		fresh.fate = f_undecided;
-	if (fresh.fate != f_pass && (skb->len > PIECE_BYTES || !within_rate(now, fresh.fate == f_divert))) {
-		fresh.fate = known && known->queued ? f_pass : f_left;
+		fate = f_undecided;
+	if (fate != f_pass && (skb->len > PIECE_BYTES || !within_rate(now, fate == f_divert))) {
+		fate = known && known->queued ? f_pass : f_left;
 		count(c_fragment_refused);
 	}
-	fresh.queued = (known && known->queued) || fresh.fate == f_undecided || fresh.fate == f_divert;
-	bpf_map_update_elem(&tof_pieces, &key, &fresh, BPF_ANY);
-	return fresh.queued ? fresh.fate : 0;
+	scratch->piece.since_ns = now;
+	scratch->piece.fate = fate;
+	scratch->piece.queued = (known && known->queued) || fate == f_undecided || fate == f_divert;
+	bpf_map_update_elem(&tof_pieces, &scratch->piece_key, &scratch->piece, BPF_ANY);
+	return scratch->piece.queued ? fate : 0;
 }
 
 // TC_ACT_OK: the queue has nothing to learn from it.
@@ -1837,7 +1969,8 @@ static __always_inline int judge(struct __sk_buff *skb, struct config *c, struct
 		return to_queue(skb, p, side, 0, 0);
 	case k_fragment:
 	case k_piece:
-		fate = judge_piece(skb, p, side, kind == k_fragment);
+		t = kind == k_fragment ? tunnel_of(p) : 0;
+		fate = judge_piece(skb, p, side, kind == k_fragment, t);
 		if (fate)
 			return to_queue(skb, p, side, 0, fate);
 		if (c->services)
@@ -1928,7 +2061,7 @@ static __always_inline int slow_shared(struct __sk_buff *skb)
 	from = shared_side(c, eth, &p);
 	if (from < 0) {
 		if (p.piece == FIRST) // of the host's own: its other fragments cannot be told from GTP-U
-			judge_piece(skb, &p, ENB, 0);
+			judge_piece(skb, &p, ENB, 0, 0);
 		return TC_ACT_OK;
 	}
 	verdict = c->bypass ? TC_ACT_OK : judge(skb, c, &p, kind, from);
@@ -2117,8 +2250,9 @@ static __always_inline __u32 default_tunnel(const struct packet *p)
 
 // The downlink tunnel for a frame to the gateway MAC: the pair of the one its flow came from, else the UE's default.
 // In `p`: the flow's QFI, which the reply mirrors. `via`: the uplink tunnel of the flow.
-static __always_inline __u32 reply_tunnel(void *data, void *end, struct packet *p, __u32 *via)
+static __always_inline __u32 reply_tunnel(void *data, void *end, struct packet *p, __u64 now, __u32 *via)
 {
+	struct flow_place place;
 	struct flow_key key;
 	struct outlet *outlet;
 	struct flow *flow;
@@ -2126,8 +2260,12 @@ static __always_inline __u32 reply_tunnel(void *data, void *end, struct packet *
 
 	ports_of(data, end, p, &l4);
 	flow_of(p, &l4, 0, &key);
-	flow = bpf_map_lookup_elem(&tof_flows, &key);
+	flow = flow_at(&key, 0, &place);
+	if (!flow)
+		flow = flow_at(&key, 1, &place);
 	if (flow) {
+		if (since(flow->last_ns, now) > 1000000000) // a stream that only comes down is in use too
+			flow->last_ns = now;
 		p->has_container = flow->has_qfi;
 		p->qfi = flow->qfi;
 		outlet = bpf_map_lookup_elem(&tof_outlets, &flow->uplink);
@@ -2152,7 +2290,7 @@ __noinline __u32 reply_tunnel_of(struct xdp_md *ctx, struct packet *p, __u64 now
 	first = p->fragment == LATER ? piece_of(&key, now) : 0;
 	if (first)
 		return first->fate;
-	fresh.fate = reply_tunnel(data, end, p, via);
+	fresh.fate = reply_tunnel(data, end, p, now, via);
 	if (p->fragment == FIRST)
 		bpf_map_update_elem(&tof_pieces, &key, &fresh, BPF_ANY);
 	return fresh.fate;
