@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from tof.drivers import layout
 from tools.fuzz.loaded import Loaded
 from tools.fuzz.oracle import WRAPPER_BYTES, Oracle, wrapped
-from tools.fuzz.packets import LONGEST, Made, Source
+from tools.fuzz.packets import LONGEST, LONGEST_JUMBO, SIZES, SIZES_JUMBO, Made, Source
 from tools.fuzz.scenario import ENB2_MAC, ENB_MAC, SGW_MAC
 
 BATCH = 2048
@@ -144,17 +144,20 @@ class Differ:
         random, loaded = source.random, self.loaded
         side = int("sgw" in program)
         ifindex = random.choice(oracle.ports[side])
+        jumbo = program not in TC_PROGRAMS and random.random() < 0.3
+        source.sizes = SIZES_JUMBO if jumbo and random.random() < 0.1 else SIZES
         made: Made = source.ue() if program == "tof_ue" else source.s1(side)
-        frame = source.bent(made, LONGEST)
+        longest = LONGEST_JUMBO if jumbo else LONGEST
+        frame = source.bent(made, longest)
         if program in TC_PROGRAMS:
             frame = frame.ljust(
                 ETHERNET_MINIMUM, b"\0"
             )  # the kernel refuses to test with less than an IP header
             fd = loaded.programs[program]
             return program, frame, ifindex, lambda f, i: loaded.tc(fd, f, i), _expected(oracle, program, side)
-        if program.startswith("tof_ret") and random.random() < 0.95 and len(frame) < LONGEST - WRAPPER_BYTES:
+        if program.startswith("tof_ret") and random.random() < 0.95 and len(frame) < longest - WRAPPER_BYTES:
             frame = wrapped(frame, 0)
-        name = program + "_jumbo" * (random.random() < 0.3)
+        name = program + "_jumbo" * jumbo
         fd = loaded.programs[name]
         return name, frame, ifindex, lambda f, i: loaded.xdp(fd, f, i), _expected(oracle, program, side)
 
@@ -169,24 +172,23 @@ class Differ:
         for key, record in self.loaded.tunnels().items():
             mine = oracle.tunnels[key]
             flags = (
-                mine.settling * layout.SETTLING
-                | mine.ended * layout.ENDED
-                | mine.container * layout.CONTAINER
+                mine.settling * layout.SETTLING | mine.ended * layout.ENDED | mine.container * layout.CONTAINER
+                | mine.moved * layout.MOVED | mine.left * layout.LEFT
+            )  # fmt: skip
+            held = (
+                record.packets,
+                record.octets,
+                record.flags,
+                record.qfi,
+                *record.link,
+                record.injected_ns != 0,
             )
+            link = mine.source_mac, mine.destination_mac, mine.ifindex, mine.tos
             pairs.append(
                 (
                     f"tunnel {record.number}",
-                    (record.packets, record.octets, record.flags, record.qfi, *record.link),
-                    (
-                        mine.packets,
-                        mine.octets,
-                        flags,
-                        mine.qfi,
-                        mine.source_mac,
-                        mine.destination_mac,
-                        mine.ifindex,
-                        mine.tos,
-                    ),
+                    held,
+                    (mine.packets, mine.octets, flags, mine.qfi, *link, mine.injected),
                 )
             )
         pairs.append(("stations", self.loaded.entries("tof_stations"), _stations(oracle)))
@@ -198,13 +200,14 @@ class Differ:
                 {layout.general_key(k) for k in oracle.pending},
             )
         )
-        held = [
+        handed = [
             (e.kind, e.tunnel, e.data)
             for e in events
-            if e.kind in (layout.NO_TUNNEL, layout.TOO_BIG, layout.TUNNEL_ENDED)
+            if e.kind in (layout.HELD, layout.DOUBTED, layout.TOO_BIG)
         ]
-        pairs.append(("frames held", held, oracle.handed))
-        told = {(e.kind, e.tunnel, e.data) for e in events if e.kind in (layout.SPOOFED, layout.MOVED)}
+        pairs.append(("frames held", handed, oracle.handed))
+        kinds = (layout.SPOOFED, layout.DOWNLINK_MOVED, layout.RETURNED)
+        told = {(e.kind, e.tunnel, e.data) for e in events if e.kind in kinds}
         pairs.append(("told", told - oracle.told, set()))
         for what, kernel, wanted in pairs:
             if kernel != wanted:
@@ -267,12 +270,15 @@ def _stations(oracle: Oracle) -> dict[bytes, bytes]:
 
 
 def _flows(entries: dict[bytes, bytes]) -> dict[bytes, bytes]:
-    return {key: value[8:20] for key, value in entries.items()}
+    """By flow, wherever among its places one stands; whether among its UE's or in the pool."""
+    return {value[24:64]: value[8:22] + bytes((key[:8] == bytes(8),)) for key, value in entries.items()}
 
 
 def _packed_flows(oracle: Oracle) -> dict[bytes, bytes]:
-    return {
-        ue.ljust(16, b"\0") + service.ljust(16, b"\0") + ue_port.to_bytes(2, "big") + service_port.to_bytes(2, "big")
-        + bytes((protocol, 0, 0, 0)): b"".join(word.to_bytes(4, "little") for word in value)
-        for (ue, service, ue_port, service_port, protocol), value in oracle.flows.items()
-    }  # fmt: skip
+    packed = {}
+    for (ue, service, ue_port, service_port, protocol), (*numbers, qfi, pooled) in oracle.flows.items():
+        ports = ue_port.to_bytes(2, "big") + service_port.to_bytes(2, "big")
+        key = ue.ljust(16, b"\0") + service.ljust(16, b"\0") + ports + bytes((protocol, 0, 0, 0))
+        words = b"".join(number.to_bytes(4, "little") for number in numbers)
+        packed[key] = words + bytes((qfi is not None, qfi or 0, pooled))
+    return packed

@@ -14,10 +14,11 @@ from tof.drivers.testrun import TestRun, XdpContext
 from tof.drivers.xdp import counter_names, object_path
 from tof.model import Link, TunnelKey
 from tools.fuzz.oracle import Oracle
-from tools.fuzz.scenario import DEFAULTS, MTU, SERVICES, TOKEN, TUNNELS
+from tools.fuzz.scenario import DEFAULTS, MTU, SERVICES, TOKEN, TRACKED, TUNNELS
 
 LARGEST = 9200
 _ROOM = 16384
+_FUTURE_NS = 1 << 62
 _NO_LINK = Link(bytes(6), bytes(6), 0, 0)
 _SIZES = {"tof_tunnels4": 1000, "tof_tunnels6": 1000, "tof_outlets": 1000, "tof_ues": 1000}
 
@@ -73,19 +74,23 @@ class Loaded:
         ):
             self._empty(self._maps[name])
         for one in TUNNELS:
-            flags = (layout.CONTAINER if one.qfi is not None else 0) | (layout.ENDED if one.ended else 0)
+            flags = one.settling * layout.SETTLING | one.ended * layout.ENDED | one.left * layout.LEFT
             record = TunnelRecord(
                 0, 0, 0, one.ues, one.number, one.session, one.direction,
-                flags | (layout.SETTLING if one.settling else 0), one.qfi or 0, _NO_LINK, 0,
+                flags | (layout.CONTAINER if one.qfi is not None else 0), one.qfi or 0, _NO_LINK,
+                _FUTURE_NS if one.young else 0,
             )  # fmt: skip
-            self._table(one.key).put(layout.tunnel_key(one.key), layout.pack_tunnel(record))
-            self._maps["tof_outlets"].put(
-                one.number.to_bytes(4, "little"), layout.general_key(one.key) + one.peer.to_bytes(4, "little")
-            )
+            # Calm: how often a foreign source makes the agent doubt is a matter of time.
+            value = layout.with_calm(layout.pack_tunnel(record), time.monotonic_ns() + 10**12)
+            self._table(one.key).put(layout.tunnel_key(one.key), value)
+            outlet = layout.pack_outlet(one.key, one.peer, _FUTURE_NS if one.doubted else 0)
+            self._maps["tof_outlets"].put(one.number.to_bytes(4, "little"), outlet)
         for ue, number in DEFAULTS.items():
             self._maps["tof_ues"].put(layout.ue_key(ue), number.to_bytes(4, "little"))
         for address, number in SERVICES.items():
             self._maps["tof_services"].put(layout.mapped(address), number.to_bytes(4, "little"))
+        for address in TRACKED:
+            self._maps["tof_tracked"].put(layout.mapped(address), (1).to_bytes(4, "little"))
         self._maps["tof_tokens"].put(TOKEN.to_bytes(8, "big"), bytes(4))
         for (mac, vlan), (ifindex, side) in oracle.stations.items():
             key = mac + (layout.NO_VLAN if vlan is None else vlan).to_bytes(2, "little")
@@ -103,13 +108,13 @@ class Loaded:
 
     def beat(self, oracle: Oracle) -> None:
         """What OVS's heartbeat does, while OVS lives."""
-        stamp = 0 if oracle.heart_dead else time.monotonic_ns()
+        later = time.monotonic_ns() + 10**12  # nothing is to depend on how busy this machine is
+        stamp = 0 if oracle.heart_dead else later
         before = self._maps["tof_state"].get(bytes(4)) or b""
         # One window for fragments until the next beat; what is known of their datagrams is not left to time either.
-        window = time.monotonic_ns() + 10**12
-        state = stamp.to_bytes(8, "little") + before[8:32] + window.to_bytes(8, "little") + bytes(8)
+        state = stamp.to_bytes(8, "little") + before[8:32] + later.to_bytes(8, "little") + bytes(8)
         self._maps["tof_state"].put(bytes(4), state)
-        self._maps["tof_agent"].put(bytes(4), time.monotonic_ns().to_bytes(8, "little"))
+        self._maps["tof_agent"].put(bytes(4), later.to_bytes(8, "little"))
         self._empty(self._maps["tof_pieces"])
         # All that is in the queues comes back now.
         for side, ticket in enumerate(oracle.tickets):

@@ -14,7 +14,7 @@ from tof.drivers import layout
 from tof.errors import DecodeError
 from tof.model import GATEWAY_MAC, TUNNEL_MAC_PREFIX, Direction, TunnelKey, tunnel_mac
 from tof.wire import gtpu, inet
-from tools.fuzz.scenario import DEFAULTS, MTU, SERVICES, TOKEN, TUNNELS
+from tools.fuzz.scenario import DEFAULTS, MTU, SERVICES, TOKEN, TRACKED, TUNNELS, Known
 
 DROP, PASS, REDIRECT = 1, 2, 4  # XDP
 TC_OK, TC_SHOT, TC_REDIRECT = 0, 2, 7
@@ -24,6 +24,10 @@ MOST_EXTENSIONS = 8
 MOST_HEADER = 1024
 MOST_TCP_OPTIONS = 20
 HELD = 2048
+DSCP = 0xFC
+"""Of a tunnel's packets: the other two bits are one packet's mark of congestion (RFC 6040)."""
+RESERVED_GROUPS = bytes.fromhex("0180c20000")
+"""IEEE 802.1Q table 8-1: 00 to 0f behind these end at a bridge."""
 WORST_GTP = 16
 ANSWERS = (gtpu.ERROR_INDICATION, gtpu.ECHO_RESPONSE)
 SIGNALS = (*ANSWERS, gtpu.END_MARKER)
@@ -38,17 +42,13 @@ REASONS = {
 }
 """Why a G-PDU takes the bridge, by what the codec says of it."""
 
-RESERVED = bytes.fromhex("0180c20000")
-DSCP = 0xFC
-"""What injected packets take over of the type of service or traffic class."""
-
 _U16, _U32 = Struct("!H"), Struct("!I")
 _IPV4, _IPV6, _UDP = Struct("!BBHHHBBH4s4s"), Struct("!IHBB16s16s"), Struct("!HHHH")
 _GTP = Struct("!BBHI")
 
 OTHER, ODD, FRAGMENT, PIECE, GPDU, SIGNAL, MESSAGE = range(7)
 FIRST, LATER = 1, 2
-UNDECIDED, PASSES, DIVERTS, LEFT = 1, 2, 3, 4
+UNDECIDED, PASSES, DIVERTS, LEFT, WAITS = range(1, 6)
 COPIED = 2048
 """A longer fragment cannot reach the agent whole."""
 VEILS, VEIL_BIT = {inet.UDP_PROTOCOL: 253, inet.TCP: 254}, 0x80
@@ -88,6 +88,14 @@ class Inner:
         if self.protocol in (inet.ICMP, inet.ICMPV6):
             return (_U16.unpack_from(segment, 4)[0],) * 2
         return 0, 0
+
+    def goes_to(self, port: int) -> bool:
+        """Whether that is its destination port."""
+        return (
+            self.segment is not None
+            and len(self.segment) >= 4
+            and _U16.unpack_from(self.segment, 2)[0] == port
+        )
 
     def opens(self) -> bool:
         """Whether it is the first segment of a TCP connection."""
@@ -182,13 +190,10 @@ def read(frame: bytes) -> Seen:
 def _read_ipv4(frame: bytes, at: int, seen: Seen) -> Seen:
     if len(frame) < at + 20:
         return seen
-    first, seen.tos, total, ident, fragment, _, protocol, _, source, destination = _IPV4.unpack_from(
-        frame, at
-    )
-    seen.tos &= DSCP
+    first, tos, total, ident, fragment, _, protocol, _, source, destination = _IPV4.unpack_from(frame, at)
     if first >> 4 != 4 or protocol != inet.UDP_PROTOCOL:
         return seen
-    header = (first & 15) * 4
+    seen.tos, header = tos & DSCP, (first & 15) * 4
     if not 20 <= header <= total <= len(frame) - at:
         return seen.odd("bridged_length")
     start, end = at + header, at + total
@@ -296,27 +301,33 @@ class Tunnel:
     """What the data path holds of a tunnel."""
 
     __slots__ = (
-        "container", "destination_mac", "direction", "ended", "ifindex", "index", "link", "octets", "packets", "qfi",
-        "session", "settling", "source_mac", "tos", "ues", "uplink",
+        "container", "destination_mac", "direction", "doubted", "ended", "ifindex", "index", "injected", "left", "link",
+        "moved", "octets", "packets", "qfi", "qfi_seen", "session", "settling", "source_mac", "tos", "ues", "uplink",
+        "young",
     )  # fmt: skip
 
-    def __init__(
-        self, direction: Direction, ues: tuple[bytes, ...], index: int, session: int, qfi: int | None
-    ) -> None:
-        self.direction, self.uplink, self.ues, self.index, self.session = (
-            direction, direction is Direction.UPLINK, ues, index, session,
-        )  # fmt: skip
-        self.container, self.qfi = qfi is not None, qfi or 0
-        self.ended = self.settling = False
+    def __init__(self, known: Known) -> None:
+        self.direction, self.uplink = known.direction, known.direction is Direction.UPLINK
+        self.ues, self.index, self.session = known.ues, known.number, known.session
+        self.container, self.qfi, self.qfi_seen = known.qfi is not None, known.qfi or 0, False
+        self.ended, self.settling, self.left = known.ended, known.settling, known.left
+        self.young, self.doubted = known.young, known.doubted
+        self.moved = self.injected = False
         self.packets = self.octets = self.tos = self.ifindex = 0
         self.source_mac = self.destination_mac = bytes(6)
-        self.link: tuple[bytes, int, int] | None = None
+        self.link: tuple[bytes, int, int, int] | None = None
 
     def owns(self, address: bytes) -> bool:
         return (address if len(address) == 4 else address[:8]) in self.ues
 
+    def has_family(self, inner: Inner) -> bool:
+        """Whether it has a UE of the packet's family: a second one is no other UE."""
+        return any(len(ue) == (8 if inner.v6 else 4) for ue in self.ues)
+
 
 FlowKey = tuple[bytes, bytes, int, int, int]
+Flow = tuple[int, int, int, int | None, bool]
+"""Session, service, uplink tunnel, the QFI that a reply mirrors; whether it is in the pool of unanswered tunnels."""
 
 
 class Oracle:
@@ -330,13 +341,11 @@ class Oracle:
         self.tunnels: dict[TunnelKey, Tunnel] = {}
         self.by_index: dict[int, tuple[TunnelKey, int]] = {}
         for one in TUNNELS:
-            tunnel = Tunnel(one.direction, one.ues, one.number, one.session, one.qfi)
-            tunnel.ended, tunnel.settling = one.ended, one.settling
-            self.tunnels[one.key] = tunnel
+            self.tunnels[one.key] = Tunnel(one)
             self.by_index[one.number] = one.key, one.peer
         self.defaults = DEFAULTS
         self.stations: dict[tuple[bytes, int | None], tuple[int, int]] = {}
-        self.flows: dict[FlowKey, tuple[int, int, int]] = {}
+        self.flows: dict[FlowKey, Flow] = {}
         self.pieces: dict[tuple[object, ...], int] = {}
         """What a later inner fragment does: 0 core, 1 diverted; from an application: its tunnel."""
         self.outer_pieces: dict[tuple[object, ...], tuple[int, bool]] = {}
@@ -349,6 +358,8 @@ class Oracle:
         """What may be told of tunnels: (kind, tunnel, inner addresses)."""
         self.samples = 0
         self.tickets = [0, 0]
+        self.generation = 0
+        """Of the stations: any change of them makes tunnels say again where theirs is."""
 
     # The S1 adapters
 
@@ -360,7 +371,9 @@ class Oracle:
         seen = read(frame)
         tunnel = self.tunnels.get(seen.key) if seen.kind in (GPDU, SIGNAL) else None
         if seen.kind == GPDU and tunnel is not None:
-            return self._known(frame, seen, tunnel, side, ifindex)
+            if tunnel.uplink == (side == 0):
+                return self._known(frame, seen, tunnel, side, ifindex)
+            self.counts["wrong_side"] += 1
         self._learn_station(frame, seen.vlan, ifindex, side)
         if seen.reason and not seen.piece:  # the slow lane counts those
             self.counts[seen.reason] += 1
@@ -369,20 +382,26 @@ class Oracle:
         return PASS, frame
 
     def _known(self, frame: bytes, seen: Seen, tunnel: Tunnel, side: int, ifindex: int) -> tuple[int, bytes]:
-        self._follow_link(tunnel, frame, seen, ifindex, side)
+        station_moved = self._follow_link(tunnel, frame, seen, ifindex, side)
         inner = seen.inner
         if not tunnel.uplink and inner.token() in self.tokens:
             return PASS, frame
-        self._tell(tunnel, inner)
+        self._notice(tunnel, inner)
+        self.counts["nested"] += (
+            tunnel.uplink and inner.protocol == inet.UDP_PROTOCOL and inner.goes_to(gtpu.PORT)
+        )
         tunnel.settling = False
         self._follow_form(tunnel, seen)
         self._add(tunnel, inner)
         if tunnel.uplink and inner.destination in self.services:
-            diverted = self._divert(tunnel, seen)
+            diverted = self._divert(tunnel, seen, frame)
             if diverted is not None:
-                return REDIRECT, diverted
+                return diverted
+        tunnel.injected = False
         if seen.partial:
             self.counts["bridged_partial"] += 1
+            return PASS, frame
+        if station_moved:  # so that the bridge learns it too
             return PASS, frame
         if not self._way_out(tunnel, seen.vlan, side):
             self.counts["bridged_way_unknown"] += 1
@@ -390,19 +409,26 @@ class Oracle:
         self.counts["passed"] += 1
         return REDIRECT, frame
 
-    def _tell(self, tunnel: Tunnel, inner: Inner) -> None:
-        """What may be told: how often is a matter of time."""
-        own = tunnel.owns(inner.source if tunnel.uplink else inner.destination)
-        if not own or (tunnel.ended and not tunnel.uplink):
-            kind = layout.SPOOFED if tunnel.uplink else layout.MOVED
+    def _notice(self, tunnel: Tunnel, inner: Inner) -> None:
+        """What a packet says of its tunnel's UE; how often it is told is a matter of time."""
+        kind = 0
+        if tunnel.uplink:
+            foreign = not tunnel.owns(inner.source) and inet.is_global_unicast(inner.source)
+            self.counts["spoofed"] += foreign and tunnel.has_family(inner)
+            kind = layout.RETURNED if tunnel.left and tunnel.owns(inner.source) else 0
+        elif tunnel.owns(inner.destination):
+            kind = layout.DOWNLINK_MOVED if tunnel.ended else 0
+            tunnel.moved = tunnel.moved and tunnel.ended
+        elif inet.is_global_unicast(inner.destination):
+            kind = layout.DOWNLINK_MOVED
+            tunnel.moved = tunnel.moved or tunnel.has_family(inner)
+        if kind:
             self.told.add((kind, tunnel.index, inner.source + inner.destination))
 
     def back(self, frame: bytes) -> tuple[int, bytes]:
         """tof_ret_enb, tof_ret_sgw: a service's packet is diverted after all; the ticket goes before it as metadata."""
-        if len(frame) < WRAPPER_BYTES or frame[12:14] != b"\x08\0" or frame[23] != WRAPPER_PROTOCOL:
+        if len(frame) < WRAPPER_BYTES + 14 or frame[12:14] != b"\x08\0" or frame[23] != WRAPPER_PROTOCOL:
             return DROP, frame  # nothing else has any business there
-        if len(frame) < WRAPPER_BYTES + 14:
-            return DROP, frame
         ticket, seen = frame[WRAPPER_BYTES - 4 : WRAPPER_BYTES], read(frame[WRAPPER_BYTES:])
         passed = PASS, frame[WRAPPER_BYTES - 4 :]
         tunnel = self.tunnels.get(seen.key) if seen.kind == GPDU else None
@@ -410,26 +436,33 @@ class Oracle:
             return passed
         self._follow_form(tunnel, seen)
         self._add(tunnel, seen.inner)
-        if self.bypass or not tunnel.uplink or seen.inner.destination not in self.services:
-            return passed
-        diverted = self._divert(tunnel, seen)
-        if diverted is None:
-            return passed
-        self.counts["returned"] += 1
-        return REDIRECT, ticket + diverted
+        if not self.bypass and tunnel.uplink and seen.inner.destination in self.services:
+            diverted = self._divert(tunnel, seen, frame[WRAPPER_BYTES:])
+            if diverted is not None:
+                self.counts["returned"] += 1
+                return diverted[0], ticket + diverted[1]
+        tunnel.injected = False
+        return passed
 
-    def _learn_station(self, frame: bytes, vlan: int | None, ifindex: int, side: int) -> None:
+    def _learn_station(self, frame: bytes, vlan: int | None, ifindex: int, side: int) -> bool:
+        """Whether the station has moved."""
         place = frame[6:12], vlan
-        if not frame[6] & 1 and self.stations.get(place, (0, 0))[0] != ifindex:
-            self.stations[place] = ifindex, side
+        known = self.stations.get(place, (0, 0))[0]
+        if frame[6] & 1 or known == ifindex:
+            return False
+        self.stations[place] = ifindex, side
+        self.generation += 1
+        self.counts["station_moved"] += known != 0
+        return known != 0
 
-    def _follow_link(self, tunnel: Tunnel, frame: bytes, seen: Seen, ifindex: int, side: int) -> None:
-        link = frame[:12], ifindex, seen.tos
-        if tunnel.link != link:
-            tunnel.link = link
-            tunnel.destination_mac, tunnel.source_mac = frame[:6], frame[6:12]
-            tunnel.ifindex, tunnel.tos = ifindex, seen.tos
-            self._learn_station(frame, seen.vlan, ifindex, side)
+    def _follow_link(self, tunnel: Tunnel, frame: bytes, seen: Seen, ifindex: int, side: int) -> bool:
+        link = frame[:12], ifindex, seen.tos, self.generation
+        if tunnel.link == link:
+            return False
+        tunnel.link = link
+        tunnel.destination_mac, tunnel.source_mac = frame[:6], frame[6:12]
+        tunnel.ifindex, tunnel.tos = ifindex, seen.tos
+        return self._learn_station(frame, seen.vlan, ifindex, side)
 
     def _way_out(self, tunnel: Tunnel, vlan: int | None, side: int) -> int:
         ifindex, there = self.stations.get((tunnel.destination_mac, vlan), (0, 0))
@@ -437,57 +470,65 @@ class Oracle:
 
     @staticmethod
     def _follow_form(tunnel: Tunnel, seen: Seen) -> None:
+        """The first QoS flow is the session's default one, as long as it is in use."""
         if seen.qfi is not None:
-            tunnel.container, tunnel.qfi = True, seen.qfi
+            if not tunnel.container or not tunnel.qfi_seen:
+                tunnel.container, tunnel.qfi = True, seen.qfi
+            tunnel.qfi_seen = tunnel.qfi_seen or tunnel.qfi == seen.qfi
 
     @staticmethod
     def _add(tunnel: Tunnel, inner: Inner) -> None:
         tunnel.packets += 1
         tunnel.octets += len(inner.packet)
 
-    def _divert(self, tunnel: Tunnel, seen: Seen) -> bytes | None:
+    def _divert(self, tunnel: Tunnel, seen: Seen, frame: bytes) -> tuple[int, bytes] | None:
         inner = seen.inner
         if not tunnel.owns(inner.source):
-            self.counts["spoofed"] += 1
-            self._tell(tunnel, inner)
             return None
-        if not self._take_flow(tunnel, inner):
-            return None
+        taken = self._take_flow(tunnel, inner, seen.qfi)
+        if taken != DIVERTS:
+            return (DROP, frame) if taken == WAITS else None
         self.counts["diverted"] += 1
         ethertype = b"\x86\xdd" if inner.v6 else b"\x08\x00"
-        return GATEWAY_MAC + tunnel_mac(tunnel.index) + ethertype + veiled(clamped(inner, seen.outer6))
+        return REDIRECT, GATEWAY_MAC + tunnel_mac(tunnel.index) + ethertype + veiled(
+            clamped(inner, seen.outer6)
+        )
 
-    def _take_flow(self, tunnel: Tunnel, inner: Inner) -> bool:
+    def _take_flow(self, tunnel: Tunnel, inner: Inner, qfi: int | None) -> int:
         """The first fragment is judged like a whole packet, the later ones go where it went."""
         key = tunnel.session, inner.source, inner.destination, inner.ident, inner.protocol
         if inner.piece != LATER or self.heart_dead:
-            taken = self._judge_flow(tunnel, inner)
+            taken = self._judge_flow(tunnel, inner, qfi)
             if inner.piece == FIRST:
-                self.pieces[key] = taken
+                self.pieces[key] = DIVERTS if taken == DIVERTS else PASSES
             return taken
         if key in self.pieces:
-            return bool(self.pieces[key])
+            return self.pieces[key]
         self.counts["inner_fragment"] += inner.protocol == inet.TCP
-        return inner.protocol != inet.TCP
+        return PASSES if inner.protocol == inet.TCP else DIVERTS
 
-    def _judge_flow(self, tunnel: Tunnel, inner: Inner) -> bool:
+    def _judge_flow(self, tunnel: Tunnel, inner: Inner, qfi: int | None) -> int:
         ue_port, service_port = inner.ports()
         key = inner.source, inner.destination, ue_port, service_port, inner.protocol
         service, opens = self.services[inner.destination], inner.opens()
+        runs = inner.protocol == inet.TCP and not opens
         if self.heart_dead:
             if opens:
                 self.flows.pop(key, None)
             self.counts["ovs_down"] += 1
-            return False
+            return PASSES
         known = self.flows.get(key)
         if known is not None and known[0] != tunnel.session:
-            self.counts["flow_ambiguous"] += 1
-            return False
-        if inner.protocol == inet.TCP and not opens and (known is None or known[1] != service):
+            waits = runs and tunnel.young
+            self.counts["flow_waits" if waits else "flow_ambiguous"] += 1
+            return WAITS if waits else PASSES
+        if runs and (known is None or known[1] != service):
             self.counts["flow_unknown"] += 1
-            return False
-        self.flows[key] = tunnel.session, service, tunnel.index
-        return True
+            return PASSES
+        paired = self.by_index[tunnel.index][1] != 0
+        pooled = (known is None or known[4]) and not paired
+        self.flows[key] = tunnel.session, service, tunnel.index, qfi, pooled
+        return DIVERTS
 
     # ue0
 
@@ -507,44 +548,46 @@ class Oracle:
         if inner is None:
             self.counts["ue_malformed"] += 1
             return DROP, frame
-        index = int.from_bytes(frame[2:6], "big")
+        index, via, qfi = int.from_bytes(frame[2:6], "big"), 0, None
         if frame[:6] == GATEWAY_MAC:
-            index = self._reply_tunnel(inner)
+            index, via, qfi = self._reply_tunnel(inner)
         if index == AMBIGUOUS:
-            self.counts["ue_ambiguous"] += 1
-            return DROP, frame
+            return self._hold("ue_ambiguous", layout.HELD, via, frame)
         key, _ = self.by_index.get(index, (None, 0))
         if key is None:
-            return self._hold("ue_no_tunnel", layout.NO_TUNNEL, 0, frame)
+            return self._hold("ue_no_tunnel", layout.HELD, via, frame)
         tunnel = self.tunnels[key]
         if tunnel.ended:
-            return self._hold("ue_ended", layout.TUNNEL_ENDED, index, frame)
-        outer6 = len(key.source) == 16
+            return self._hold("ue_ended", layout.HELD, via, frame)
+        if tunnel.moved or tunnel.doubted:
+            return self._hold("ue_doubted", layout.DOUBTED, via or index, frame)
+        return self._inject(frame, inner, key, qfi)
+
+    def _inject(self, frame: bytes, inner: Inner, key: TunnelKey, qfi: int | None) -> tuple[int, bytes]:
+        tunnel, outer6 = self.tunnels[key], len(key.source) == 16
         if len(inner.packet) + (40 if outer6 else 20) + 8 + (16 if tunnel.container else 8) > MTU:
-            return self._hold("ue_too_big", layout.TOO_BIG, index, frame)
+            return self._hold("ue_too_big", layout.TOO_BIG, tunnel.index, frame)
         side = 0 if tunnel.uplink else 1
         if not self._way_out(tunnel, key.vlan, side) and len(self.ports[1 - side]) != 1:
             self.counts["ue_no_way_out"] += 1
             return DROP, frame
         self.counts["encapsulated"] += 1
         self._add(tunnel, inner)
-        return REDIRECT, encapsulated(tunnel, key, clamped(inner, outer6))
+        tunnel.injected = True
+        return REDIRECT, encapsulated(tunnel, key, clamped(inner, outer6), qfi)
 
-    def _reply_tunnel(self, inner: Inner) -> int:
+    def _reply_tunnel(self, inner: Inner) -> tuple[int, int, int | None]:
+        """Tunnel, the uplink tunnel of the flow, and the flow's QFI."""
         key = 0, inner.source, inner.destination, inner.ident, inner.protocol
         if inner.piece == LATER and key in self.pieces:
-            return self.pieces[key]
-        index = self._flows_tunnel(inner)
-        if inner.piece == FIRST:
-            self.pieces[key] = index
-        return index
-
-    def _flows_tunnel(self, inner: Inner) -> int:
+            return self.pieces[key], 0, None
         service_port, ue_port = inner.ports()
         flow = self.flows.get((inner.destination, inner.source, ue_port, service_port, inner.protocol))
-        if flow is not None and flow[2] in self.by_index:
-            return self.by_index[flow[2]][1]
-        return self.defaults.get(inner.destination[:8] if inner.v6 else inner.destination, 0)
+        found = self.defaults.get(inner.destination[:8] if inner.v6 else inner.destination, 0), 0, None
+        answer = found if flow is None else (self.by_index[flow[2]][1], flow[2], flow[3])
+        if inner.piece == FIRST:
+            self.pieces[key] = answer[0]
+        return answer
 
     def _hold(self, counter: str, kind: int, index: int, frame: bytes) -> tuple[int, bytes]:
         self.counts[counter] += 1
@@ -556,8 +599,8 @@ class Oracle:
 
     def slow(self, frame: bytes, side: int, ifindex: int) -> tuple[int, bytes]:
         """tof_slow_enb, tof_slow_sgw: what the agent must see goes to the queue, a copy of what cannot be queued."""
-        bridges = frame[:5] == RESERVED and frame[5] < 16  # ends at the next bridge (IEEE 802.1Q table 8-1)
-        verdict, after = (TC_OK, frame) if self.bypass or bridges else self._judge(frame, side, ifindex)
+        ends_here = frame[:5] == RESERVED_GROUPS and frame[5] < 16
+        verdict, after = (TC_OK, frame) if self.bypass or ends_here else self._judge(frame, side, ifindex)
         if verdict == TC_OK and (frame[6] & 1 or frame[6:12] == bytes(6)):
             return TC_SHOT, after  # no bridge takes it: carried to the other side from here
         return verdict, after
@@ -604,14 +647,16 @@ class Oracle:
                 return UNDECIDED
             self.samples += 1
             return PASSES
+        if tunnel.uplink != (side == 0):
+            self.counts["wrong_side"] += 1
+            return PASSES
         self._add(tunnel, inner)
-        self._tell(tunnel, inner)
-        if not tunnel.uplink or not service:
-            return PASSES
-        if not tunnel.owns(inner.source):
-            self.counts["spoofed"] += 1
-            return PASSES
-        return DIVERTS if self._take_flow(tunnel, inner) else PASSES
+        self._notice(tunnel, inner)
+        diverts = tunnel.uplink and service and tunnel.owns(inner.source)
+        if diverts and self._take_flow(tunnel, inner, seen.qfi) == DIVERTS:
+            return DIVERTS
+        tunnel.injected = False
+        return PASSES
 
     def _to_queue(self, frame: bytes, seen: Seen, side: int, ifindex: int) -> tuple[int, bytes]:
         towards, there = self.stations.get((frame[:6], seen.vlan), (0, 1 - side))
@@ -639,6 +684,8 @@ def wrapped(frame: bytes, ticket: int) -> bytes:
 
 def veiled(packet: bytes) -> bytes:
     """A later IPv4 fragment as br-ue sees it, in which Open vSwitch takes nothing for a TCP or UDP header."""
+    if packet[16:20] in TRACKED:  # connection tracking has to see it as it is
+        return packet
     if packet[0] >> 4 != 4 or not _U16.unpack_from(packet, 6)[0] & 0x1FFF or packet[9] not in VEILS:
         return packet
     return _reworded(packet, packet[6] | VEIL_BIT, VEILS[packet[9]])
@@ -695,10 +742,12 @@ def _with_mss(inner: Inner, at: int, limit: int) -> bytes:
     return inner.packet[: inner.segment_at] + segment
 
 
-def encapsulated(tunnel: Tunnel, key: TunnelKey, packet: bytes) -> bytes:
+def encapsulated(tunnel: Tunnel, key: TunnelKey, packet: bytes, qfi: int | None) -> bytes:
     """The frame that carries ``packet`` in the tunnel as the tunnel's own packets are carried."""
     chain = (
-        (gtpu.Extension(0x85, bytes((0x10 if tunnel.uplink else 0, tunnel.qfi))),) if tunnel.container else ()
+        (gtpu.Extension(0x85, bytes((0x10 if tunnel.uplink else 0, tunnel.qfi if qfi is None else qfi))),)
+        if tunnel.container
+        else ()
     )
     message = gtpu.encode(gtpu.Message(0x30, gtpu.G_PDU, key.teid, extensions=chain, payload=packet))
     datagram = inet.encode_udp(inet.UDP(gtpu.PORT, gtpu.PORT, message))

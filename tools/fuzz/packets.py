@@ -27,7 +27,22 @@ from tools.fuzz.scenario import (
 SHORTEST, LONGEST = 14, 3400
 """What BPF_PROG_TEST_RUN takes of one page; the programs for fragments take frames up to LONGEST_JUMBO."""
 LONGEST_JUMBO = 9000
-MACS = (ENB_MAC, ENB2_MAC, SGW_MAC, bytes(6), b"\xff" * 6, b"\x01\0\x5e\0\0\x01", b"\x02\0\0\0\0\x09")
+_POOL = 128
+SIZES, SIZES_JUMBO = (0, 1, 20, 120, 1300, 1450), (3000, 3300, 4000, 7000, 8500)
+_OF_SIDE = tuple(
+    tuple(known for known in TUNNELS if known.direction is direction)
+    for direction in (Direction.UPLINK, Direction.DOWNLINK)
+)
+MACS = (
+    ENB_MAC,
+    ENB2_MAC,
+    SGW_MAC,
+    bytes(6),
+    b"\xff" * 6,
+    b"\x01\0\x5e\0\0\x01",
+    b"\x01\x80\xc2\0\0\x0e",
+    b"\x02\0\0\0\0\x09",
+)
 
 
 class Made(NamedTuple):
@@ -46,13 +61,34 @@ class Source:
 
     def __init__(self, seed: str) -> None:
         self.random = Random(seed)
+        self.sizes = SIZES
+        """How much the users' datagrams carry."""
+        self._made: dict[tuple[object, ...], list[Made]] = {}
 
     # Whole frames
 
     def s1(self, side: int) -> Made:
         """A frame as it comes from one side: mostly G-PDUs of known tunnels, with services in them."""
+        return self._again((side, self.sizes), lambda: self._s1(side))
+
+    def ue(self) -> Made:
+        """A frame as br-ue sends it: to a tunnel's MAC, or to the gateway's."""
+        return self._again((self.sizes,), self._ue)
+
+    def _again(self, kind: tuple[object, ...], make: Callable[[], Made]) -> Made:
+        """Making one costs more than all else, so that most are bent several times, each time otherwise."""
+        made = self._made.setdefault(kind, [])
+        if len(made) < _POOL:
+            made.append(make())
+            return made[-1]
+        at = self.random.randrange(4 * _POOL)
+        if at < _POOL:
+            made[at] = make()
+        return made[at % _POOL]
+
+    def _s1(self, side: int) -> Made:
         random = self.random
-        known = random.choice(TUNNELS)
+        known = random.choice(_OF_SIDE[side != (random.random() < 0.05)])
         key = known.key
         if random.random() < 0.1:
             key = key._replace(teid=random.choice((0, 1, 2, 77, 0x100)))
@@ -60,36 +96,42 @@ class Source:
             key = key._replace(vlan=random.choice((None, 7, 8)))
         payload, l4 = self.user(known.ues, known.direction is Direction.UPLINK)
         head, message = self.message(key.teid, payload)
-        return self.carried(
-            key,
-            message,
-            head,
-            l4,
-            side if random.random() < 0.05 else int(known.direction is Direction.DOWNLINK),
-        )
+        return self.carried(key, message, head, l4, int(known.direction is Direction.DOWNLINK))
 
     def carried(self, key: TunnelKey, message: bytes, head: int, l4: int, side: int) -> Made:
         """The message in UDP, IP and Ethernet; ``head``: bytes of its header, 0: it carries no user's packet."""
         random = self.random
         to = gtpu.PORT if head or random.random() < 0.8 else 49152
         datagram = inet.encode_udp(inet.UDP(random.choice((2152, 2152, 49152)), to, message))
-        tos = random.choice((0, 0, 0x88))
+        tos = random.choice((0, 0, 0x88, 0x8B))
         check = random.random()
         if check < 0.1:
             datagram = inet.fill_checksum(key.source, key.destination, 17, datagram)
         elif check < 0.2:
             pseudo = inet.ones_sum(inet.pseudo_header(key.source, key.destination, 17, len(datagram)))
             datagram = datagram[:6] + pseudo.to_bytes(2, "big") + datagram[8:]
+        ident, at, more = random.randrange(3), 0, 0
+        if random.random() < 0.06:
+            edge = min(random.choice((8, 16, 24, 40, 64, 104)), len(datagram) & ~7) or 8
+            at, more, datagram = random.choice(((0, 1, datagram[:edge]), (edge, 0, datagram[edge:])))
         if len(key.source) == 4:
             options = b"\x94\x04\0\0" if random.random() < 0.02 else b""
-            flags = 1 if random.random() < 0.02 else 2
             packet = inet.encode_ipv4(
-                inet.IPv4(key.source, key.destination, 17, datagram, tos=tos, flags=flags, options=options)
-            )
+                inet.IPv4(
+                    key.source, key.destination, 17, datagram, tos=tos, flags=more, options=options, offset=at,
+                    identification=ident,
+                )
+            )  # fmt: skip
             ethertype, size = 0x0800, 20 + len(options)
         else:
-            packet = inet.encode_ipv6(inet.IPv6(key.source, key.destination, 17, datagram, tos=tos))
-            ethertype, size = 0x86DD, 40
+            part = (
+                bytes((17, 0)) + (at | more).to_bytes(2, "big") + ident.to_bytes(4, "big")
+                if at or more
+                else b""
+            )
+            whole = inet.IPv6(key.source, key.destination, 17, datagram, tos=tos, headers=part)
+            packet = inet.encode_ipv6(whole._replace(next_header=44) if part else whole)
+            ethertype, size = 0x86DD, 40 + len(part)
         tags: tuple[tuple[int, int], ...] = ()
         if key.vlan is not None:
             tags = ((0x8100, key.vlan | random.choice((0, 0x6000))),)
@@ -151,17 +193,26 @@ class Source:
         protocol, segment = self.segment(source, destination)
         if len(ue) == 4:
             options = b"\1\1\1\1" if random.random() < 0.03 else b""
-            flags, offset = random.choice(((2, 0),) * 16 + ((1, 0), (1, 64), (0, 64)))
+            flags, offset = random.choice(((2, 0),) * 14 + ((1, 0), (1, 0), (1, 64), (0, 64), (4, 64)))
+            if flags == 4:
+                protocol = random.choice((253, 254, protocol))
             packet = inet.encode_ipv4(
-                inet.IPv4(source, destination, protocol, segment, flags=flags, offset=offset, options=options)
-            )
+                inet.IPv4(
+                    source, destination, protocol, segment, flags=flags, offset=offset, options=options,
+                    identification=random.randrange(3),
+                )
+            )  # fmt: skip
             return packet, 20 + len(options)
-        if random.random() < 0.05:
+        if random.random() < 0.12:
             chain = random.choice(
                 (
                     (0, bytes((protocol, 0)) + bytes(6)),
                     (60, bytes((protocol, 1)) + bytes(14)),
-                    (44, bytes((protocol, 0, 0, random.choice((0, 1, 9)))) + bytes(4)),
+                    (
+                        44,
+                        bytes((protocol, 0, 0, random.choice((0, 1, 9))))
+                        + random.randrange(3).to_bytes(4, "big"),
+                    ),
                 )
             )
             whole = inet.IPv6(source, destination, protocol, segment, next_header=chain[0], headers=chain[1])
@@ -171,7 +222,7 @@ class Source:
     def segment(self, source: bytes, destination: bytes) -> tuple[int, bytes]:
         """A protocol and a segment of it, few ports, so that flows meet again."""
         random = self.random
-        ports = random.choice((5000, 5001, 80)), random.choice((80, 53, 5000))
+        ports = random.choice((5000, 5001, 80)), random.choice((80, 53, 5000, 2152))
         kind = random.random()
         if kind < 0.4:
             flags = random.choice((0x02, 0x02, 0x12, 0x10, 0x18, 0x11, 0x04))
@@ -182,9 +233,7 @@ class Source:
                 source, destination, inet.TCP, segment + random.randbytes(random.randrange(40))
             )
         if kind < 0.7:
-            datagram = inet.encode_udp(
-                inet.UDP(*ports, random.randbytes(random.choice((0, 1, 20, 120, 1300, 1450))))
-            )
+            datagram = inet.encode_udp(inet.UDP(*ports, random.randbytes(random.choice(self.sizes))))
             return inet.UDP_PROTOCOL, inet.fill_checksum(source, destination, 17, datagram)
         if kind < 0.95:
             token = TOKEN.to_bytes(8, "big") if random.random() < 0.5 else random.randbytes(8)
@@ -193,8 +242,7 @@ class Source:
             return (inet.ICMP, packet[20:]) if len(source) == 4 else (inet.ICMPV6, packet[40:])
         return random.choice((50, 132, 1, 58, 6, 17)), random.randbytes(random.randrange(40))
 
-    def ue(self) -> Made:
-        """A frame as br-ue sends it: to a tunnel's MAC, or to the gateway's."""
+    def _ue(self) -> Made:
         random = self.random
         known = random.choice(TUNNELS)
         if random.random() < 0.01:

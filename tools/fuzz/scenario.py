@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 from tof.agent.commands import AMBIGUOUS
@@ -23,6 +23,8 @@ NODES = (ENB, ENB2, SGW, SGW2, ENB6, SGW6)
 SERVICE, SERVICE2, SERVICE6 = _packed("203.0.113.10"), _packed("203.0.113.20"), _packed("2001:db8:ffff::10")
 ELSEWHERE, ELSEWHERE6 = _packed("198.51.100.9"), _packed("2001:db8:eeee::9")
 SERVICES = {SERVICE: 1, SERVICE2: 3, SERVICE6: 2}
+TRACKED = frozenset((SERVICE2,))
+"""Services whose application has several: their connections are tracked on br-ue."""
 TOKEN = 0x1122334455667788
 
 
@@ -38,6 +40,9 @@ class Known:
     peer: int = 0
     ended: bool = False
     settling: bool = False
+    left: bool = False
+    young: bool = False
+    doubted: bool = False
 
     @property
     def session(self) -> int:
@@ -71,12 +76,15 @@ TUNNELS: tuple[Known, ...] = (
     *_both(7, (7, 8), (ENB6, SGW6), (_ue(4), _prefix(4))),
     *_both(9, (9, 9), (ENB6, SGW6), (_prefix(5),), vlan=7, qfi=1),
     *_both(11, (0xFFFFFFFF, 0x80000000), (ENB2, SGW), (_ue(7),)),
-    *_both(13, (3, 4), (ENB2, SGW2), (_ue(7),)),
+    replace(_both(13, (3, 4), (ENB2, SGW2), (_ue(7),))[0], young=True),
+    _both(13, (3, 4), (ENB2, SGW2), (_ue(7),))[1],
     Known(15, Direction.UPLINK, TunnelKey(ENB, SGW, 15), (_ue(5), _prefix(6))),
     Known(17, Direction.UPLINK, TunnelKey(ENB, SGW, 17), (_ue(6),), peer=18),
     Known(18, Direction.DOWNLINK, TunnelKey(SGW, ENB, 18), (_ue(6),), ended=True),
     Known(19, Direction.UPLINK, TunnelKey(ENB, SGW, 19), (_ue(8),), peer=20, settling=True),
     Known(20, Direction.DOWNLINK, TunnelKey(SGW, ENB, 20), (_ue(8),), qfi=63, settling=True),
+    Known(21, Direction.UPLINK, TunnelKey(ENB, SGW, 21), (_ue(10),), peer=22, left=True),
+    Known(22, Direction.DOWNLINK, TunnelKey(SGW, ENB, 22), (_ue(10),), doubted=True),
 )
 DEFAULTS: dict[bytes, int] = {
     **{ue: down.number for down in TUNNELS if down.direction is Direction.DOWNLINK for ue in down.ues},

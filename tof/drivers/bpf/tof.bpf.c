@@ -1185,7 +1185,8 @@ static __always_inline int judge_flow(void *data, void *end, struct packet *p, s
 			bpf_map_delete_elem(&tof_flows, place);
 		__builtin_memcpy(&place->ue, fresh->key.ue, sizeof(place->ue));
 		place->slot = scratch->own_slot;
-	} else if (known && known->service == service && known->uplink == t->index && known->qfi == p->qfi) {
+	} else if (known && known->service == service && known->uplink == t->index && known->qfi == p->qfi &&
+		   known->has_qfi == p->has_container) {
 		known->last_ns = now;
 		return 1;
 	}
@@ -1377,7 +1378,9 @@ static __always_inline void follow_form(struct tunnel *t, const struct packet *p
 
 	if (!p->has_container)
 		return;
-	if (!(t->flags & T_CONTAINER) || (t->qfi != p->qfi && now_ms - t->qfi_ms > QFI_FRESH_MS)) {
+	// Another CPU's clock, or the coarse one, may be a little behind the one that wrote qfi_ms.
+	if (!(t->flags & T_CONTAINER) ||
+	    (t->qfi != p->qfi && now_ms - t->qfi_ms + QFI_FRESH_MS > 2 * QFI_FRESH_MS)) {
 		t->qfi = p->qfi;
 		t->flags |= T_CONTAINER;
 	}
