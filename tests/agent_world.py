@@ -101,11 +101,7 @@ def check(sessions: Sessions, path: MemoryEndpoints) -> None:
     assert {t.index: t.peer for t in tunnels} == path.peers
     assert {t.index for t in tunnels if t.doubted} == path.doubted
     assert {t.key for t in tunnels if t.left} == {key for key, one in path.table.items() if one.flags & LEFT}
-    unconfirmed = {
-        t.index
-        for t in tunnels
-        if t.uplink and not t.peer and not any(c.downs for c in sessions.contexts_with(t))
-    }
+    unconfirmed = {t.index for t in tunnels if not _confirmed(sessions, t)}
     assert unconfirmed == set(sessions._unconfirmed)
     for tunnel in tunnels:
         _check_tunnel(sessions, tunnel)
@@ -116,6 +112,12 @@ def check(sessions: Sessions, path: MemoryEndpoints) -> None:
         assert context.tunnels
         assert all(t.pair == context.pair for t in context.tunnels)
     _check_defaults(sessions, path)
+
+
+def _confirmed(sessions, tunnel) -> bool:
+    if not tunnel.uplink:
+        return any(up.peer == tunnel.index for up in sessions)
+    return tunnel.peer != 0 and (tunnel.confirmed or sessions.is_first(tunnel))
 
 
 def _check_tunnel(sessions, tunnel) -> None:

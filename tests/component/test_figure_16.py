@@ -28,9 +28,9 @@ def test_teid_detection_and_tunnel_setup():
     assert tof.path.tunnel(first_packet.key).direction is Direction.UPLINK
 
     # 5. It configures the Pinger, which is to force a data packet from the SGW.
-    assert isinstance(answer[1], PutToken)
-    configured_pinger, request = tof.say(Tick())
+    configured_pinger, token, request = tof.say(Tick())
     assert isinstance(configured_pinger, Converge)
+    assert isinstance(token, PutToken)
     (route,) = tof.agent.ping_routes
     assert (route.ue, route.target) == (UE, TARGET)
 

@@ -34,9 +34,9 @@ from tof.agent.commands import (
     DropPacket,
     DropToken,
     DropTunnel,
-    PutToken,
     PutTunnel,
     ReleaseFrame,
+    SendPing,
     SetDoubt,
 )
 from tof.agent.doubting import CALM_S
@@ -81,7 +81,7 @@ def kinds(commands):
 
 def test_an_unknown_uplink_is_learnt_and_asked_through(world):
     commands = world.say(uplink())
-    assert kinds(commands) == [PutTunnel, PutToken]
+    assert kinds(commands) == [PutTunnel]
     assert world.agent.wake_at == 0.0
     (ping,) = world.pings()
     assert (ping.ue, ping.target, ping.sequence) == (UE, TARGET, 1)
@@ -243,9 +243,8 @@ def test_after_idle_mode_the_new_downlink_is_asked_for_and_found(world):
 
 def test_handover(world):
     up, old = world.paired()
-    moved, commands = world.hear(uplink(enb=ENB2))
+    moved, _ = world.hear(uplink(enb=ENB2))
     assert moved.session == up.session
-    assert PutToken in kinds(commands)
     assert world.path.defaults == {UE: old.index}
     (ping,) = world.pings()
     assert ping.index == moved.index
@@ -297,7 +296,7 @@ def test_ues_that_talk_to_each_other_are_learnt(world):
 
 def test_a_foreign_source_is_asked_for_and_confirmed_by_the_answer(world):
     up, down = world.paired()
-    assert kinds(world.say(ForeignSourceSeen(up.index, UE2))) == [SetDoubt, PutToken]
+    assert kinds(world.say(ForeignSourceSeen(up.index, UE2))) == [SetDoubt]
     assert up.ues == (UE,)
     (ping,) = world.pings()
     assert ping.ue == UE2
@@ -335,15 +334,16 @@ def test_a_queued_downlink_packet_moves_its_tunnel_too(world):
 
 def test_one_candidate_at_a_time_and_the_same_one_not_again(world):
     up, _ = world.paired()
-    assert kinds(world.say(uplink(ue=UE2))) == [SetDoubt, PutToken]
+    assert kinds(world.say(uplink(ue=UE2))) == [SetDoubt]
     assert world.say(uplink(ue=UE2)) == []
     assert world.say(uplink(ue=UE3)) == []
     for _ in range(19):
         world.pings(1.0)
     assert world.say(uplink(ue=UE2)) == []
     world.now += CALM_S
-    assert kinds(world.say(uplink(ue=UE3))) == [PutToken]
+    world.say(uplink(ue=UE3))
     assert up.foreign == UE3
+    assert world.pings()[0].ue == UE3
 
 
 def test_a_candidate_that_did_not_answer_does_not_stop_the_ue_itself_from_being_asked_for(world):
@@ -362,7 +362,7 @@ def test_a_second_family_is_the_ue_s_own_unless_somebody_else_has_it(world):
     world.say(ForeignSourceSeen(up.index, UE_V6))
     assert up.ues == (UE, UE_V6[:8])
     other, _ = world.paired(11, 12, UE2)
-    assert kinds(world.say(ForeignSourceSeen(other.index, UE_V6))) == [SetDoubt, PutToken]
+    assert kinds(world.say(ForeignSourceSeen(other.index, UE_V6))) == [SetDoubt]
     assert other.ues == (UE2,)
 
 
@@ -404,7 +404,7 @@ def test_a_frame_for_a_ue_without_downlink_is_held_asked_for_and_released(world)
     world.say(uplink())
     for _ in range(7):
         world.pings(1.0)
-    assert kinds(world.say(FrameHeld(b"syn-ack", UE))) == [PutToken]
+    world.say(FrameHeld(b"syn-ack", UE))
     assert world.say(FrameHeld(b"more", UE)) == []
     (ping,) = world.pings(1.0)
     commands = world.say(downlink(token=ping.token))
@@ -461,7 +461,8 @@ def test_an_error_indication_forgets_the_tunnel_and_passes(world):
     assert world.say(ErrorIndicationSeen(ENB, 99, None, Side.ENB)) == []
     assert world.say(ErrorIndicationSeen(ENB, 2, 7, Side.ENB)) == []
     commands = world.say(ErrorIndicationSeen(ENB, 2, None, Side.ENB))
-    assert kinds(commands)[-2:] == [DropTunnel, PutToken]
+    assert kinds(commands)[-1] is DropTunnel
+    assert [ping.index for ping in world.pings()] == [up.index]
     assert world.agent.counts["error_indication_unknown"] == 2
     assert world.sessions.get(down.key) is None
     assert world.peer(up) == 0
@@ -484,15 +485,18 @@ def test_an_error_indication_that_a_ping_caused_is_held_back_and_ends_the_asking
     assert kinds(world.say(uplink())) == [PutTunnel]
     assert DropPacket not in kinds(world.say(ErrorIndicationSeen(SGW, 1, None, Side.SGW)))
     assert DropPacket in kinds(world.say(ErrorIndicationSeen(SGW, 1, None, Side.SGW)))  # of the same volley
+    assert world.pings() == []
     world.now += asking.REFUSED_S
-    assert kinds(world.say(uplink())) == [PutTunnel, PutToken]
+    world.say(uplink())
+    assert len(world.pings()) == 1
 
 
 def test_another_ue_in_a_refused_tunnel_is_asked_for(world):
     world.say(uplink())
     world.pings()
     world.say(ErrorIndicationSeen(SGW, 1, None, Side.SGW))
-    assert kinds(world.say(uplink(ue=UE2))) == [PutTunnel, PutToken]
+    world.say(uplink(ue=UE2))
+    assert [ping.ue for ping in world.pings()] == [UE2]
 
 
 def test_refusals_are_bounded():
@@ -503,8 +507,9 @@ def test_refusals_are_bounded():
     agent.handle(Tick(), 0.0)
     for teid in range(1, len(ues) + 1):
         agent.handle(ErrorIndicationSeen(SGW, teid, None, Side.SGW), 0.0)
-    assert PutToken in kinds(agent.handle(uplink(1, ues[0]), 0.0))
-    assert PutToken not in kinds(agent.handle(uplink(2, ues[1]), 0.0))
+    agent.handle(uplink(1, ues[0]), 0.0)
+    agent.handle(uplink(2, ues[1]), 0.0)
+    assert [c.ue for c in agent.handle(Tick(), 0.0) if isinstance(c, SendPing)] == [ues[0]]
 
 
 def test_a_restarted_peer_has_lost_its_tunnels(world):
@@ -524,8 +529,54 @@ def test_restart_counters_are_bounded(world):
     world.say(EchoResponseSeen(SGW, 1, None, Side.SGW))
     for number in range(losing.PEERS):
         world.say(EchoResponseSeen((0xC6336400 + number).to_bytes(4, "big"), 1, None, Side.SGW))
+    assert len(world.agent.losing._recovery) == losing.PEERS
     world.say(EchoResponseSeen(SGW, 2, None, Side.SGW))
-    assert len(world.sessions) == 2
+    assert len(world.sessions) == 0
+
+
+def test_restart_counters_of_known_peers_only_make_room_for_the_oldest():
+    world = World(most=40_000, most_unconfirmed=40_000)
+    agent, nodes = world.agent, [(0xC6336400 + n).to_bytes(4, "big") for n in range(losing.PEERS + 1)]
+    for teid, node in enumerate(nodes, 1):
+        agent.handle(uplink(teid, (0x0A010000 + teid).to_bytes(4, "big"), sgw=node), 0.0)
+        agent.handle(EchoResponseSeen(node, 1, None, Side.SGW), 0.0)
+    assert agent.handle(EchoResponseSeen(nodes[0], 2, None, Side.SGW), 0.0) == []
+    assert DropTunnel in kinds(agent.handle(EchoResponseSeen(nodes[2], 2, None, Side.SGW), 0.0))
+
+
+def test_a_peer_that_restarts_all_the_time_is_not_believed(world):
+    world.paired()
+    world.say(EchoResponseSeen(SGW, 1, None, Side.SGW))
+    world.say(EchoResponseSeen(SGW, 2, None, Side.SGW))
+    world.paired()
+    assert world.say(EchoResponseSeen(SGW, 1, None, Side.SGW)) == []
+    assert world.agent.counts["echo_recovery_too_often"] == 1
+    world.now += losing.RESTART_S
+    assert DropTunnel in kinds(world.say(EchoResponseSeen(SGW, 1, None, Side.SGW)))
+
+
+def test_an_echo_response_from_the_side_where_its_sender_cannot_be_changes_nothing(world):
+    world.paired()
+    for recovery in (1, 2):
+        assert world.say(EchoResponseSeen(SGW, recovery, None, Side.ENB)) == []
+        assert world.say(EchoResponseSeen(ENB, recovery, None, Side.SGW)) == []
+    assert world.agent.counts["echo_response_wrong_side"] == 4
+
+
+def test_nobody_s_address_can_be_a_ue_s(world):
+    world.say(ServiceAdded(Service("video", ip_address("198.51.100.10"), ip_address("192.168.50.10"))))
+    service = ip_address("198.51.100.10").packed
+    assert world.say(uplink(ue=service)) == []
+    assert world.say(downlink(ue=service)) == []
+    assert PutTunnel in kinds(world.say(uplink(2, UE, to=service)))
+    assert world.agent.counts["refused_address"] == 2
+
+
+def test_a_source_that_the_core_never_spoke_to_stops_nobody(world):
+    """A spoofer names a popular server as its source: packets to that server are no forwarding for it."""
+    server = bytes((8, 8, 4, 4))
+    world.say(uplink(66, server))
+    assert PutTunnel in kinds(world.say(uplink(1, UE, to=server)))
 
 
 def test_idle_tunnels_are_purged_together_with_their_pair_only(world):

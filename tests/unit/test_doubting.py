@@ -17,8 +17,8 @@ from tests.agent_world import (
     downlink,
     uplink,
 )
-from tof.agent.commands import AMBIGUOUS, DropPacket, ReleaseFrame, SetDoubt
-from tof.agent.doubting import CALM_S, TRUST_S
+from tof.agent.commands import AMBIGUOUS, DropPacket, ReleaseFrame, SendPing, SetDoubt
+from tof.agent.doubting import CALM_S, CONTESTS, TRUST_S
 from tof.agent.events import (
     DownlinkMoved,
     EndMarkerSeen,
@@ -199,6 +199,48 @@ def test_an_answer_for_a_newer_claim_does_not_clear_the_older_one(world):
     run(world, 2.0, {(ENB, 3): (4, ENB, SGW)})
     assert world.sessions.get(up.key) is None
     assert world.sessions.get(down.key) is None
+
+
+def test_a_spoofer_whom_a_careless_core_answers_does_not_take_a_living_ue_s_address(world):
+    """The answer comes down in the tunnel of the UE whose address was taken: that UE is asked first."""
+    world.paired(1, 2)
+    up, down = world.paired(11, 12, UE2)
+    spoofer = world.sessions.get(uplink(1).key)
+    world.say(ForeignSourceSeen(spoofer.index, UE2))
+    said = run(world, 2.0, {(ENB, 1): (12, ENB, SGW), (ENB, 11): (12, ENB, SGW)})
+    assert said
+    assert (spoofer.ues, up.ues) == ((UE,), (UE2,))
+    assert world.peer(up) == down.index
+    assert world.path.doubted == {world.peer(spoofer)} or not world.path.doubted
+    assert world.agent.counts["candidate_contested"] >= 1
+
+
+def test_a_ue_whose_address_is_with_another_now_loses_it_to_the_candidate(world):
+    world.paired(1, 2)
+    gone, down = world.paired(11, 12, UE2)
+    heir = world.sessions.get(uplink(1).key)
+    world.say(ForeignSourceSeen(heir.index, UE2))
+    run(world, 4.0, {(ENB, 1): (12, ENB, SGW)})
+    assert world.sessions.get(gone.key) is None
+    assert heir.ues == (UE2,)
+    assert world.sessions.get(down.key).ues == (UE2,)
+    assert world.peer(heir) == world.sessions.get(down.key).index
+
+
+def test_contests_are_bounded():
+    world = World(most=10_000, most_unconfirmed=10_000, at_once=5000)
+    agent = world.agent
+    ues = [(0x0A010000 + n).to_bytes(4, "big") for n in range(2 * CONTESTS + 4)]
+    for n, ue in enumerate(ues, 1):
+        agent.handle(uplink(n, ue), 0.0)
+        agent.handle(downlink(n, ue), 0.0)
+    half = CONTESTS + 1
+    for n in range(half):
+        agent.handle(ForeignSourceSeen(agent.sessions.get(uplink(n + 1).key).index, ues[half + n]), 0.0)
+    pings = [command for command in agent.handle(Tick(), 0.0) if isinstance(command, SendPing)]
+    for n, ping in enumerate(sorted(pings, key=lambda one: one.index)):
+        agent.handle(downlink(half + n + 1, ping.ue, token=ping.token), 0.0)
+    assert len(agent._doubting._contests) == CONTESTS
 
 
 # Handover

@@ -350,6 +350,25 @@ def test_unknown_addresses_have_nothing():
 # Bounds
 
 
+def test_a_flood_of_downlinks_evicts_only_its_own():
+    r = Registry(most=100, most_unconfirmed=10)
+    up, down = r.up(1), r.down(2)
+    for teid in range(100, 160):
+        r.down(teid, bytes((10, 7, 0, teid)))
+    assert len(r.sessions) == 12
+    assert {up, down} <= set(r.sessions)
+
+
+def test_a_served_address_under_invented_teids_fills_its_share_and_no_more():
+    """Every one of them looks answered, as the UE behind the address is; that confirms none of them."""
+    r = Registry(most=100, most_unconfirmed=8)
+    up, down = r.up(1), r.down(2)
+    for teid in range(100, 112):
+        r.call(r.sessions.guess, r.up(teid))
+    assert len(r.sessions) == 10
+    assert {up, down} <= set(r.sessions)
+
+
 def test_a_flood_of_unconfirmed_uplinks_evicts_only_its_own():
     r = Registry(most=100, most_unconfirmed=10)
     up, down = r.up(1), r.down(2)
@@ -403,7 +422,7 @@ def test_an_agent_that_restarts_finds_everything_as_it_was():
     assert {type(command) for command in r.last} == {SetDefault}
     assert r.sessions.get(ended.key).ended
     assert r.sessions.get(up.key).exact[1][:8] == UE_V6[:8]
-    assert list(r.sessions._unconfirmed) == [lone.index]
+    assert list(r.sessions._unconfirmed) == [ended.index, lone.index]
     assert r.up(77, UE2, ENB2).index >= lone.index + UNUSED_AFTER_RESTART
 
 

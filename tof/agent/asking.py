@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from tof.agent.commands import Command, PutToken
-from tof.agent.pinging import Pinging
+from tof.agent.pinging import Haste, Pinging
 from tof.agent.sessions import Sessions
 from tof.agent.tunnels import Tunnel
 from tof.model import TunnelKey
@@ -28,14 +27,14 @@ class Asker:
         self._sessions, self._pinging = sessions, pinging
         self._refused: OrderedDict[TunnelKey, tuple[tuple[bytes, ...], float]] = OrderedDict()
 
-    def review(self, up: Tunnel, now: float, out: list[Command]) -> None:
+    def review(self, up: Tunnel, now: float) -> None:
         """Ask through ``up`` exactly while its downlink is unknown, or may not be the right one any more."""
         if up.foreign is not None and self._pinging.pending(up.index):
             return
         if self._settled(up):
             self._pinging.stop(up.index, now)
         elif not up.left and self._sessions.is_first(up):
-            self.ask_owner(up, now, out)
+            self.ask_owner(up, now)
 
     def _settled(self, up: Tunnel) -> bool:
         peer = self._sessions.at(up.peer)
@@ -43,20 +42,18 @@ class Asker:
             return False
         return up.exactly_paired or all(len(context.live) < 2 for context in self._sessions.contexts_with(up))
 
-    def ask_owner(self, up: Tunnel, now: float, out: list[Command], *, urgent: bool = False) -> None:
+    def ask_owner(self, up: Tunnel, now: float, haste: Haste = Haste.NONE) -> None:
         """Ask through ``up`` on behalf of its UE."""
         exact = next((exact for exact in up.exact if self._pinging.may_ask(exact)), None)
         if exact is not None:
-            self.ask(up, exact, now, out, urgent=urgent)
+            self.ask(up, exact, now, haste)
 
-    def ask(self, up: Tunnel, exact: bytes, now: float, out: list[Command], *, urgent: bool = False) -> None:
+    def ask(self, up: Tunnel, exact: bytes, now: float, haste: Haste = Haste.NONE) -> None:
         """Ask through ``up`` on behalf of ``exact``, unless that was refused or is under way."""
         refused, until = self._refused.get(up.key, ((), 0.0))
         if exact in refused and now < until:
             return
-        token = self._pinging.ask(up.index, exact, now, urgent=urgent)
-        if token is not None:
-            out.append(PutToken(token, up.index))
+        self._pinging.ask(up.index, exact, now, haste)
 
     def refused(self, tunnel: Tunnel, now: float) -> None:
         """An Error Indication came back for ``tunnel``: if a request of ours may have caused it, no more of them."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from tof.agent.asking import Asker
 from tof.agent.catalog import Catalog
-from tof.agent.commands import Command, Converge, DropToken, DropTunnel, ReleaseFrame, SendPing
+from tof.agent.commands import Command, Converge, DropToken, DropTunnel, PutToken, ReleaseFrame, SendPing
 from tof.agent.doubting import Doubting
 from tof.agent.events import (
     DownlinkMoved,
@@ -67,7 +67,7 @@ class Agent:
         self._routed = self.pinging.changes
         self._doubting = Doubting(self.sessions, self._asker, self.pinging, self.holding, self.counts)
         self._learning = learning = Learning(
-            self.sessions, self._asker, self.pinging, self.holding, self._doubting, self.counts
+            self.sessions, self._asker, self.pinging, self.holding, self._doubting, catalog, self.counts
         )
         self.losing = losing = Losing(self.sessions, self._asker, self.counts)
         self._handlers: dict[type, Callable[..., None]] = {
@@ -117,10 +117,10 @@ class Agent:
         self.services.adopt_ids(event.service_ids)
         self._review_pings(event, now, out)
 
-    def _review_pings(self, _event: Event, now: float, out: list[Command]) -> None:
+    def _review_pings(self, _event: Event, now: float, _out: list[Command]) -> None:
         for tunnel in self.sessions:
             if tunnel.uplink:
-                self._asker.review(tunnel, now, out)
+                self._asker.review(tunnel, now)
 
     def _tick(self, _event: Tick, now: float, out: list[Command]) -> None:
         sending = self.pinging.due(now)
@@ -129,6 +129,7 @@ class Agent:
             self._doubting.unanswered(ping, now, out)
         self._learning.due(now, out)
         self._follow_pings(out)
+        out.extend(PutToken(ping.token, ping.index) for ping in sending if ping.sequence == 1)
         out.extend(SendPing(ping.index, ping.ue, ping.target, ping.token, ping.sequence) for ping in sending)
         out.extend(DropToken(token) for token in self.pinging.late(now))
         out.extend(ReleaseFrame(frame) for frame in self.holding.due(now))

@@ -8,12 +8,12 @@ An older claim that is asked in vain is given up once a newer one was answered.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 
 from tof.agent.asking import Asker
 from tof.agent.commands import Command, SetCalm, SetDoubt
 from tof.agent.holding import Holding
-from tof.agent.pinging import Ping, Pinging
+from tof.agent.pinging import Haste, Ping, Pinging
 from tof.agent.sessions import Sessions
 from tof.agent.tunnels import Context, Tunnel
 
@@ -22,6 +22,8 @@ TRUST_S = 10.0
 
 CALM_S = 20.0
 """Foreign sources in one tunnel are asked for so often: a UE may leak addresses of other networks all day."""
+
+CONTESTS = 1024
 
 
 class Doubting:
@@ -32,6 +34,7 @@ class Doubting:
     ) -> None:
         self._sessions, self._asker, self._pinging, self._holding = sessions, asker, pinging, holding
         self._counts = counts
+        self._contests: OrderedDict[int, int] = OrderedDict()
 
     def new_claim(self, new: Tunnel, now: float, out: list[Command]) -> None:
         """An uplink tunnel that is no handover: if its UE's address is in use already, ask whether it still is."""
@@ -40,7 +43,7 @@ class Doubting:
                 old = context.first
                 if old is not None and old.session != new.session and now >= old.trusted_until:
                     self._doubt(context, out)
-                    self._asker.ask_owner(old, now, out, urgent=True)
+                    self._asker.ask_owner(old, now, Haste.IN_DOUBT)
 
     def _doubt(self, context: Context, out: list[Command]) -> None:
         self._counts["claim_doubted"] += 1
@@ -58,7 +61,28 @@ class Doubting:
         self._counts["candidate_asked"] += 1
         if peer is not None:
             self._sessions.doubt(peer, True, out)
-        self._asker.ask(up, source, now, out)
+        self._asker.ask(up, source, now)
+
+    def contested(self, up: Tunnel, down: Tunnel | None, now: float, out: list[Command]) -> bool:
+        """The core answered for the candidate of ``up`` in ``down``: whether that is another uplink's, which is asked then.
+
+        A core without a check of sources answers a spoofer in the tunnel of the UE whose address it took.
+        """
+        others = self._sessions.answering(down) if down is not None and down.index != up.peer else ()
+        other = next((o for o in others if o.session != up.session and not o.failed and not o.left), None)
+        if other is None:
+            return False
+        self._counts["candidate_contested"] += 1
+        self._contests[other.index] = up.index
+        if len(self._contests) > CONTESTS:
+            self._contests.popitem(last=False)
+        self._doubt_context(other, out)
+        self._asker.ask_owner(other, now, Haste.IN_DOUBT)
+        return True
+
+    def _doubt_context(self, up: Tunnel, out: list[Command]) -> None:
+        for context in self._sessions.contexts_with(up):
+            self._doubt(context, out)
 
     def returned(self, up: Tunnel, now: float, out: list[Command]) -> None:
         """The UE came back to a node that it had left: where its replies go now has to be asked."""
@@ -67,7 +91,7 @@ class Doubting:
         peer = self._sessions.at(up.peer)
         if peer is not None:
             self._sessions.doubt(peer, True, out)
-        self._asker.ask_owner(up, now, out, urgent=True)
+        self._asker.ask_owner(up, now, Haste.IN_DOUBT)
 
     def answered(self, up: Tunnel, down: Tunnel, now: float, out: list[Command]) -> None:
         """The core confirmed that ``up`` is its UE's, and that replies go into ``down``."""
@@ -75,6 +99,7 @@ class Doubting:
             self._counts["owner_reconfirmed"] += 1
             out.append(SetCalm(up.key, CALM_S))
             up.calm_until = now + CALM_S
+        self._contests.pop(up.index, None)
         mates = self._sessions.mates(up)
         doubted = {down.index: down} if down.doubted else {}
         for context in (context for mate in mates for context in self._sessions.contexts_with(mate)):
@@ -98,17 +123,22 @@ class Doubting:
             return
         if ping.ue == up.foreign:
             if not up.failed:
-                self._asker.ask_owner(up, now, out, urgent=True)
+                self._asker.ask_owner(up, now, Haste.IN_DOUBT)
             return
         if up.foreign is not None and not up.failed:
-            self._asker.ask(up, up.foreign, now, out, urgent=True)
+            self._asker.ask(up, up.foreign, now, Haste.IN_DOUBT)
         up.failed = True
+        challenger = self._sessions.at(self._contests.pop(up.index, 0))
+        if challenger is not None and challenger.foreign is not None:
+            self._give_up(up, out)
+            self._asker.ask(challenger, challenger.foreign, now, Haste.IN_DOUBT)
+            return
         for newer in self._claims_beside(up):
             if newer.index > up.index and newer.exactly_paired:
                 self._give_up(up, out)
                 return
             if newer.index > up.index and not newer.failed:
-                self._asker.ask_owner(newer, now, out, urgent=True)
+                self._asker.ask_owner(newer, now, Haste.IN_DOUBT)
 
     def _in_doubt(self, up: Tunnel) -> bool:
         peer = self._sessions.at(up.peer)

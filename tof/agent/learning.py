@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections import Counter
 
 from tof.agent.asking import Asker
+from tof.agent.catalog import Catalog
 from tof.agent.commands import AMBIGUOUS, Command, DropPacket, ReleaseFrame
 from tof.agent.doubting import Doubting
 from tof.agent.events import DownlinkMoved, ForeignSourceSeen, FrameHeld, GpduSeen, UplinkReturned
 from tof.agent.holding import Holding
-from tof.agent.pinging import Ping, Pinging
+from tof.agent.pinging import Haste, Ping, Pinging
 from tof.agent.sessions import Sessions
 from tof.agent.tunnels import Tunnel, ue_of
 from tof.model import Direction, Side
-from tof.wire.inet import is_global_unicast as is_ue_address
+from tof.wire.inet import is_global_unicast
 
 PATIENCE_S = 0.5
 """A reply waits this long for the core to say which tunnel is its own; then the bearer's former one, or the default."""
@@ -27,8 +28,9 @@ class Learning:
 
     def __init__(
         self, sessions: Sessions, asker: Asker, pinging: Pinging, holding: Holding, doubting: Doubting,
-        counts: Counter[str],
+        catalog: Catalog, counts: Counter[str],
     ) -> None:  # fmt: skip
+        self._catalog = catalog
         self._sessions, self._asker, self._pinging, self._holding = sessions, asker, pinging, holding
         self._doubting, self._counts = doubting, counts
         self._impatient: dict[int, float] = {}
@@ -46,13 +48,20 @@ class Learning:
                 self._ping_answered(event, ping, now, out)
         elif event.side is Side.ENB:
             self._uplink(event, now, out)
-        elif is_ue_address(event.destination) and (down := self._downlink(event, now, out)) is not None:
+        elif self._is_ue_address(event.destination) and (down := self._downlink(event, now, out)) is not None:
             self._release(down, out)
+
+    def _is_ue_address(self, address: bytes) -> bool:
+        """Whether a UE can own it: a service's address as a UE's would end the service for everybody."""
+        if address in self._catalog.taken:
+            self._counts["refused_address"] += 1
+            return False
+        return is_global_unicast(address)
 
     def foreign_source(self, event: ForeignSourceSeen, now: float, out: list[Command]) -> None:
         """A known uplink tunnel carried a source that is none of its UE's."""
         tunnel = self._sessions.at(event.index)
-        if tunnel is not None and tunnel.uplink and is_ue_address(event.source):
+        if tunnel is not None and tunnel.uplink and self._is_ue_address(event.source):
             self._source(tunnel, event.source, now, out)
 
     def uplink_returned(self, event: UplinkReturned, now: float, out: list[Command]) -> None:
@@ -64,13 +73,13 @@ class Learning:
     def downlink_moved(self, event: DownlinkMoved, now: float, out: list[Command]) -> None:
         """A known downlink tunnel carried a destination that is none of its UE's."""
         tunnel = self._sessions.at(event.index)
-        if tunnel is None or tunnel.uplink or not is_ue_address(event.destination):
+        if tunnel is None or tunnel.uplink or not self._is_ue_address(event.destination):
             return
         if tunnel.ended:  # its TEID is in use anew: its next packet teaches all about it
             self._sessions.forget(tunnel, out)
             return
         self._move(tunnel, event.destination, now, out)
-        self._review_ups(tunnel, now, out)
+        self._review_ups(tunnel, now)
         self._release(tunnel, out)
 
     def frame_held(self, event: FrameHeld, now: float, out: list[Command]) -> None:
@@ -81,28 +90,27 @@ class Learning:
         elif self._holding.hold(ue, event.frame, now):
             via = self._sessions.at(event.via)
             if event.doubted and via is not None:
-                down = self._sessions.at(via.peer) if via.uplink else via
-                if (
-                    down is not None
-                ):  # whatever made the data path doubt it may have been lost on its way here
-                    self._sessions.doubt(down, True, out)
-            if via is not None and via.uplink:
-                asking = self._ask_for_reply(via, ue, now, out)
-            else:
-                asking = self._ask_for_ue(ue, now, out)
-            if not asking:
+                self._believe_doubt(via, out)
+            via = via if via is not None and via.uplink else None
+            if not (self._ask_for_ue(ue, now) if via is None else self._ask_for_reply(via, ue, now)):
                 self._holding.answered(ue)
 
-    def _ask_for_reply(self, via: Tunnel, ue: bytes, now: float, out: list[Command]) -> bool:
+    def _believe_doubt(self, via: Tunnel, out: list[Command]) -> None:
+        """The data path doubts a tunnel; what made it do so may have been lost on its way here."""
+        down = self._sessions.at(via.peer) if via.uplink else via
+        if down is not None:
+            self._sessions.doubt(down, True, out)
+
+    def _ask_for_reply(self, via: Tunnel, ue: bytes, now: float) -> bool:
         peer = self._sessions.at(via.peer)
         if peer is not None and not peer.doubted:
             return False
         self._impatient.setdefault(via.index, now + PATIENCE_S)
         current = next((mate for mate in self._sessions.mates(via) if not mate.left), via)
-        self._ask_for(current, ue, now, out)
+        self._ask_for(current, ue, now)
         return True
 
-    def _ask_for_ue(self, ue: bytes, now: float, out: list[Command]) -> bool:
+    def _ask_for_ue(self, ue: bytes, now: float) -> bool:
         default = self._sessions.default(ue)
         down = self._sessions.at(default)
         if down is not None and not down.doubted:
@@ -110,13 +118,13 @@ class Learning:
         for context in self._sessions.contexts_of(ue):
             up = context.first
             if up is not None and not up.left and (default == AMBIGUOUS or not up.peer or down is not None):
-                self._ask_for(up, ue, now, out)
+                self._ask_for(up, ue, now)
         return True
 
-    def _ask_for(self, up: Tunnel, ue: bytes, now: float, out: list[Command]) -> None:
+    def _ask_for(self, up: Tunnel, ue: bytes, now: float) -> None:
         exact = next((exact for exact in up.exact if ue_of(exact) == ue), None)
         if exact is not None:
-            self._asker.ask(up, exact, now, out)
+            self._asker.ask(up, exact, now, Haste.AWAITED)
 
     def due(self, now: float, out: list[Command]) -> None:
         """Replies that have waited long enough for the core's word take the likeliest tunnel."""
@@ -129,7 +137,7 @@ class Learning:
 
     def _uplink(self, event: GpduSeen, now: float, out: list[Command]) -> None:
         known = self._sessions.get(event.key)
-        if not is_ue_address(event.source) or (known is not None and not known.uplink):
+        if not self._is_ue_address(event.source) or (known is not None and not known.uplink):
             return
         if known is not None:
             self._source(known, event.source, now, out)
@@ -138,17 +146,19 @@ class Learning:
                 Direction.UPLINK, event.key, event.source, event.form, out, link=event.link
             )
             if tunnel is not None:
-                self._asker.review(tunnel, now, out)
+                self._asker.review(tunnel, now)
                 self._doubting.new_claim(tunnel, now, out)
 
     def _is_forwarding(self, event: GpduSeen) -> bool:
-        """A packet *to* a known UE that an eNB relays to the next one or to the SGW (TS 23.401 section 5.5.1).
+        """A packet *to* a UE that an eNB relays to the next one or to the SGW (TS 23.401 section 5.5.1).
 
-        UEs that talk to each other do so through a core node, and are known both.
+        To one that the core speaks to: anybody can be named as the source of a packet. UEs that talk to each other do so
+        through a core node, and are known both.
         """
-        knows = self._sessions.knows_ue
-        between_ues = self._sessions.nodes.is_core(event.key.destination) and knows(ue_of(event.source))
-        return knows(ue_of(event.destination)) and not between_ues
+        if not self._sessions.is_served(ue_of(event.destination)):
+            return False
+        from_ue = self._sessions.knows_ue(ue_of(event.source))
+        return not (from_ue and self._sessions.nodes.is_core(event.key.destination))
 
     def _source(self, up: Tunnel, source: bytes, now: float, out: list[Command]) -> None:
         ue = ue_of(source)
@@ -175,17 +185,17 @@ class Learning:
                 link=event.link, dropped=dropped,
             )  # fmt: skip
             if down is not None:
-                self._elsewhere(down, now, out)
+                self._elsewhere(down, now)
         if down is not None:
-            self._review_ups(down, now, out)
+            self._review_ups(down, now)
         return down
 
-    def _elsewhere(self, down: Tunnel, now: float, out: list[Command]) -> None:
+    def _elsewhere(self, down: Tunnel, now: float) -> None:
         """A UE known behind another node is spoken to here: a handover, or another UE. Its uplink is asked."""
         for ue in down.ues:
             for context in self._sessions.contexts_of(ue):
                 if context.pair != down.pair and context.first is not None and not context.first.left:
-                    self._asker.ask_owner(context.first, now, out)
+                    self._asker.ask_owner(context.first, now, Haste.AWAITED)
 
     def _move(self, down: Tunnel, exact: bytes, now: float, out: list[Command]) -> None:
         """The core says who is behind a downlink tunnel; uplinks beside it follow only if they said so too."""
@@ -198,17 +208,17 @@ class Learning:
         for up in ups:
             if up.foreign == exact:
                 self._confirmed(up, exact, out)
-            self._asker.review(up, now, out)
+            self._asker.review(up, now)
 
     def _confirmed(self, up: Tunnel, exact: bytes, out: list[Command]) -> None:
         self._counts["candidate_confirmed"] += 1
         self._sessions.own(up, exact, out)
 
-    def _review_ups(self, down: Tunnel, now: float, out: list[Command]) -> None:
+    def _review_ups(self, down: Tunnel, now: float) -> None:
         for ue in down.ues:
             for context in self._sessions.contexts_of(ue):
                 for up in context.ups:
-                    self._asker.review(up, now, out)
+                    self._asker.review(up, now)
 
     def _release(self, down: Tunnel, out: list[Command]) -> None:
         """What waits for a UE of ``down``, after everything about it was told to the data path."""
@@ -223,11 +233,13 @@ class Learning:
         self._counts["ping_answered"] += 1
         ping.answered = True
         if up.foreign == ping.ue:
+            if self._doubting.contested(up, self._sessions.get(event.key), now, out):
+                return
             self._confirmed(up, ping.ue, out)
         down = self._downlink(event, now, out, dropped=event.size)
         if down is None or ue_of(ping.ue) not in up.ues:
             return
         self._sessions.pair(up, down, out)
         self._doubting.answered(up, down, now, out)
-        self._asker.review(up, now, out)
+        self._asker.review(up, now)
         self._release(down, out)

@@ -6,6 +6,7 @@ A message that comes from the side on which its sender cannot be is passed on, c
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
+from itertools import islice
 
 from tof.agent.asking import Asker
 from tof.agent.commands import Command, DropPacket
@@ -16,6 +17,8 @@ from tof.model import Side
 
 PEERS = 4096
 """Peers whose restart counters are remembered: bounds what invented Echo Responses can occupy."""
+RESTART_S = 1.0
+"""No peer restarts more often: bounds what forged Echo Responses cost, which name a peer's tunnels all at once."""
 OURS = 4096
 OURS_S = 3.0
 """Error Indications that come this late after the first one are still answers to what was injected."""
@@ -26,7 +29,7 @@ class Losing:
 
     def __init__(self, sessions: Sessions, asker: Asker, counts: Counter[str]) -> None:
         self._sessions, self._asker, self._counts = sessions, asker, counts
-        self._recovery: dict[tuple[bytes, int | None], int] = {}
+        self._recovery: dict[tuple[bytes, int | None], tuple[int, float]] = {}
         self._ours: OrderedDict[tuple[bytes, int, int | None], float] = OrderedDict()
 
     def end_marker(self, event: EndMarkerSeen, now: float, out: list[Command]) -> None:
@@ -40,7 +43,7 @@ class Losing:
         ups = self._sessions.answering(down)
         self._sessions.end(down, out)
         for up in ups:
-            self._asker.review(up, now, out)
+            self._asker.review(up, now)
 
     def error_indication(self, event: ErrorIndicationSeen, now: float, out: list[Command]) -> None:
         """The sender has no such tunnel: forget every one that leads to it under that TEID.
@@ -57,7 +60,7 @@ class Losing:
             ups = () if tunnel.uplink else self._sessions.answering(tunnel)
             self._lose(tunnel, out)
             for up in ups:
-                self._asker.review(up, now, out)
+                self._asker.review(up, now)
         if any(tunnel.index in event.ours for tunnel in about):
             self._ours[event.sender, event.teid, event.vlan] = now + OURS_S
             if len(self._ours) > OURS:
@@ -87,7 +90,7 @@ class Losing:
                 if not context.ups and not self._sessions.answering(down):
                     self._sessions.forget(down, out)
 
-    def echo_response(self, event: EchoResponseSeen, _now: float, out: list[Command]) -> None:
+    def echo_response(self, event: EchoResponseSeen, now: float, out: list[Command]) -> None:
         """A changed restart counter means that the peer lost its tunnels (TS 23.007 section 18)."""
         if event.recovery is None:
             return
@@ -98,14 +101,26 @@ class Losing:
             self._counts["echo_response_wrong_side"] += 1
             return
         peer = event.sender, event.vlan
-        before = self._recovery.pop(peer, event.recovery)
-        self._recovery[peer] = event.recovery
-        if len(self._recovery) > PEERS:
-            del self._recovery[next(iter(self._recovery))]
+        before, changed_at = self._recovery.pop(peer, (event.recovery, now - RESTART_S))
+        if before != event.recovery and now - changed_at < RESTART_S:
+            self._counts["echo_recovery_too_often"] += 1
+            self._recovery[peer] = before, changed_at
+            return
+        self._recovery[peer] = event.recovery, changed_at
         if before != event.recovery:
+            self._recovery[peer] = event.recovery, now
             self._counts["echo_recovery_changed"] += 1
             for tunnel in [t for t in self._sessions if _ends_at(t, peer)]:
                 self._sessions.forget(tunnel, out)
+        elif len(self._recovery) > PEERS:
+            self._forget_a_peer()
+
+    def _forget_a_peer(self) -> None:
+        """The oldest that no tunnel ends at, if one of the oldest is such: invented ones make room for each other."""
+        oldest = islice(self._recovery, 16)
+        nodes = self._sessions.nodes
+        invented = (p for p in oldest if not nodes.is_core(p[0]) and not nodes.is_radio(p[0]))
+        del self._recovery[next(invented, next(iter(self._recovery)))]
 
     def idle(self, event: TunnelsIdle, _now: float, out: list[Command]) -> None:
         """Purge what is idle together with its pair."""

@@ -6,15 +6,26 @@ carries it belongs to, and that the reply is ours and not the UE's.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from enum import IntEnum
 
 GRACE_S = 10.0
 """A reply that comes this late after the last request is still ours, and still not the UE's to see."""
 
 URGENCY = 0.2
-"""The share of the configured interval at which urgent requests follow each other."""
+"""The share of the configured interval at which requests about doubts follow each other."""
+WAITING = 65536
+"""Tunnels that wait for their turn without haste; the oldest are given up, and asked for again when they matter."""
+
+
+class Haste(IntEnum):
+    """What depends on the answer: nothing yet, frames that wait for it, whether somebody's frames may be delivered."""
+
+    NONE = 0
+    AWAITED = 1
+    IN_DOUBT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +52,7 @@ class Ping:
     token: int
     sequence: int = 0
     next_at: float = 0.0
-    urgent: bool = False
+    haste: Haste = Haste.NONE
     answered: bool = False
 
 
@@ -50,7 +61,9 @@ class Pinging:
 
     def __init__(self, policy: PingPolicy, tokens: Iterator[int]) -> None:
         self._policy, self._tokens = policy, tokens
-        self._waiting: dict[int, Ping] = {}
+        self._hasty: OrderedDict[int, Ping] = OrderedDict()
+        self._calm: OrderedDict[int, Ping] = OrderedDict()
+        self._queues = (True, self._hasty), (False, self._calm)
         self._active: dict[int, Ping] = {}
         self._by_token: dict[int, Ping] = {}
         self._inherited: frozenset[int] = frozenset()
@@ -69,7 +82,7 @@ class Pinging:
     def wake_at(self) -> float | None:
         """When ``due`` or ``late`` has something to say."""
         times = [ping.next_at for ping in self._active.values()]
-        if self._waiting and len(self._active) < self._policy.at_once:
+        if any(queue and self._room(hasty) for hasty, queue in self._queues):
             times.append(0.0)
         if self._late:
             times.append(self._late[0][0])
@@ -85,26 +98,36 @@ class Pinging:
 
     def pending(self, index: int) -> bool:
         """Whether uplink tunnel ``index`` waits or is being asked."""
-        return index in self._waiting or index in self._active
+        return self._of(index) is not None
 
     def asked(self, index: int) -> bool:
         """Whether a request went out through ``index`` and is not answered yet."""
         ping = self._active.get(index)
         return ping is not None and ping.sequence > 0
 
-    def ask(self, index: int, ue: bytes, now: float, *, urgent: bool = False) -> int | None:
-        """Ask through uplink tunnel ``index`` for ``ue``; the new token, None if that is under way or cannot be.
+    def ask(self, index: int, ue: bytes, now: float, haste: Haste = Haste.NONE) -> None:
+        """Ask through uplink tunnel ``index`` for ``ue``, unless that is under way or there is no target for it."""
+        target, old = self._policy.target_for(ue), self._of(index)
+        if target is None:
+            return
+        if old is None or old.ue != ue:
+            self._withdraw(index, now)
+            ping = Ping(index, ue, target, next(self._tokens), haste=haste)
+            self._by_token[ping.token] = ping
+            self._enqueue(ping, now)
+        elif haste > old.haste:
+            old.haste = haste
+            old.next_at = min(old.next_at, now + self._pace(old))
+            if self._calm.pop(index, None) is not None:
+                self._hasty[index] = old
 
-        ``urgent``: something waits for the answer, or for its absence: attempts follow each other faster.
-        """
-        target = self._policy.target_for(ue)
-        old = self._waiting.get(index) or self._active.get(index)
-        if target is None or (old is not None and old.ue == ue):
-            return None
-        self._retire(self._waiting.pop(index, None), now)
-        token = next(self._tokens)
-        self._waiting[index] = self._by_token[token] = Ping(index, ue, target, token, urgent=urgent)
-        return token
+    def _enqueue(self, ping: Ping, now: float) -> None:
+        if ping.haste:
+            self._hasty[ping.index] = ping
+            return
+        if len(self._calm) >= WAITING:
+            self._retire(self._calm.popitem(last=False)[1], now)
+        self._calm[ping.index] = ping
 
     def recognises(self, token: int) -> bool:
         """Whether ``token`` is the Pinger's."""
@@ -116,7 +139,7 @@ class Pinging:
 
     def stop(self, index: int, now: float) -> None:
         """Nothing more to ask through ``index``."""
-        self._retire(self._waiting.pop(index, None), now)
+        self._withdraw(index, now)
         if index in self._active:
             self._retire(self._active.pop(index), now)
             self.changes += 1
@@ -129,15 +152,17 @@ class Pinging:
                 self.changes += 1
                 if not ping.answered:
                     self.unanswered.append(ping)
-        while self._waiting and len(self._active) < self._policy.at_once:
-            index = next(iter(self._waiting))
-            self._retire(self._active.pop(index, None), now)
-            self._active[index] = self._waiting.pop(index)
-            self.changes += 1
+        for hasty, queue in self._queues:
+            for _ in range(min(len(queue), self._room(hasty))):
+                # The newest first: after a flood of invented tunnels nobody has to wait for all of them.
+                index, ping = queue.popitem()
+                self._retire(self._active.pop(index, None), now)
+                self._active[index] = ping
+                self.changes += 1
         sending = [ping for ping in self._active.values() if ping.next_at <= now]
         for ping in sending:
             ping.sequence += 1
-            ping.next_at = now + self._policy.interval_s * (URGENCY if ping.urgent else 1.0)
+            ping.next_at = now + self._pace(ping)
         return sending
 
     def late(self, now: float) -> list[int]:
@@ -149,6 +174,22 @@ class Pinging:
             gone.append(token)
         return gone
 
+    def _of(self, index: int) -> Ping | None:
+        return self._hasty.get(index) or self._calm.get(index) or self._active.get(index)
+
+    def _room(self, hasty: bool) -> int:
+        """How many more of a kind may be asked at once: neither takes the other's share."""
+        return self._policy.at_once - sum(bool(ping.haste) is hasty for ping in self._active.values())
+
+    def _pace(self, ping: Ping) -> float:
+        return self._policy.interval_s * (URGENCY if ping.haste is Haste.IN_DOUBT else 1.0)
+
+    def _withdraw(self, index: int, now: float) -> None:
+        for _, queue in self._queues:
+            self._retire(queue.pop(index, None), now)
+
     def _retire(self, ping: Ping | None, now: float) -> None:
-        if ping is not None:
+        if ping is not None and ping.sequence:
             self._late.append((now + GRACE_S, ping.token))
+        elif ping is not None:
+            del self._by_token[ping.token]  # nobody has seen it

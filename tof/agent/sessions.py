@@ -40,7 +40,7 @@ class _Ue:
     default: int = 0
 
 
-MOST_BEARERS = 64
+MOST_BEARERS = 16
 """Tunnels of one UE address between two nodes and in one direction; a UE has eleven bearers at most (TS 23.401), the
 rest is what was left behind without a sign. Stops a UE's own address from being sent under invented TEIDs."""
 MOST_PAIRS = 64
@@ -48,8 +48,8 @@ MOST_PAIRS = 64
 
 
 class Sessions:
-    """The registry of tunnels. Unpaired uplinks are bounded on their own and evict each other, so that a flood of
-    invented TEIDs cannot push out a UE that the core has answered.
+    """The registry of tunnels. Unpaired ones are bounded on their own and evict each other, so that a flood of invented
+    TEIDs cannot push out a UE that the core has answered.
     """
 
     def __init__(self, most: int, most_unconfirmed: int, counts: Counter[str] | None = None) -> None:
@@ -86,6 +86,10 @@ class Sessions:
         """Whether any context has ``ue``."""
         return ue in self._ues
 
+    def is_served(self, ue: bytes) -> bool:
+        """Whether the core speaks to ``ue``."""
+        return any(context.downs for context in self.contexts_of(ue))
+
     def default(self, ue: bytes) -> int:
         """The default downlink tunnel of ``ue``: 0 if none is known, AMBIGUOUS if no single one is right."""
         return self._ues[ue].default if ue in self._ues else 0
@@ -111,9 +115,7 @@ class Sessions:
         """The tunnel under ``key``, new if need be with the UE at ``exact``; None if there is no room."""
         if (tunnel := self._by_key.get(key)) is not None:
             return tunnel
-        if not self._make_room_beside(direction, key, ue_of(exact), out) or not self._make_room(
-            direction, out
-        ):
+        if not self._make_room_beside(direction, key, ue_of(exact), out) or not self._make_room(out):
             return None
         pair, form = self.nodes.shared(pair_of(direction, key)), self._forms.setdefault(form, form)
         index, key = self._free_index(), key_of(direction, pair, key.teid)
@@ -147,12 +149,13 @@ class Sessions:
         for old in ordered:
             tunnel = self._by_index[old.index]
             if tunnel.uplink:
-                tunnel.peer = old.peer
+                tunnel.peer, tunnel.confirmed = old.peer, bool(old.peer)
                 if old.peer:
                     self._keep_right_peer(tunnel, told)
                 if tunnel.peer != old.peer:
                     out.append(SetPeer(tunnel.key, tunnel.index, tunnel.peer))
-                self._review_confirmed(tunnel)
+        for tunnel in self._by_index.values():
+            self._review_confirmed(tunnel)
         for known in self._ues.values():
             known.default = self._default_of(known)
             if known.default:
@@ -195,8 +198,9 @@ class Sessions:
     def pair(self, up: Tunnel, down: Tunnel, out: list[Command]) -> None:
         """The core answered ``up`` in ``down``: so do we, whatever node the UE's packets came through."""
         for mate in self._mates_with(up, down):
-            mate.exactly_paired = True
+            mate.exactly_paired = mate.confirmed = True
             self._set_peer(mate, down.index, out)
+            self._review_confirmed(mate)
 
     def guess(self, up: Tunnel, out: list[Command]) -> bool:
         """Answer ``up`` as its bearer was answered before, else as the default bearer; whether that can be done."""
@@ -237,6 +241,8 @@ class Sessions:
         self._unconfirmed.pop(tunnel.index, None)
         for ue in tunnel.ues:
             self._detach(tunnel, ue, out)
+        if (down := self._by_index.get(tunnel.peer)) is not None:
+            self._review_confirmed(down)
         self.nodes.leave(tunnel.pair)
         out.append(DropTunnel(tunnel.key, tunnel.index))
 
@@ -274,9 +280,8 @@ class Sessions:
             self.forget(victim, out)
         return bool(victims)
 
-    def _make_room(self, direction: Direction, out: list[Command]) -> bool:
-        crowded = direction is Direction.UPLINK and len(self._unconfirmed) >= self._most_unconfirmed
-        if not crowded and len(self._by_key) < self._most:
+    def _make_room(self, out: list[Command]) -> bool:
+        if len(self._unconfirmed) < self._most_unconfirmed and len(self._by_key) < self._most:
             return True
         if not self._unconfirmed:
             self._counts["refused_room"] += 1
@@ -319,8 +324,7 @@ class Sessions:
             self._answer(tunnel, out)
         elif not tunnel.ended:
             self._consider(tunnel, context, out)
-        for up in context.ups:
-            self._review_confirmed(up)
+        self._review_confirmed(tunnel)
         self._review_default(address, out)
 
     def _consider(self, down: Tunnel, context: Context, out: list[Command]) -> None:
@@ -350,8 +354,7 @@ class Sessions:
             self._keep_right_peer(tunnel, out)
         if context.first is not None:
             self._answer(context.first, out)
-        for up in context.ups:
-            self._review_confirmed(up)
+            self._review_confirmed(context.first)
         if not context.tunnels:
             ue.contexts = tuple(other for other in ue.contexts if other is not context)
         self._review_default(address, out)
@@ -376,18 +379,25 @@ class Sessions:
     def _set_peer(self, up: Tunnel, peer: int, out: list[Command]) -> None:
         if up.peer == peer:
             return
-        up.peer = peer
+        before, up.peer = up.peer, peer
         out.append(SetPeer(up.key, up.index, peer))
         self._review_confirmed(up)
+        for index in (before, peer):
+            if (down := self._by_index.get(index)) is not None:
+                self._review_confirmed(down)
         for ue in up.ues:
             self._review_default(ue, out)
 
-    def _review_confirmed(self, up: Tunnel) -> None:
-        """The core knows of an uplink's UE when it sends to it."""
-        if up.peer or any(context.downs for context in self.contexts_with(up)):
-            self._unconfirmed.pop(up.index, None)
+    def _review_confirmed(self, tunnel: Tunnel) -> None:
+        """Two directions confirm each other; of several uplinks of a UE the others need the core's own word."""
+        if not tunnel.uplink:
+            confirmed = bool(self.answering(tunnel))
         else:
-            self._unconfirmed.setdefault(up.index)
+            confirmed = bool(tunnel.peer) and (tunnel.confirmed or self.is_first(tunnel))
+        if confirmed:
+            self._unconfirmed.pop(tunnel.index, None)
+        else:
+            self._unconfirmed.setdefault(tunnel.index)
 
     def _default_in(self, context: Context, ue: bytes) -> int:
         """The downlink tunnel for what no flow ties to another: the default bearer's, else the first."""

@@ -32,7 +32,8 @@ def ue_of(exact: bytes) -> bytes:
 class Tunnel:
     """One GTP-U tunnel; ``exact`` are its UE's addresses as last seen, at most one of each family.
 
-    Uplink: ``peer`` is where replies go, 0 while that has to be asked; ``exactly_paired``: the core said so; ``left``: the
+    Uplink: ``peer`` is where replies go, 0 while that has to be asked; ``exactly_paired``: the core said so,
+    ``confirmed``: once at least; ``left``: the
     UE has gone on through another node; ``failed``: asked in vain since the tunnel is doubted; ``foreign``: an inner source
     that is none of the UE's and waits to be confirmed, the next one not before ``calm_until``; nothing casts doubt on what
     the core has confirmed before ``trusted_until``.
@@ -48,6 +49,7 @@ class Tunnel:
     exact: tuple[bytes, ...] = ()
     peer: int = 0
     exactly_paired: bool = False
+    confirmed: bool = False
     ended: bool = False
     doubted: bool = False
     left: bool = False
@@ -101,8 +103,8 @@ class Context:
         beside = self.ups if direction is Direction.UPLINK else self.downs
         if len(beside) < most:
             return None
-        kept = {up.peer for up in self.ups if up.exactly_paired}
-        return tuple([t for t in beside[1:] if not t.exactly_paired and t.index not in kept][:1])
+        kept = {up.peer for up in self.ups if up.confirmed}
+        return tuple([t for t in beside[1:] if not t.confirmed and t.index not in kept][:1])
 
     def add(self, tunnel: Tunnel) -> None:
         """``tunnel`` belongs to it from now on."""
