@@ -36,6 +36,11 @@ class Asker:
         elif not up.left and self._sessions.is_first(up):
             self.ask_owner(up, now)
 
+    def review_changed(self, up: Tunnel, now: float) -> None:
+        """The same at once, because the tunnel of the last answer is no more."""
+        self.review(up, now)
+        self._pinging.again(up.index, now)
+
     def _settled(self, up: Tunnel) -> bool:
         peer = self._sessions.at(up.peer)
         if peer is None or peer.pair != up.pair or peer.doubted:

@@ -43,7 +43,7 @@ class Losing:
         ups = self._sessions.answering(down)
         self._sessions.end(down, out)
         for up in ups:
-            self._asker.review(up, now)
+            self._asker.review_changed(up, now)
 
     def error_indication(self, event: ErrorIndicationSeen, now: float, out: list[Command]) -> None:
         """The sender has no such tunnel: forget every one that leads to it under that TEID.
@@ -60,7 +60,7 @@ class Losing:
             ups = () if tunnel.uplink else self._sessions.answering(tunnel)
             self._lose(tunnel, out)
             for up in ups:
-                self._asker.review(up, now)
+                self._asker.review_changed(up, now)
         if any(tunnel.index in event.ours for tunnel in about):
             self._ours[event.sender, event.teid, event.vlan] = now + OURS_S
             if len(self._ours) > OURS:

@@ -117,7 +117,7 @@ class Pinging:
             self._enqueue(ping, now)
         elif haste > old.haste:
             old.haste = haste
-            old.next_at = min(old.next_at, now + self._pace(old))
+            old.next_at = min(old.next_at, now)
             if self._calm.pop(index, None) is not None:
                 self._hasty[index] = old
 
@@ -136,6 +136,11 @@ class Pinging:
     def answered(self, token: int) -> Ping | None:
         """The ping that ``token`` answers, if it is one of ours."""
         return self._by_token.get(token)
+
+    def again(self, index: int, now: float) -> None:
+        """The way changed while ``index`` is being asked: do not wait for the next attempt's turn."""
+        if (ping := self._active.get(index)) is not None:
+            ping.next_at = now
 
     def stop(self, index: int, now: float) -> None:
         """Nothing more to ask through ``index``."""

@@ -87,6 +87,7 @@ enum counter {
 	c_ue_too_big,           // does not fit the tunnel
 	c_ue_no_way_out,        // dropped: no adapter leads to the tunnel's destination
 	c_ue_ambiguous,         // held: the UE address is in use behind several pairs
+	c_ue_moved,             // held: the tunnel that its flow came in is another UE's by now
 	c_ue_doubted,           // held: whose the UE's downlink tunnel is now has to be asked first
 	c_pinger_replies,       // the Pinger's own replies, to the queue
 	c_hop_unknown,          // shared adapter: the far node's MAC address is not resolved yet
@@ -2444,7 +2445,7 @@ static __always_inline int ue_side(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct packet p = {.vlan = NO_VLAN};
-	__u32 index, room, surplus, out, via = 0;
+	__u32 index, room, surplus, out, via = 0, by_address;
 	struct ethhdr *eth = data;
 	struct config *c = config();
 	struct outlet *outlet;
@@ -2480,7 +2481,8 @@ static __always_inline int ue_side(struct xdp_md *ctx)
 		count(c_ue_malformed);
 		return XDP_DROP;
 	}
-	if (index == GATEWAY)
+	by_address = index == GATEWAY;
+	if (by_address)
 		index = reply_tunnel_of(ctx, &p, now, &via);
 	if (index == UE_AMBIGUOUS) {
 		count(c_ue_ambiguous);
@@ -2495,6 +2497,10 @@ static __always_inline int ue_side(struct xdp_md *ctx)
 	if (t->flags & T_ENDED) {
 		count(c_ue_ended);
 		return hand_over(ctx, e_held, via);
+	}
+	if (by_address && !owns(t, &p, 0) && moved(t, &p)) {
+		count(c_ue_moved);
+		return hand_over(ctx, e_held, 0);
 	}
 	if (t->flags & T_MOVED || (outlet->doubted_ns && t->last_ns < outlet->doubted_ns)) {
 		count(c_ue_doubted);
