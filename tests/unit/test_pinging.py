@@ -91,8 +91,17 @@ def test_what_somebody_waits_for_has_a_share_of_its_own():
     p.ask(20, UE, 0.0, Haste.AWAITED)
     p.ask(0, UE, 0.0, Haste.IN_DOUBT)  # it was waiting without haste
     p.ask(9, UE, 0.0, Haste.IN_DOUBT)  # and this one is being asked
-    assert {ping.index for ping in p.due(0.1)} == {20, 0, 6}
+    assert {ping.index for ping in p.due(0.1)} == {20, 0, 6, 9}
     assert {ping.index for ping in p.due(0.1 + URGENCY)} == {0, 9}
+
+
+def test_a_tunnel_whose_way_changed_does_not_wait_for_its_turn():
+    p = pinging()
+    p.ask(1, UE, 0.0)
+    p.due(0.0)
+    p.again(1, 0.1)
+    p.again(2, 0.1)
+    assert [ping.sequence for ping in p.due(0.1)] == [2]
 
 
 def test_what_waits_without_haste_is_bounded():
