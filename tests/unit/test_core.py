@@ -39,7 +39,7 @@ from tof.agent.commands import (
     SendPing,
     SetDoubt,
 )
-from tof.agent.doubting import CALM_S
+from tof.agent.doubting import DEAF_S
 from tof.agent.events import (
     AdoptedTunnel,
     DownlinkMoved,
@@ -339,8 +339,8 @@ def test_one_candidate_at_a_time_and_the_same_one_not_again(world):
     assert world.say(uplink(ue=UE3)) == []
     for _ in range(19):
         world.pings(1.0)
-    assert world.say(uplink(ue=UE2)) == []
-    world.now += CALM_S
+    assert kinds(world.say(uplink(ue=UE2))) == [SetDoubt]
+    world.now += DEAF_S
     world.say(uplink(ue=UE3))
     assert up.foreign == UE3
     assert world.pings()[0].ue == UE3

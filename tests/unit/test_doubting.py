@@ -9,6 +9,7 @@ from tests.agent_world import (
     ENB2,
     SGW,
     SGW2,
+    TARGET,
     UE,
     UE2,
     UE3,
@@ -18,7 +19,7 @@ from tests.agent_world import (
     uplink,
 )
 from tof.agent.commands import AMBIGUOUS, DropPacket, ReleaseFrame, SendPing, SetDoubt
-from tof.agent.doubting import CALM_S, CONTESTS, TRUST_S
+from tof.agent.doubting import CONTESTS, DEAF_S, TRUST_S
 from tof.agent.events import (
     DownlinkMoved,
     EndMarkerSeen,
@@ -29,7 +30,7 @@ from tof.agent.events import (
     UplinkReturned,
 )
 from tof.agent.losing import OURS, OURS_S
-from tof.agent.pinging import URGENCY
+from tof.agent.pinging import URGENCY, Ping
 from tof.model import Side
 
 
@@ -103,6 +104,34 @@ def test_without_the_core_s_word_neither_claim_is_given_up(world):
     new, _ = world.hear(uplink(3))
     run(world, 10.0)
     assert {t.index for t in world.sessions} == {up.index, down.index, new.index}
+    assert world.path.doubted == set()  # nobody is answered at all: that says nothing about these
+    assert world.agent.counts["doubt_unsettled"] == 2
+    world.paired(11, 12, UE2)
+    world.hear(uplink(13, UE2))
+    run(world, 2.0, {(ENB, 11): (12, ENB, SGW)})
+    world.now += DEAF_S
+    world.hear(uplink(15))
+    run(world, 10.0)
+    assert world.path.doubted == set()
+
+
+def test_silence_about_a_tunnel_that_is_forgotten_or_has_no_pair_says_nothing(world):
+    world.agent._doubting.unanswered(Ping(999, UE, TARGET, 7), 0.0, [])
+    up, _ = world.hear(uplink())
+    run(world, 7.0)
+    world.say(ForeignSourceSeen(up.index, UE2))
+    run(world, 3.0)
+    assert world.pings() == []
+    assert world.agent.counts["doubt_unsettled"] == 0
+
+
+def test_while_others_are_answered_silence_keeps_the_doubt(world):
+    up, down = world.paired(1, 2)
+    world.paired(11, 12, UE2)
+    world.hear(uplink(13, UE2))
+    run(world, 1.0, {(ENB, 11): (12, ENB, SGW)})
+    new, _ = world.hear(uplink(3))
+    run(world, 10.0)
     assert world.path.doubted == {down.index}
     assert not world.sessions.guess(new, [])
     world.say(FrameHeld(b"frame", UE))
@@ -140,12 +169,13 @@ def test_a_foreign_source_casts_doubt_that_the_owner_s_answer_settles(world):
 
 
 def test_candidates_are_asked_for_once_in_a_while(world):
-    up, _ = world.paired()
+    up, down = world.paired()
     world.say(ForeignSourceSeen(up.index, UE2))
     run(world, 9.0)
-    assert world.say(ForeignSourceSeen(up.index, UE2)) == []
-    assert world.say(ForeignSourceSeen(up.index, UE3)) == []
-    world.now += CALM_S
+    calm = [SetDoubt(down.key, down.index, False)]
+    assert world.say(ForeignSourceSeen(up.index, UE2)) == calm
+    assert world.say(ForeignSourceSeen(up.index, UE3)) == calm
+    world.now += DEAF_S
     world.say(ForeignSourceSeen(up.index, UE2))
     assert [ping.ue for ping in world.pings()] == [UE2]
     assert world.agent.counts["candidate_asked"] == 2
@@ -154,10 +184,13 @@ def test_candidates_are_asked_for_once_in_a_while(world):
 def test_after_an_unanswered_candidate_the_owner_is_asked(world):
     up, down = world.paired()
     world.say(ForeignSourceSeen(up.index, UE2))
-    run(world, 7.0, {})
+    asked = [ping.ue for _ in range(12) for ping in world.pings(0.1)]
+    assert {UE, UE2} == set(asked)
     assert world.path.doubted == {down.index}
     world.say(FrameHeld(b"frame", UE, up.index))
-    assert world.pings(0.1)[0].ue == UE
+    said = run(world, 4.0)
+    assert ReleaseFrame(b"frame") in said or world.path.doubted == set()
+    assert world.agent.counts["doubt_unsettled"] == 1
 
 
 def test_a_confirmed_candidate_takes_the_tunnel_and_its_doubt(world):

@@ -24,6 +24,8 @@ CALM_S = 20.0
 """Foreign sources in one tunnel are asked for so often: a UE may leak addresses of other networks all day."""
 
 CONTESTS = 1024
+DEAF_S = 600.0
+"""For this long what the core would not settle is left alone, and the Pinger counts as heard after an answer to anybody."""
 
 
 class Doubting:
@@ -35,6 +37,7 @@ class Doubting:
         self._sessions, self._asker, self._pinging, self._holding = sessions, asker, pinging, holding
         self._counts = counts
         self._contests: OrderedDict[int, int] = OrderedDict()
+        self._heard_at = -DEAF_S
 
     def new_claim(self, new: Tunnel, now: float, out: list[Command]) -> None:
         """An uplink tunnel that is no handover: if its UE's address is in use already, ask whether it still is."""
@@ -61,7 +64,7 @@ class Doubting:
         self._counts["candidate_asked"] += 1
         if peer is not None:
             self._sessions.doubt(peer, True, out)
-        self._asker.ask(up, source, now)
+        self._asker.ask(up, source, now, Haste.IN_DOUBT)
 
     def contested(self, up: Tunnel, down: Tunnel | None, now: float, out: list[Command]) -> bool:
         """The core answered for the candidate of ``up`` in ``down``: whether that is another uplink's, which is asked then.
@@ -99,6 +102,7 @@ class Doubting:
             self._counts["owner_reconfirmed"] += 1
             out.append(SetCalm(up.key, CALM_S))
             up.calm_until = now + CALM_S
+        self._heard_at = now
         self._contests.pop(up.index, None)
         mates = self._sessions.mates(up)
         doubted = {down.index: down} if down.doubted else {}
@@ -119,11 +123,15 @@ class Doubting:
         """A question was asked in vain."""
         self._counts["ping_unanswered"] += 1
         up = self._sessions.at(ping.index)
-        if up is None or not self._in_doubt(up):
-            return
-        if ping.ue == up.foreign:
-            if not up.failed:
-                self._asker.ask_owner(up, now, Haste.IN_DOUBT)
+        if up is not None and ping.ue == up.foreign:
+            self._candidate_failed(up, now, out)
+        elif up is not None:
+            self._claim_failed(up, now, out)
+
+    def _claim_failed(self, up: Tunnel, now: float, out: list[Command]) -> None:
+        rivals = self._claims_beside(up)
+        doubted = [claim for claim in (up, *rivals) if self._in_doubt(claim)]
+        if not doubted:
             return
         if up.foreign is not None and not up.failed:
             self._asker.ask(up, up.foreign, now, Haste.IN_DOUBT)
@@ -132,18 +140,38 @@ class Doubting:
         if challenger is not None and challenger.foreign is not None:
             self._give_up(up, out)
             self._asker.ask(challenger, challenger.foreign, now, Haste.IN_DOUBT)
-            return
-        for newer in self._claims_beside(up):
-            if newer.index > up.index and newer.exactly_paired:
-                self._give_up(up, out)
-                return
-            if newer.index > up.index and not newer.failed:
+        elif up in doubted and any(newer.index > up.index and newer.exactly_paired for newer in rivals):
+            self._give_up(up, out)
+        elif unasked := [newer for newer in rivals if newer.index > up.index and not newer.failed]:
+            for newer in unasked:
                 self._asker.ask_owner(newer, now, Haste.IN_DOUBT)
+        elif now >= self._heard_at + DEAF_S:  # nobody is answered: silence says nothing about these
+            for claim in doubted:
+                self._leave_as_it_was(claim, now, out)
+
+    def _candidate_failed(self, up: Tunnel, now: float, out: list[Command]) -> None:
+        if self._in_doubt(up) and up.failed:
+            self._leave_as_it_was(up, now, out)
+        elif self._in_doubt(up):
+            self._asker.ask_owner(up, now, Haste.IN_DOUBT)
+
+    def _leave_as_it_was(self, up: Tunnel, now: float, out: list[Command]) -> None:
+        """The core says nothing at all: the one that it spoke for before keeps the tunnel, and is not soon doubted again."""
+        self._counts["doubt_unsettled"] += 1
+        up.failed, up.calm_until, up.trusted_until = False, now + DEAF_S, now + DEAF_S
+        out.append(SetCalm(up.key, DEAF_S))
+        for down in self._downs_beside(up):
+            self._sessions.doubt(down, False, out)
+        for ue in up.ues:
+            self._holding.answered(ue)
 
     def _in_doubt(self, up: Tunnel) -> bool:
+        return any(down.doubted for down in self._downs_beside(up))
+
+    def _downs_beside(self, up: Tunnel) -> list[Tunnel]:
         peer = self._sessions.at(up.peer)
-        beside = (down for context in self._sessions.contexts_with(up) for down in context.downs)
-        return (peer is not None and peer.doubted) or any(down.doubted for down in beside)
+        beside = [down for context in self._sessions.contexts_with(up) for down in context.downs]
+        return beside if peer is None else [*beside, peer]
 
     def _claims_beside(self, up: Tunnel) -> list[Tunnel]:
         """The uplink tunnels of other bearers, or other UEs, under the same address."""

@@ -283,7 +283,7 @@ def bounded(agent: Agent, path: MemoryEndpoints) -> None:
     assert all(tunnel.ended == bool(path.table[tunnel.key].flags & layout.ENDED) for tunnel in known)
     assert len(agent.pinging.active) <= POLICY.ping.at_once
     assert set(path.tokens) == set(agent.pinging._by_token) | agent.pinging._inherited
-    asked = {*agent.pinging._waiting, *agent.pinging._active}
+    asked = {*agent.pinging._calm, *agent.pinging._hasty, *agent.pinging._active}
     assert asked <= {tunnel.index for tunnel in known if tunnel.uplink}
     assert len(agent.holding._frames) <= holding.UES
     assert all(len(frames) <= holding.PER_UE for _, frames in agent.holding._frames.values())

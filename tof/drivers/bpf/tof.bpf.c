@@ -2498,7 +2498,7 @@ static __always_inline int ue_side(struct xdp_md *ctx)
 		count(c_ue_ended);
 		return hand_over(ctx, e_held, via);
 	}
-	if (by_address && !owns(t, &p, 0) && moved(t, &p)) {
+	if (by_address && has_ue(t, &p) && !owns(t, &p, 0)) {
 		count(c_ue_moved);
 		return hand_over(ctx, e_held, 0);
 	}
