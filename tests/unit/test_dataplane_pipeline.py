@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tof.dataplane.desired import Desired, PingRoute, Ports, ServiceRoute, by_application
 from tof.dataplane.flow import Flow, Goto, Masked, Output, SetField, Track
-from tof.dataplane.nat import zone_of, zones
+from tof.dataplane.nat import tracked, zone_of, zones
 from tof.dataplane.pipeline import check, dump, render
 from tof.dataplane.plan import Plan, diff
 from tof.model import IpAddress, Service
@@ -110,6 +110,13 @@ def test_only_a_shared_application_is_tracked() -> None:
 def test_the_zone_of_an_application_is_never_the_hosts() -> None:
     assert zone_of(IPv4Address("192.168.50.40")) == 2357
     assert all(zone_of(IPv4Address(number)) > 0 for number in range(100_000, 300_000, 7))
+
+
+def test_connection_tracking_sees_the_addresses_of_shared_applications_alone() -> None:
+    shared, alone = (route(3, 101, 7), route(4, 102, 7)), route(5, 103, 8)
+    both = {address for one in shared for address in (one.service.service_ip, one.service.application_ip)}
+    assert tracked((*shared, alone)) == both
+    assert tracked((alone,)) == frozenset()
 
 
 def test_the_oldest_service_of_an_application_speaks_for_it() -> None:

@@ -34,6 +34,9 @@ from tof.agent.pinging import URGENCY, Ping
 from tof.model import Side
 
 
+UE_OTHER = bytes((10, 0, 0, 99))
+
+
 @pytest.fixture
 def world():
     return World()
@@ -191,6 +194,19 @@ def test_after_an_unanswered_candidate_the_owner_is_asked(world):
     said = run(world, 4.0)
     assert ReleaseFrame(b"frame") in said or world.path.doubted == set()
     assert world.agent.counts["doubt_unsettled"] == 1
+
+
+def test_when_neither_the_candidate_nor_the_owner_is_answered_the_owner_keeps_the_tunnel(world):
+    other, _ = world.paired(11, 12, UE3)
+    world.say(ForeignSourceSeen(other.index, UE_OTHER))
+    run(world, 2.0, {(ENB, 11): (12, ENB, SGW)})
+    up, down = world.paired()
+    world.say(ForeignSourceSeen(up.index, UE2))
+    run(world, 1.5)
+    assert world.path.doubted == {down.index}
+    run(world, 3.0)
+    assert world.path.doubted == set()
+    assert (up.ues, world.peer(up)) == ((UE,), down.index)
 
 
 def test_a_confirmed_candidate_takes_the_tunnel_and_its_doubt(world):
