@@ -33,7 +33,6 @@ from tof.agent.losing import OURS, OURS_S
 from tof.agent.pinging import URGENCY, Ping
 from tof.model import Side
 
-
 UE_OTHER = bytes((10, 0, 0, 99))
 
 
