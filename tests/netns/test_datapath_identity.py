@@ -413,6 +413,34 @@ def test_signals_from_the_wrong_side_pass_and_change_nothing(tof: Tof, app: sock
     assert metrics["tof_learning_total{error_indication_wrong_side}"] >= 1
 
 
+def test_an_app_speaks_to_a_ue_that_was_seen_downlink_only(tof: Tof, app: socket.socket) -> None:
+    """A push from the Internet has shown the tunnel; the UE has said nothing yet."""
+    bearer = new_bearer(qfi=3)
+    tof.down(bearer)
+    app.sendto(b"good morning", (bearer.ue, 1))
+    got = pushed(tof, b"good morning")
+    assert (got.teid, got.message.qfi) == (bearer.down, 3)
+
+
+def test_an_app_opens_a_connection_to_an_idle_ue(tof: Tof) -> None:
+    """Its SYN waits while the Pinger asks, and goes out once, in the tunnel that the paging opened."""
+    bearer = new_bearer()
+    with AnsweringCore(tof) as core:
+        tof.up(bearer)
+        until("nobody answers", lambda: not tof.metrics()["tof_pings_active"], 10)
+        tof.drain()
+        with tof.netns["apps"].entered(), socket.socket() as app:
+            app.bind((APP, 0))
+            app.setblocking(False)
+            app.connect_ex((bearer.ue, 7000))
+            tof.ran.silent(lambda one: one.inner.destination == bearer.ue, 0.3)
+            core.bearers[:] = [bearer]
+            syn = tof.ran.gpdu(lambda one: one.inner.destination == bearer.ue)
+        assert (syn.teid, syn.inner.source, syn.inner.tcp_flags) == (bearer.down, SERVICE, SYN)
+        assert syn.inner.mss is not None
+        assert syn.inner.mss <= 1500 - 20 - 8 - 16 - 20 - 20
+
+
 def test_an_idle_ue_s_enb_complains_and_the_pinger_finds_it_again(tof: Tof, app: socket.socket) -> None:
     """S1 release has no sign: the eNB knows the TEID no more, paging gives the UE another one."""
     before = new_bearer()
