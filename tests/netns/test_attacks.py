@@ -56,6 +56,11 @@ def honest(tof: Tof) -> Iterator[Honest]:
     population.close()
 
 
+@pytest.fixture(autouse=True)
+def _fresh(tof: Tof) -> None:
+    tof.drain()
+
+
 def anyone() -> str:
     """A UE's address at random."""
     return f"10.{chance.randrange(64, 128)}.{chance.randrange(256)}.{chance.randrange(1, 255)}"
@@ -93,6 +98,7 @@ def victim(honest: Honest) -> Bearer:
     return chance.choice(honest.bearers)
 
 
+NEW = ("queued", "crowded", "crowded_lost")
 FRAGMENTS = ("bridged_fragment", "fragment_queued", "fragment_refused")
 END_MARKER, ERROR_INDICATION, ECHO_RESPONSE = 254, 26, 2
 spoofer = new_bearer()
@@ -123,6 +129,10 @@ def ping_answer(ue: str) -> bytes:
     return pong(ping(ue, TARGET, chance.randrange(1, 500), 1, chance.randbytes(8) + b"tof-pinger"))
 
 
+def answering(bearer: Bearer) -> bytes:
+    return bearer.downlink(ping_answer(bearer.ue))
+
+
 def lying(_: Honest, at: int) -> bytes:
     """A 16-bit length somewhere is wrong."""
     frame = bytearray(spoofer.uplink(udp(spoofer.ue, SERVICE, 1, 2, b"length")))
@@ -151,25 +161,25 @@ def fragment(h: Honest, offset: int, *, more: bool) -> bytes:
 
 ATTACKS = {
     "random TEIDs from the eNB": Attack(
-        "ran", "queued", lambda _: from_enb(any_teid(), udp(anyone(), ELSEWHERE, 1, 2))
+        "ran", NEW, lambda _: from_enb(any_teid(), udp(anyone(), ELSEWHERE, 1, 2))
     ),
     "random TEIDs from the SGW": Attack(
-        "core", "queued", lambda _: from_sgw(any_teid(), udp(ELSEWHERE, anyone(), 1, 2))
+        "core", NEW, lambda _: from_sgw(any_teid(), udp(ELSEWHERE, anyone(), 1, 2))
     ),
     "random nodes and TEIDs from the eNB": Attack(
-        "ran", "queued", lambda _: from_enb(any_teid(), udp(anyone(), ELSEWHERE, 1, 2), any_node(), any_node())
+        "ran", NEW, lambda _: from_enb(any_teid(), udp(anyone(), ELSEWHERE, 1, 2), any_node(), any_node())
     ),
     "random nodes and TEIDs from the SGW": Attack(
-        "core", "queued", lambda _: from_sgw(any_teid(), udp(ELSEWHERE, anyone(), 1, 2), any_node(), any_node())
+        "core", NEW, lambda _: from_sgw(any_teid(), udp(ELSEWHERE, anyone(), 1, 2), any_node(), any_node())
     ),
     "served UEs' addresses under random TEIDs, to the service": Attack(
-        "ran", "queued", lambda h: from_enb(any_teid(), udp(victim(h).ue, SERVICE, 4000, ECHO, b"mine"))
+        "ran", NEW, lambda h: from_enb(any_teid(), udp(victim(h).ue, SERVICE, 4000, ECHO, b"mine"))
     ),
     "served UEs' addresses under random TEIDs from the SGW": Attack(
-        "core", "queued", lambda h: from_sgw(any_teid(), udp(ELSEWHERE, victim(h).ue, 1, 2))
+        "core", NEW, lambda h: from_sgw(any_teid(), udp(ELSEWHERE, victim(h).ue, 1, 2))
     ),
     "served UEs' addresses behind random nodes": Attack(
-        "ran", "queued",
+        "ran", NEW,
         lambda h: from_enb(any_teid(), udp(victim(h).ue, SERVICE, 4000, ECHO, b"mine"), any_node(), any_node()),
     ),
     "a spoofer's random sources": Attack(
@@ -222,7 +232,7 @@ ATTACKS = {
     ),
     "forged answers to the Pinger": Attack(
         "core", "passed",
-        lambda h: victim(h).downlink(ping_answer(victim(h).ue)),
+        lambda h: answering(victim(h)),
     ),
     "first fragments": Attack("ran", FRAGMENTS, lambda h: fragment(h, 0, more=True)),
     "later fragments": Attack("ran", FRAGMENTS, lambda h: fragment(h, chance.randrange(1, 8000), more=True)),
@@ -244,17 +254,6 @@ IN_GENERIC_MODE_TOO = (
     "G-PDUs from the wrong side, down",
     "overlapping fragments",
 )
-
-
-@pytest.mark.parametrize("name", ATTACKS)
-def test_honest_traffic_and_tunnels_outlive(tof: Tof, honest: Honest, name: str) -> None:
-    stand(tof, honest, ATTACKS[name])
-
-
-@pytest.mark.parametrize("name", IN_GENERIC_MODE_TOO)
-@pytest.mark.parametrize("tof", ["generic"], indirect=True)
-def test_in_generic_mode_too(tof: Tof, honest: Honest, name: str) -> None:
-    stand(tof, honest, ATTACKS[name])
 
 
 def stand(tof: Tof, honest: Honest, attack: Attack) -> None:
@@ -364,3 +363,25 @@ def test_a_ue_that_floods_a_service_takes_no_others_connections(tof: Tof, honest
             client.settimeout(3)
             assert client.recv(100) == b"and answered"
     served_after(honest)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_honest_traffic_and_tunnels_outlive(tof: Tof, honest: Honest, name: str) -> None:
+    stand(tof, honest, ATTACKS[name])
+
+
+@pytest.mark.xfail(
+    reason="downlink tunnels that no uplink answers into are in no bound of their own", strict=True
+)
+def test_a_newcomer_is_learnt_after_a_flood_from_the_sgw(tof: Tof, honest: Honest) -> None:
+    attack = ATTACKS["random TEIDs from the SGW"]
+    flood(tof.core, [attack.frame(honest) for _ in range(attack.count)])
+    until("the flood is over", lambda: tof.metrics()["tof_tunnels"] == MOST)
+    tof.drain()
+    tof.attach(new_bearer())
+
+
+@pytest.mark.parametrize("name", IN_GENERIC_MODE_TOO)
+@pytest.mark.parametrize("tof", ["generic"], indirect=True)
+def test_in_generic_mode_too(tof: Tof, honest: Honest, name: str) -> None:
+    stand(tof, honest, ATTACKS[name])
