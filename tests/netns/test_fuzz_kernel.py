@@ -74,7 +74,7 @@ def test_a_bounded_run_agrees(devices: Mapping[str, int]) -> None:
         "passed", "diverted", "encapsulated", "queued", "returned", "bridged_partial", "bridged_way_unknown",
         "bridged_fragment", "bridged_length", "bridged_version", "bridged_message", "bridged_extension",
         "bridged_inner", "spoofed", "flow_unknown", "flow_ambiguous", "inner_fragment", "ue_malformed",
-        "ue_no_tunnel", "ue_doubted", "nested", "station_moved", "wrong_side", "fragment_queued",
+        "ue_no_tunnel", "ue_doubted", "ue_moved", "nested", "station_moved", "wrong_side", "fragment_queued",
         "ue_ended", "ue_too_big", "ue_ambiguous", "pinger_replies",
     }  # fmt: skip
 

@@ -8,12 +8,13 @@ import atheris
 
 with atheris.instrument_imports(include=["tof.wire", "tof.agent", "tof.daemon.feed", "tof.drivers.memory"]):
     from tools.fuzz.agent_target import life
+    from tools.fuzz.pieces_target import pieces
     from tools.fuzz.wire_targets import TARGETS
 
 
 def main() -> None:
     name = sys.argv.pop(1)
-    target = life if name == "agent" else TARGETS[name]
+    target = {**TARGETS, "agent": life, "pieces": pieces}[name]
     atheris.Setup(sys.argv, target)
     atheris.Fuzz()
 

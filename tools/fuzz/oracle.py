@@ -559,6 +559,8 @@ class Oracle:
         tunnel = self.tunnels[key]
         if tunnel.ended:
             return self._hold("ue_ended", layout.HELD, via, frame)
+        if frame[:6] == GATEWAY_MAC and tunnel.has_family(inner) and not tunnel.owns(inner.destination):
+            return self._hold("ue_moved", layout.HELD, 0, frame)
         if tunnel.moved or tunnel.doubted:
             return self._hold("ue_doubted", layout.DOUBTED, via or index, frame)
         return self._inject(frame, inner, key, qfi)

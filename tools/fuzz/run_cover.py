@@ -13,7 +13,7 @@ from typing import TypedDict
 from tools.fuzz.seeds import ROOT, seeds
 from tools.fuzz.wire_targets import TARGETS
 
-NAMES = (*TARGETS, "agent")
+NAMES = (*TARGETS, "pieces", "agent")
 _COVERED = re.compile(r"cov: (\d+) ft: (\d+) corp: (\d+)")
 
 

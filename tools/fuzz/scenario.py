@@ -90,4 +90,5 @@ DEFAULTS: dict[bytes, int] = {
     **{ue: down.number for down in TUNNELS if down.direction is Direction.DOWNLINK for ue in down.ues},
     _ue(7): AMBIGUOUS,
     _ue(9): 99,  # a tunnel that is no more
+    _ue(200): 2,  # another UE's tunnel by now
 }

@@ -108,6 +108,11 @@ def seeds(target: str) -> Iterator[bytes]:
     match target:
         case "agent":
             yield from histories()
+        case "pieces":
+            yield from (
+                bytes((0x18, 0, 16, 1)) + bytes((0x10 | what, 2, 24, 1, 0xE6, 0, 0, 0)) for what in range(16)
+            )
+            yield from packets()
         case "gtpu_message":
             yield from messages()
         case "icmp":
