@@ -17,7 +17,7 @@ from typing import TypeVar
 import structlog
 
 from tests.agent_world import TARGET, TARGET_V6, check
-from tof.agent import asking, holding, losing, sessions
+from tof.agent import asking, holding, losing, pinging, sessions
 from tof.agent.catalog import Catalog
 from tof.agent.core import Agent, AgentPolicy
 from tof.agent.events import (
@@ -46,6 +46,7 @@ from tof.wire import gtpu, icmp, inet
 sessions.MOST_BEARERS, sessions.MOST_PAIRS = 4, 3
 losing.PEERS, asking.REFUSALS = 3, 2
 holding.PER_UE, holding.UES = 2, 3
+pinging.WAITING = 3
 POLICY = AgentPolicy(PingPolicy((TARGET, TARGET_V6), attempts=2, at_once=2), 14, 6)
 HELD_BY_THE_PATH = 13
 
@@ -281,8 +282,10 @@ def bounded(agent: Agent, path: MemoryEndpoints) -> None:
     known = agent.sessions
     assert len(known) <= POLICY.most_tunnels
     assert all(tunnel.ended == bool(path.table[tunnel.key].flags & layout.ENDED) for tunnel in known)
-    assert len(agent.pinging.active) <= POLICY.ping.at_once
-    assert set(path.tokens) == set(agent.pinging._by_token) | agent.pinging._inherited
+    assert len(agent.pinging.active) <= 2 * POLICY.ping.at_once, "hasty ones and calm ones"
+    assert len(agent.pinging._calm) <= pinging.WAITING
+    sent = {token for token, ping in agent.pinging._by_token.items() if ping.sequence}
+    assert set(path.tokens) == sent | agent.pinging._inherited
     asked = {*agent.pinging._calm, *agent.pinging._hasty, *agent.pinging._active}
     assert asked <= {tunnel.index for tunnel in known if tunnel.uplink}
     assert len(agent.holding._frames) <= holding.UES
