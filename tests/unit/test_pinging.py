@@ -192,3 +192,14 @@ def test_nothing_is_left_when_all_is_over():
         assert len(p.active) <= 4
     assert len(gone) == 20
     assert not any((p._calm, p._hasty, p._active, p._by_token, p._late))
+
+
+def test_calm_pings_that_come_to_be_hasty_do_not_lift_the_bound():
+    p = pinging(at_once=2)
+    for first in (1, 3, 5, 7):
+        for index in (first, first + 1):
+            p.ask(index, UE, 0.0)
+        p.due(0.0)
+        for ping in p.active:
+            p.ask(ping.index, UE, 0.0, Haste.IN_DOUBT)
+        assert len(p.active) <= 4

@@ -183,8 +183,12 @@ class Pinging:
         return self._hasty.get(index) or self._calm.get(index) or self._active.get(index)
 
     def _room(self, hasty: bool) -> int:
-        """How many more of a kind may be asked at once: neither takes the other's share."""
-        return self._policy.at_once - sum(bool(ping.haste) is hasty for ping in self._active.values())
+        """How many more of a kind may be asked at once: neither takes the other's share.
+
+        A calm one that comes to be hasty while it is asked gives its place up for no other.
+        """
+        most, active = self._policy.at_once, self._active.values()
+        return min(most - sum(bool(ping.haste) is hasty for ping in active), 2 * most - len(active))
 
     def _pace(self, ping: Ping) -> float:
         return self._policy.interval_s * (URGENCY if ping.haste is Haste.IN_DOUBT else 1.0)
