@@ -484,6 +484,7 @@ class Oracle:
     def _divert(self, tunnel: Tunnel, seen: Seen, frame: bytes) -> tuple[int, bytes] | None:
         inner = seen.inner
         if not tunnel.owns(inner.source):
+            self.counts["spoofed"] += not inet.is_global_unicast(inner.source)
             return None
         taken = self._take_flow(tunnel, inner, seen.qfi)
         if taken != DIVERTS:

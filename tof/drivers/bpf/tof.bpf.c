@@ -1290,7 +1290,8 @@ __noinline int divert(struct xdp_md *ctx, struct packet *p, struct tunnel *t, __
 		return -1;
 	index = t->index;
 	if (!owns(t, p, 1)) {
-		foreign(t, p, ENB, now);
+		if (!could_be_ue(p, 1)) // what could be one is counted for every packet, see `notice`
+			count(c_spoofed);
 		return -1;
 	}
 	taken = take_flow(data, end, p, t, service, now, heart_beats(now));
