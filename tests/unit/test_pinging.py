@@ -74,7 +74,7 @@ def test_only_so_many_at_once_and_the_newest_first():
     p = pinging(at_once=2, attempts=1, interval_s=1.0)
     for index in (1, 2, 3):
         p.ask(index, UE, 0.0)
-    assert [ping.index for ping in p.due(0.0)] == [3, 2]
+    assert [ping.index for ping in p.due(0.0)] == [2, 3]
     assert p.wake_at == 1.0
     assert p.due(0.5) == []
     p.stop(3, 0.5)

@@ -158,9 +158,9 @@ class Pinging:
                 if not ping.answered:
                     self.unanswered.append(ping)
         for hasty, queue in self._queues:
-            for _ in range(min(len(queue), self._room(hasty))):
-                # The newest first: after a flood of invented tunnels nobody has to wait for all of them.
-                index, ping = queue.popitem()
+            # The newest have the room: after a flood of invented tunnels nobody has to wait for all of them.
+            newest = [queue.popitem() for _ in range(min(len(queue), self._room(hasty)))]
+            for index, ping in reversed(newest):
                 self._retire(self._active.pop(index, None), now)
                 self._active[index] = ping
                 self.changes += 1
