@@ -22,9 +22,6 @@ pytestmark = pytest.mark.netns
 
 SERVICE, SERVICE6 = "203.0.113.77", "2001:db8:113::77"
 APP, APP6 = "192.168.50.77", "fd00:50::77"
-NOT_YET = {
-    "reuse-teid": "a former UE's flow leads into its tunnel when that is another's",
-}
 
 
 def played(
@@ -62,12 +59,7 @@ def provisioned(tof: Tof) -> Tof:
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(strict=False, reason=NOT_YET[name]))
-        if name in NOT_YET
-        else name
-        for name in SCENARIOS
-    ],
+    list(SCENARIOS),
 )
 def test_a_tof_plays(provisioned: Tof, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     netns = provisioned.netns
