@@ -475,6 +475,16 @@ def test_an_error_indication_forgets_every_tunnel_of_that_end(world):
     assert len(world.sessions) == 0
 
 
+@pytest.mark.parametrize("sender", [ENB, SGW])
+def test_an_error_indication_of_a_node_that_is_radio_and_core_both(world, sender):
+    """As of two eNodeBs that forward to each other: each of their tunnels is lost once."""
+    world.hear(uplink(1, UE))
+    world.hear(uplink(1, UE2, enb=SGW, sgw=ENB))
+    (kept,) = (t for t in world.sessions if t.key.destination != sender)
+    world.say(ErrorIndicationSeen(sender, 1, None, Side.SGW))
+    assert list(world.sessions) == [kept]
+
+
 def test_an_error_indication_that_a_ping_caused_is_held_back_and_ends_the_asking(world):
     world.say(uplink())
     (ping,) = world.pings()

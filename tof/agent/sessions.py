@@ -79,7 +79,10 @@ class Sessions:
 
     def towards(self, destination: bytes, teid: int) -> tuple[Tunnel, ...]:
         """The tunnels that end at ``destination`` under ``teid``, whoever sends."""
-        found = (self._by_key.get(key) for key in self.nodes.keys_towards(destination, teid))
+        keys = dict.fromkeys(
+            self.nodes.keys_towards(destination, teid)
+        )  # two nodes may be radio and core both
+        found = (self._by_key.get(key) for key in keys)
         return tuple(tunnel for tunnel in found if tunnel is not None)
 
     def knows_ue(self, ue: bytes) -> bool:

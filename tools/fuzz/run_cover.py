@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -39,9 +40,12 @@ def run(
             (kept / sha256(one).hexdigest()[:24]).write_bytes(one)
         argv = [
             sys.executable, "-m", "tools.fuzz.cover", target, f"-seed={seed}", f"-runs={runs}", "-max_len=700",
-            f"-max_total_time={seconds}", "-timeout=10", "-print_final_stats=1", f"-artifact_prefix={place}/", str(kept),
+            f"-max_total_time={seconds}", "-timeout=60", "-print_final_stats=1", f"-artifact_prefix={place}/", str(kept),
         ]  # fmt: skip
-        done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, errors="replace", check=False)
+        done = subprocess.run(
+            argv, cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": "0"}, capture_output=True, text=True, errors="replace",
+            check=False,
+        )  # fmt: skip
         return _report(target, done.returncode, done.stdout + done.stderr)
 
 
