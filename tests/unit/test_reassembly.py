@@ -159,6 +159,13 @@ def test_the_largest_datagram(bench: Bench) -> None:
     assert [one.payload for one in outcome if isinstance(one, Whole)] == [data[:LARGEST]]
 
 
+def test_an_atomic_fragment_is_whole_by_itself(bench: Bench) -> None:
+    """RFC 6946: IPv6 senders put a fragment header on datagrams that are not cut."""
+    (whole,) = bench.add(part(b"all of it", 0, more=False))
+    assert isinstance(whole, Whole)
+    assert whole.payload == b"all of it"
+
+
 def test_a_later_fragment_waits_for_its_first(bench: Bench) -> None:
     assert bench.add(part(b"end", 8, more=False), Fate.UNDECIDED) == []
     assert bench.add(part(b"12345678", 0), Fate.DIVERT) == [Whole(KEY, b"12345678end", [1, 2])]

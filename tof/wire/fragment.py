@@ -36,7 +36,10 @@ class Fragment(NamedTuple):
 
 
 def decode_fragment(packet: bytes, vlan: int | None = None) -> Fragment:
-    """Parse an IP packet that is a fragment; DecodeError ``ip_whole`` for any other, others as ``tof.wire.inet``."""
+    """Parse an IP packet that is a fragment; DecodeError ``ip_whole`` for any other, others as ``tof.wire.inet``.
+
+    An IPv6 packet with a fragment header is one, even if that says that it is all there (RFC 6946).
+    """
     if packet and packet[0] >> 4 == 6:
         return _ipv6(packet, vlan)
     whole = decode_ipv4(packet)
