@@ -21,7 +21,7 @@ def pieces(data: bytes) -> None:
     """Every fragment comes out exactly once, with those of its datagram in the order in which they came."""
     try:
         read = decode_fragment(data)
-        assert read.more or read.offset or data[0] >> 4 == 6  # RFC 6946: an atomic fragment is whole by itself
+        assert read.more or read.offset or data[0] >> 4 == 6  # RFC 6946: whole by itself
         assert read.payload in data
     except DecodeError:
         pass
