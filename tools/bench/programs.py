@@ -28,7 +28,7 @@ def load(name: str) -> BpfObject:
     with tempfile.TemporaryDirectory(prefix="tof-bench-") as place:
         target = Path(place) / f"{name}.bpf.o"
         subprocess.run(
-            ["clang", "-O2", "-g", "-target", "bpf", "-Wall", "-Werror", f"-I/usr/include/{triplet}",
+            ["clang", "-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Werror", f"-I/usr/include/{triplet}",
              f"-I{TOF_SOURCES}", "-c", str(HERE / f"{name}.bpf.c"), "-o", str(target)],
             check=True,
         )  # fmt: skip
