@@ -66,8 +66,7 @@ class Catalog:
         self._forbidden |= {canonical(a): "a target of the Pinger" for a in pinger_targets}
         self._by_name: dict[str, Service] = {}
         self._name_of: dict[IpAddress, str] = {}
-        self._nobody = frozenset(address.packed for address in self._forbidden)
-        self.taken = self._nobody
+        self.taken = {address.packed for address in self._forbidden}
         """The addresses (packed) that are no UE's: the services', the Pinger's targets and the TOF's own."""
 
     @property
@@ -135,15 +134,12 @@ class Catalog:
     def _put(self, service: Service) -> None:
         self._by_name[service.name] = service
         self._name_of[service.service_ip] = service.name
-        self._review_taken()
+        self.taken.add(service.service_ip.packed)
 
     def _drop(self, service: Service) -> None:
         del self._by_name[service.name]
         del self._name_of[service.service_ip]
-        self._review_taken()
-
-    def _review_taken(self) -> None:
-        self.taken = self._nobody | {address.packed for address in self._name_of}
+        self.taken.discard(service.service_ip.packed)
 
 
 def _text(body: Mapping[str, object], field: str) -> str:

@@ -195,8 +195,8 @@ class Sessions:
 
     def answering(self, down: Tunnel) -> tuple[Tunnel, ...]:
         """The uplink tunnels whose replies go into ``down``."""
-        contexts = [context for ue in down.ues for context in self._ues[ue].contexts]
-        return tuple({up.index: up for c in contexts for up in c.ups if up.peer == down.index}.values())
+        found = (up for ue in down.ues for up in _answering(self._ues[ue], down))
+        return tuple({up.index: up for up in found}.values())
 
     def pair(self, up: Tunnel, down: Tunnel, out: list[Command]) -> None:
         """The core answered ``up`` in ``down``: so do we, whatever node the UE's packets came through."""

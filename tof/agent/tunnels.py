@@ -33,10 +33,9 @@ class Tunnel:
     """One GTP-U tunnel; ``exact`` are its UE's addresses as last seen, at most one of each family.
 
     Uplink: ``peer`` is where replies go, 0 while that has to be asked; ``exactly_paired``: the core said so,
-    ``confirmed``: once at least; ``left``: the
-    UE has gone on through another node; ``failed``: asked in vain since the tunnel is doubted; ``foreign``: an inner source
-    that is none of the UE's and waits to be confirmed, the next one not before ``calm_until``; nothing casts doubt on what
-    the core has confirmed before ``trusted_until``.
+    ``confirmed``: once at least; ``left``: the UE has gone on through another node; ``failed``: asked in vain since the
+    tunnel is doubted; ``foreign``: an inner source that is none of the UE's and waits to be confirmed, the next one not
+    before ``calm_until``; nothing casts doubt on what the core has confirmed before ``trusted_until``.
     Downlink: ``ended`` by an End Marker; ``doubted``: its core has to speak in it before anything is injected again.
     """
 

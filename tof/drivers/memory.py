@@ -35,7 +35,6 @@ class MemoryEndpoints:
     table: dict[TunnelKey, TunnelRecord] = field(default_factory=dict)
     peers: dict[int, int] = field(default_factory=dict)
     doubted: set[int] = field(default_factory=set)
-    calm: dict[TunnelKey, int] = field(default_factory=dict)
     defaults: dict[bytes, int] = field(default_factory=dict)
     tokens: dict[int, int] = field(default_factory=dict)
     services: dict[IpAddress, int] = field(default_factory=dict)
@@ -72,9 +71,8 @@ class MemoryEndpoints:
             case SetLeft(key, left):
                 record = self._expect(key)
                 self.table[key] = record._replace(flags=record.flags & ~LEFT | LEFT * left)
-            case SetCalm(key, seconds):
+            case SetCalm(key):
                 self._expect(key)
-                self.calm[key] = now_ns + int(seconds * 1e9)
             case SetDoubt(key, index, doubted):
                 self._expect(key)
                 (self.doubted.add if doubted else self.doubted.discard)(index)
