@@ -33,6 +33,7 @@ from tof.agent.losing import OURS, OURS_S
 from tof.agent.pinging import URGENCY, Ping
 from tof.model import Side
 
+NOBODY = bytes((224, 0, 0, 9))
 UE_OTHER = bytes((10, 0, 0, 99))
 
 
@@ -289,6 +290,17 @@ def test_contests_are_bounded():
     for n, ping in enumerate(sorted(pings, key=lambda one: one.index)):
         agent.handle(downlink(half + n + 1, ping.ue, token=ping.token), 0.0)
     assert len(agent._doubting._contests) == CONTESTS
+
+
+def test_a_source_that_is_nobody_s_leaves_the_tunnel_to_its_owner(world):
+    """The data path doubts at once what it cannot tell from a UE's address: a service's, say."""
+    up, down = world.paired()
+    commands = world.say(ForeignSourceSeen(up.index, NOBODY))
+    assert commands[0] == SetDoubt(down.key, down.index, False)
+    assert world.pings() == []
+    world.say(ForeignSourceSeen(up.index, UE2))
+    assert not any(isinstance(c, SetDoubt) for c in world.say(ForeignSourceSeen(up.index, NOBODY)))
+    assert world.path.doubted == {down.index}
 
 
 # Handover

@@ -57,14 +57,24 @@ class Doubting:
         """A foreign ``source`` came through ``up``: ask, one candidate at a time, whether it is the UE's now."""
         peer = self._sessions.at(up.peer)
         if up.foreign is not None and (now < up.calm_until or self._pinging.pending(up.index)):
-            if peer is not None and not peer.doubted:  # the data path has raised a doubt by itself
-                out.append(SetDoubt(peer.key, peer.index, False))
+            self._dismiss(up, out)
             return
         up.foreign, up.calm_until = source, now + CALM_S
         self._counts["candidate_asked"] += 1
         if peer is not None:
             self._sessions.doubt(peer, True, out)
         self._asker.ask(up, source, now, Haste.IN_DOUBT)
+
+    def nobody(self, up: Tunnel, out: list[Command]) -> None:
+        """A source that can be no UE's came through ``up``: that says nothing about whose the tunnel is."""
+        self._dismiss(up, out)
+        out.append(SetCalm(up.key, CALM_S))
+
+    def _dismiss(self, up: Tunnel, out: list[Command]) -> None:
+        """Take back the doubt that the data path has raised by itself."""
+        peer = self._sessions.at(up.peer)
+        if peer is not None and not peer.doubted:
+            out.append(SetDoubt(peer.key, peer.index, False))
 
     def contested(self, up: Tunnel, down: Tunnel | None, now: float, out: list[Command]) -> bool:
         """The core answered for the candidate of ``up`` in ``down``: whether that is another uplink's, which is asked then.

@@ -61,8 +61,12 @@ class Learning:
     def foreign_source(self, event: ForeignSourceSeen, now: float, out: list[Command]) -> None:
         """A known uplink tunnel carried a source that is none of its UE's."""
         tunnel = self._sessions.at(event.index)
-        if tunnel is not None and tunnel.uplink and self._is_ue_address(event.source):
+        if tunnel is None or not tunnel.uplink:
+            return
+        if self._is_ue_address(event.source):
             self._source(tunnel, event.source, now, out)
+        else:
+            self._doubting.nobody(tunnel, out)
 
     def uplink_returned(self, event: UplinkReturned, now: float, out: list[Command]) -> None:
         """An uplink tunnel that its UE had left by a handover carried a packet of it."""

@@ -166,10 +166,8 @@ def fragment_ipv4(packet: bytes, mtu: int) -> list[bytes]:
         return [packet]
     if whole.flags & 2 or room < 8:
         raise DecodeError("ip_dont_fragment")
-    if (
-        whole.offset + len(whole.payload) > 0xFFFF
-    ):  # a fragment of no datagram: its pieces' offsets have no room
-        raise DecodeError("ip_length")
+    if whole.offset + len(whole.payload) > 0xFFFF:
+        raise DecodeError("ip_length")  # a fragment of no datagram: its pieces' offsets have no room
     pieces = []
     for at in range(0, len(whole.payload), room):
         part = whole.payload[at : at + room]
