@@ -13,6 +13,7 @@ from tof.agent.delivery import frames, user_packet
 from tof.agent.reassembly import Fate, Reassembly, Released, Whole
 from tof.daemon.clock import Clock
 from tof.daemon.feed import Feed, unframed
+from tof.drivers.layout import HEARTBEAT_NS
 from tof.drivers.nfqueue import QueuedPacket
 from tof.drivers.sockets import FrameSocket
 from tof.drivers.xdp import XdpEndpoints
@@ -20,7 +21,6 @@ from tof.errors import DecodeError
 from tof.model import Direction, Link, Side
 from tof.wire.fragment import decode_fragment
 
-HEARTBEAT_NS = 900_000_000
 REASONS = (
     "diverted", "passed", "timeout", "overflow", "shutdown", "overlap", "end_inconsistent", "odd_length",
     "beyond_maximum", "too_many", "refused_before", "not_a_gpdu", "no_tunnel", "bypass", "too_big", "undecodable",

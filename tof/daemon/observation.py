@@ -14,11 +14,10 @@ from tof.daemon.clock import Clock
 from tof.daemon.feed import Feed
 from tof.daemon.fragments import Fragments
 from tof.daemon.switch import Switch
-from tof.drivers.layout import ENDED, TunnelRecord
+from tof.drivers.layout import ENDED, HEARTBEAT_NS, TunnelRecord
 from tof.drivers.xdp import XdpEndpoints
 from tof.model import Direction, TunnelState, address_text
 
-HEARTBEAT_NS = 900_000_000
 SLICE = 512
 
 

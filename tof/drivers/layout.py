@@ -12,6 +12,8 @@ from tof.model import Direction, Form, Link, TunnelKey
 
 NO_VLAN = 0xFFFF
 MAX_PORTS = 8
+HEARTBEAT_NS = 900_000_000
+"""An older heartbeat is none: services go to the core."""
 SETTLING, ENDED, CONTAINER, MOVED, LEFT = 1, 2, 4, 8, 16
 
 _KEY4 = Struct("=4s4s4sHH")
