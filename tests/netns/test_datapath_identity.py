@@ -24,6 +24,7 @@ from gtp_packets import (
     is_pinger,
     new_bearer,
     packed,
+    pong,
     tcp,
     udp,
 )
@@ -249,6 +250,24 @@ def test_handover_loses_nothing_of_a_running_exchange_with_the_edge(tof: Tof) ->
         answers = echoes(tof, before, core, {20: (after, after)})
     assert {one.teid for one in answers[:20]} == {before.down}
     assert {(one.destination, one.teid) for one in answers[20:]} == {(ENB2, after.down)}
+
+
+def test_the_gap_of_a_handover_is_one_round_of_the_pinger(tof: Tof) -> None:
+    """Its first request goes out with the first packet from the new eNB; the first answer lets all replies go."""
+    before = new_bearer()
+    after = before.but(enb=ENB2, down=before.down + 0x20000)
+    tof.attach(before)
+    tof.ran.send(request(before, b"before"))
+    assert reply(tof, b"before").teid == before.down
+    tof.drain()
+    tof.ran.send(request(after, b"one"))
+    asked = tof.pinger_request(after)
+    tof.ran.send(request(after, b"two"))
+    tof.ran.silent(lambda one: one.inner.source == SERVICE)
+    tof.core.send(after.downlink(pong(asked.message.payload)))
+    for data in (b"one", b"two"):
+        answered = reply(tof, data)
+        assert (answered.destination, answered.teid) == (ENB2, after.down)
 
 
 def test_handover_with_the_path_switch_later(tof: Tof) -> None:

@@ -14,6 +14,7 @@ from netns_helper import MakeNetns, Netns
 
 from tof.lab.emulation.catalogue import SCENARIOS
 from tof.lab.emulation.frames import arrived
+from tof.lab.emulation.network import Numbers
 from tof.lab.play_scene import PlayOptions, run
 from tof.lab.wire_ends import open_ends
 from tof.wire import gtpu, inet
@@ -57,26 +58,48 @@ def provisioned(tof: Tof) -> Tof:
     return tof
 
 
-@pytest.mark.parametrize(
-    "name",
-    list(SCENARIOS),
-)
-def test_a_tof_plays(provisioned: Tof, name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    netns = provisioned.netns
-    status, scenarios = played(
+def played_through(
+    tof: Tof, capsys: pytest.CaptureFixture[str], name: str, pool: int, **more: object
+) -> tuple[int, list[dict[str, object]]]:
+    """Through a TOF that serves, with UEs out of this pool.
+
+    The nodes of each run forget the UEs of the run before, the TOF does not: drawn twice, an address would be in use
+    still, and what its second UE says to the service would go to the core.
+    """
+    return played(
         capsys,
         name,
-        enb_interface=f"{netns['ran'].name}/s0",
-        sgw_interface=f"{netns['core'].name}/s0",
-        app_interface=f"{netns['apps'].name}/eth0",
+        enb_interface=f"{tof.netns['ran'].name}/s0",
+        sgw_interface=f"{tof.netns['core'].name}/s0",
+        app_interface=f"{tof.netns['apps'].name}/eth0",
         service=(SERVICE, SERVICE6),
         application=(APP, APP6),
         app_gateway=("192.168.50.1", "fd00:50::1"),
-        api=f"unix:{provisioned.dir}/api.sock",
+        api=f"unix:{tof.dir}/api.sock",
+        ue_pool=(f"10.{pool}.0.0/16", f"2001:db8:{pool}::/48"),
+        **more,
     )
+
+
+@pytest.mark.parametrize("name", list(SCENARIOS))
+def test_a_tof_plays(provisioned: Tof, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status, scenarios = played_through(provisioned, capsys, name, 100 + list(SCENARIOS).index(name))
     assert failed(scenarios[0]) == {}
     assert status == 0
     assert scenarios[0]["figures"]["frames"] > 0  # type: ignore[index]
+
+
+def test_the_tof_says_why_it_did_not_divert(
+    provisioned: Tof, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second network with other TEIDs and the addresses of the first, whose flows are still in use."""
+    monkeypatch.setattr(Numbers, "drawn", lambda _: Numbers(0x10000, 1))
+    _, scenarios = played_through(provisioned, capsys, "first-packet", 99)
+    assert failed(scenarios[0]) == {}
+    monkeypatch.setattr(Numbers, "drawn", lambda _: Numbers(0x20000, 1))
+    _, scenarios = played_through(provisioned, capsys, "first-packet", 99)
+    assert set(failed(scenarios[0])) == {"diverted"}
+    assert failed(scenarios[0])["diverted"].endswith("the TOF counted flow_ambiguous 2")
 
 
 def test_without_a_service_a_tof_still_passes_everything(

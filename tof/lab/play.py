@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from random import Random
 from typing import Any
 
+from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 from rich.markup import escape
 
@@ -29,6 +31,10 @@ LEARN_S = 2.0
 POLL_S = 0.05
 LEAKS_S = 0.15
 """How long what must not come out is waited for at the end."""
+UNDIVERTED = frozenset(
+    {"crowded", "flow_ambiguous", "flow_unknown", "flow_waits", "fragment_refused", "ovs_down", "spoofed"}
+)
+"""Reasons of the TOF's packet counters for which service traffic is left to the core."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,15 +166,36 @@ async def play_all(
     """Play the scenarios one after the other; one that breaks off is a failed check."""
     for name in names:
         before = frozenset(map(tunnel_key, await agent.get("/tunnels"))) if agent else frozenset()
+        counted = await _undiverted(agent)
         try:
             net = await wires.play(name)
         except BackendError as error:
             tell(Played(name, [Check("runs to its end", ok=False, expected="no error", seen=str(error))], {}))
             continue
-        checks = list(judge(net))
+        reasons = ", ".join(f"{reason} {n}" for reason, n in (await _undiverted(agent) - counted).items())
+        checks = [_explained(check, reasons) for check in judge(net)]
         if agent is not None:
             checks.append(await _learnt(net, agent, before))
         tell(Played(name, checks, figures(net)))
+
+
+def _explained(check: Check, reasons: str) -> Check:
+    if check.ok or not reasons or not check.name.startswith("diverted"):
+        return check
+    return replace(check, seen=f"{check.seen}; the TOF counted {reasons}")
+
+
+async def _undiverted(agent: ApiClient | None) -> Counter[str]:
+    """For what reasons, and how often, the TOF has left service traffic to the core so far."""
+    text = await agent.get("/metrics") if agent else ""
+    samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
+    return Counter(
+        {
+            sample.labels["reason"]: int(sample.value)
+            for sample in samples
+            if sample.name == "tof_packets_total" and sample.labels["reason"] in UNDIVERTED
+        }
+    )
 
 
 async def _learnt(net: Network, agent: ApiClient, before: frozenset[TunnelKey]) -> Check:
