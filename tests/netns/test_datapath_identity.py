@@ -97,6 +97,25 @@ def test_a_reply_mirrors_the_qfi_of_its_flow(tof: Tof) -> None:
         assert (answered.message.pdu_type, answered.message.qfi, answered.teid) == (0, qfi, bearer.down)
 
 
+def test_the_qfi_of_each_of_very_many_flows(tof: Tof) -> None:
+    """As many as fill half of a UE's part of the flow table: most of its places are wanted by several of them."""
+    bearer = new_bearer(qfi=1)
+    tof.attach(bearer)
+    ports, wanted = range(10_000, 12_000), {}
+    for start in range(0, len(ports), 50):
+        for port in ports[start : start + 50]:
+            wanted[b"app:port %d" % port] = qfi = 1 + port % 63
+            tof.ran.send(request(bearer.but(qfi=qfi), b"port %d" % port, port))
+        reply(tof, b"port %d" % ports[start + 49])
+    tof.drain()
+    for start in range(0, len(ports), 50):  # each once more, as what it was: nothing but the flow tells
+        for port in ports[start : start + 50]:
+            tof.ran.send(request(bearer.but(qfi=1 + port % 63), b"port %d" % port, port))
+        reply(tof, b"port %d" % ports[start + 49])
+    answers = {one.inner.data: one.message.qfi for one in tof.ran.gpdus()}
+    assert {data: answers.get(data) for data in wanted} == wanted
+
+
 def test_what_an_app_says_first_goes_into_the_default_qos_flow(tof: Tof, app: socket.socket) -> None:
     bearer = new_bearer(qfi=1)
     tof.attach(bearer)

@@ -11,6 +11,8 @@ from typing import NamedTuple
 from tof.model import Direction, Form, Link, TunnelKey
 
 NO_VLAN = 0xFFFF
+NO_PROTOCOL = 255
+"""Of a flow that is over."""
 MAX_PORTS = 8
 HEARTBEAT_NS = 900_000_000
 """An older heartbeat is none: services go to the core."""

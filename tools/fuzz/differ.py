@@ -271,7 +271,11 @@ def _stations(oracle: Oracle) -> dict[bytes, bytes]:
 
 def _flows(entries: dict[bytes, bytes]) -> dict[bytes, bytes]:
     """By flow, wherever among its places one stands; whether among its UE's or in the pool."""
-    return {value[24:64]: value[8:22] + bytes((key[:8] == bytes(8),)) for key, value in entries.items()}
+    return {
+        value[24:64]: value[8:22] + bytes((key[:8] == bytes(8),))
+        for key, value in entries.items()
+        if value[60] != layout.NO_PROTOCOL
+    }
 
 
 def _packed_flows(oracle: Oracle) -> dict[bytes, bytes]:

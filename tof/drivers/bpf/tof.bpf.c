@@ -198,9 +198,11 @@ struct flow_place {
 struct flow {
 	__u64 last_ns;
 	__u32 session, service, uplink;
-	__u8 has_qfi, qfi, pad[2]; // of the UE's last packet: the reply mirrors it
+	__u8 has_qfi, qfi;      // of the UE's last packet: the reply mirrors it
+	__u8 overflowed, pad;   // another flow found this place, its first, taken: it is at one of the next
 	struct flow_key key;
 };
+#define NO_PROTOCOL 255         // of a flow that is over and whose place still leads to others
 
 struct l4 {
 	__be16 source, destination;
@@ -225,7 +227,7 @@ struct scratch {         // what the stack has no room for
 	struct flow fresh;
 	struct flow_place place;
 	struct l4 l4;
-	__u32 own_slot;
+	__u32 own_slot, own_first, pool_first;
 	struct piece piece;
 	struct piece_key piece_key;
 };
@@ -1011,9 +1013,10 @@ static __always_inline void flow_of(const struct packet *p, const struct l4 *l4,
 	key->protocol = p->protocol;
 }
 
-// The flow under `key`, among its UE's own or in the pool; 0: none, then `place` is where it would stand: a free place,
-// else that of the longest silent.
-static __always_inline struct flow *flow_at(const struct flow_key *key, int pool, struct flow_place *place)
+// The flow under `key`, among its UE's own or in the pool; 0: none. Then, if `first` is given, `place` is where it would
+// stand, a free place or else that of the longest silent, and `first` the first that it could have had.
+static __always_inline struct flow *flow_at(const struct flow_key *key, int pool, struct flow_place *place,
+					    __u32 *first)
 {
 	const volatile __u64 *wanted = (const __u64 *)key; // not to be kept on the stack
 	const __u32 *w = (const __u32 *)key;
@@ -1030,6 +1033,8 @@ static __always_inline struct flow *flow_at(const struct flow_key *key, int pool
 	place->ue = pool ? 0 : wanted[0];
 	place->pad = 0;
 	slot = hash;
+	if (first)
+		*first = hash & mask;
 #pragma unroll 1
 	for (i = 0; i < FLOW_WAYS; i++) {
 		place->slot = (hash + i) & mask;
@@ -1041,6 +1046,11 @@ static __always_inline struct flow *flow_at(const struct flow_key *key, int pool
 			      (there[3] ^ wanted[3]) | (there[4] ^ wanted[4])))
 				return one;
 		}
+		if (!first) { // not at the first place, and nobody was ever sent on from there: nowhere
+			if (i == 0 && (!one || !one->overflowed))
+				return 0;
+			continue;
+		}
 		if ((one ? one->last_ns : 0) < stalest) {
 			stalest = one ? one->last_ns : 0;
 			slot = hash + i;
@@ -1048,6 +1058,35 @@ static __always_inline struct flow *flow_at(const struct flow_key *key, int pool
 	}
 	place->slot = slot & mask;
 	return 0;
+}
+
+static __always_inline void forget_flow(struct flow *known, struct flow_place *place)
+{
+	if (!known->overflowed) {
+		bpf_map_delete_elem(&tof_flows, place);
+		return;
+	}
+	known->key.protocol = NO_PROTOCOL;
+	known->last_ns = 0;
+}
+
+// Put `fresh` at `place`; `first` is where it is looked for first.
+static __always_inline void put_flow(struct flow *fresh, struct flow_place *place, __u32 first,
+				     const struct flow *known, __u64 now)
+{
+	struct flow *before = bpf_map_lookup_elem(&tof_flows, place);
+	__u32 slot = place->slot;
+
+	if (before && before != known && since(before->last_ns, now) < FLOW_FRESH_NS)
+		count(c_flow_displaced);
+	fresh->overflowed = before ? before->overflowed : 0;
+	bpf_map_update_elem(&tof_flows, place, fresh, BPF_ANY);
+	if (slot == first)
+		return;
+	place->slot = first;
+	before = bpf_map_lookup_elem(&tof_flows, place);
+	if (before)
+		before->overflowed = 1;
 }
 
 #define TCP_SYN 0x02
@@ -1141,7 +1180,7 @@ static __always_inline int judge_flow(void *data, void *end, struct packet *p, s
 				      __u64 now, int alive, struct scratch *scratch)
 {
 	struct flow_place *place = &scratch->place;
-	struct flow *known, *before, *fresh = &scratch->fresh;
+	struct flow *known, *fresh = &scratch->fresh;
 	int opens, pooled = 0;
 
 	fresh->last_ns = now;
@@ -1154,16 +1193,16 @@ static __always_inline int judge_flow(void *data, void *end, struct packet *p, s
 	ports_of(data, end, p, &scratch->l4);
 	flow_of(p, &scratch->l4, 1, &fresh->key);
 	opens = p->protocol == IPPROTO_TCP && (scratch->l4.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
-	known = flow_at(&fresh->key, 0, place);
+	known = flow_at(&fresh->key, 0, place, &scratch->own_first);
 	scratch->own_slot = place->slot;
 	if (!known) {
-		known = flow_at(&fresh->key, 1, place);
+		known = flow_at(&fresh->key, 1, place, &scratch->pool_first);
 		pooled = 1;
 	}
 	if (!alive) {
 		// A connection that begins at the core stays there.
 		if (opens && known)
-			bpf_map_delete_elem(&tof_flows, place);
+			forget_flow(known, place);
 		count(c_ovs_down);
 		return 0;
 	}
@@ -1183,7 +1222,8 @@ static __always_inline int judge_flow(void *data, void *end, struct packet *p, s
 	}
 	if (pooled && is_paired(t->index)) { // from the pool to its UE's own
 		if (known)
-			bpf_map_delete_elem(&tof_flows, place);
+			forget_flow(known, place);
+		pooled = 0;
 		__builtin_memcpy(&place->ue, fresh->key.ue, sizeof(place->ue));
 		place->slot = scratch->own_slot;
 	} else if (known && known->service == service && known->uplink == t->index && known->qfi == p->qfi &&
@@ -1191,10 +1231,7 @@ static __always_inline int judge_flow(void *data, void *end, struct packet *p, s
 		known->last_ns = now;
 		return 1;
 	}
-	before = bpf_map_lookup_elem(&tof_flows, place);
-	if (before && before != known && since(before->last_ns, now) < FLOW_FRESH_NS)
-		count(c_flow_displaced);
-	bpf_map_update_elem(&tof_flows, place, fresh, BPF_ANY);
+	put_flow(fresh, place, pooled ? scratch->pool_first : scratch->own_first, known, now);
 	return 1;
 }
 
@@ -2265,9 +2302,9 @@ static __always_inline __u32 reply_tunnel(void *data, void *end, struct packet *
 
 	ports_of(data, end, p, &l4);
 	flow_of(p, &l4, 0, &key);
-	flow = flow_at(&key, 0, &place);
+	flow = flow_at(&key, 0, &place, 0);
 	if (!flow)
-		flow = flow_at(&key, 1, &place);
+		flow = flow_at(&key, 1, &place, 0);
 	if (flow) {
 		if (since(flow->last_ns, now) > 1000000000) // a stream that only comes down is in use too
 			flow->last_ns = now;
