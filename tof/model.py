@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, StrEnum
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 
 IpAddress = IPv4Address | IPv6Address
+IpNetwork = IPv4Network | IPv6Network
 
 GATEWAY_MAC = bytes.fromhex("0270ffffffff")
 TUNNEL_MAC_PREFIX = bytes.fromhex("0270")
@@ -69,13 +70,64 @@ class Link(NamedTuple):
     tos: int
 
 
+class PortRange(NamedTuple):
+    """Ports of a transport protocol, both ends included."""
+
+    first: int
+    last: int
+
+
+class Mode(StrEnum):
+    """What becomes of a service's packets. ``shadow``: they go to the core, and are counted."""
+
+    DIVERT = "divert"
+    SHADOW = "shadow"
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which of the packets to a service's addresses are the service's; what is empty selects all."""
+
+    protocol: int | None = None
+    """IP protocol number."""
+    ports: tuple[PortRange, ...] = ()
+    """Destination ports, of TCP, UDP or SCTP."""
+    dscps: frozenset[int] = frozenset()
+    """Of the UE's packet (RFC 2474)."""
+    ues: tuple[IpNetwork, ...] = ()
+    enbs: tuple[IpNetwork, ...] = ()
+    sgws: tuple[IpNetwork, ...] = ()
+    vlans: frozenset[int] = frozenset()
+    """Of S1; 0 is untagged."""
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Traffic to ``service_ip`` is answered by ``application_ip`` (source document, section 4.3.4.1)."""
+    """Traffic to ``service_ip`` is answered by ``application_ip`` (source document, section 4.3.4.1).
+
+    ``prefix_length``: the service has all addresses that begin as ``service_ip`` does. ``application_port``: the one port
+    in ``selection`` is translated to it. ``priority``: the higher one has a packet that several services select.
+    """
 
     name: str
     service_ip: IpAddress
     application_ip: IpAddress
+    prefix_length: int | None = None
+    selection: Selection = Selection()
+    application_port: int | None = None
+    priority: int = 0
+    mode: Mode = Mode.DIVERT
+
+    @property
+    def network(self) -> IpNetwork:
+        """The service's addresses."""
+        length = self.service_ip.max_prefixlen if self.prefix_length is None else self.prefix_length
+        return ip_network((self.service_ip, length))
+
+    @property
+    def is_host(self) -> bool:
+        """Whether it has one address."""
+        return self.prefix_length is None
 
 
 def address_text(packed: bytes) -> str:
