@@ -16,6 +16,7 @@ IpNetwork = IPv4Network | IPv6Network
 
 GATEWAY_MAC = bytes.fromhex("0270ffffffff")
 TUNNEL_MAC_PREFIX = bytes.fromhex("0270")
+SERVICE_MAC_PREFIX = bytes.fromhex("0272")
 
 
 class Side(Enum):
@@ -135,6 +136,11 @@ def address_text(packed: bytes) -> str:
     if len(packed) == 8:
         return f"{ip_address(packed + bytes(8))}/64"
     return str(ip_address(packed))
+
+
+def service_mac(number: int) -> bytes:
+    """The MAC address that stands on br-ue for the service that a UE's packet belongs to (02:72 + 32-bit number)."""
+    return SERVICE_MAC_PREFIX + number.to_bytes(4, "big")
 
 
 def tunnel_mac(index: int) -> bytes:

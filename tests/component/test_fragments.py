@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
 
 import pytest
 
 from tests.agent_world import ENB, SERVER, SGW, UE, UE_V6
 from tests.component.test_feed import Wire, frame, gpdu, outer, udp
-from tof.agent.events import TunnelsIdle
+from tof.agent.events import NextHopChanged, ServiceAdded, TunnelsIdle
 from tof.agent.reassembly import DIVERTED_S, Fate
 from tof.daemon.fragments import Fragments
-from tof.model import GATEWAY_MAC, Side, TunnelKey, tunnel_mac
+from tof.model import Mode, Service, Side, TunnelKey, service_mac, tunnel_mac
 from tof.wire import gtpu, inet
 
+APP, APP6 = ip_address("192.168.50.10"), ip_address("fd00:50::10")
 SERVICE6 = bytes.fromhex("20010db8ffff00000000000000000010")
 
 
@@ -48,6 +50,12 @@ class Queue(Wire):
         super().__init__()
         self.onward, self.back, self.packets = Socket(), Socket(), []
         self.fragments = Fragments(self.feed, self.endpoints, self.onward, self.back, self.onward, self.clock)
+        for name, service, application in (("four", SERVER, APP), ("six", SERVICE6, APP6)):
+            self.feed.handle(ServiceAdded(Service(name, ip_address(service), application)))
+            self.feed.handle(NextHopChanged(application, b"\x02" * 6))
+
+    def service(self, name="four"):
+        return service_mac(self.feed.agent.services.number(self.feed.agent.services.catalog.get(name)))
 
     def put(self, *pieces, fate=Fate.DIVERT):
         for piece in pieces:
@@ -92,7 +100,7 @@ def known(queue):
 def test_a_datagram_goes_to_br_ue_as_xdp_would_have_sent_it(queue):
     index = known(queue)
     queue.put(*pieces(user()))
-    assert queue.onward.sent == [GATEWAY_MAC + tunnel_mac(index) + b"\x08\x00" + user()]
+    assert queue.onward.sent == [queue.service() + tunnel_mac(index) + b"\x08\x00" + user()]
     assert queue.verdicts == ["drop", "drop"]
     assert queue.counts() == {"diverted": 2}
 
@@ -162,10 +170,20 @@ def test_later_fragments_stay_as_they_are_where_conntrack_translates(queue):
     known(queue)
     later = inet.encode_ipv4(inet.IPv4(UE, SERVER, 17, bytes(600), offset=800))
     queue.put(*pieces(later))
-    queue.endpoints.tracked = frozenset({SERVER})
+    queue.endpoints.tracked = frozenset({APP.packed})
     queue.put(*pieces(later))
     hidden, plain = (one[14:] for one in queue.onward.sent)
     assert (hidden[9], plain) == (253, later)
+
+
+def test_what_no_service_diverts_by_then_is_accepted(queue):
+    known(queue)
+    services = queue.feed.agent.services
+    services.replace("four", replace(services.catalog.get("four"), mode=Mode.SHADOW))
+    queue.put(*pieces(user()))
+    services.remove("four")
+    queue.put(*pieces(user()))
+    assert (queue.onward.sent, queue.counts()) == ([], {"no_service": 4})
 
 
 class TestUnknownTunnel:

@@ -111,9 +111,10 @@ def joined(parts: list[bytes]) -> bytes:
 
 
 def to_core(tof: Tof) -> list[bytes]:
-    """Every frame that the core has seen, but the Pinger's and multicasts of the kernels at the ends."""
+    """Every frame that the core has seen, but the Pinger's, and ARP and multicasts of the kernels at the ends."""
     tof.core.find(lambda _: False, 0.1)
-    return [frame for frame in tof.core.history if b"tof-pinger" not in frame and not frame[0] & 1]
+    own = [frame for frame in tof.core.history if frame[12:14] != b"\x08\x06" and not frame[0] & 1]
+    return [frame for frame in own if b"tof-pinger" not in frame]
 
 
 KINDS = {

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 import pytest
 
 from tof.drivers import layout
-from tof.model import GATEWAY_MAC, tunnel_mac
+from tof.model import GATEWAY_MAC, service_mac, tunnel_mac
 from tof.wire import gtpu, icmp, inet
 from tools.bench.scene import scene
 from tools.fuzz import oracle as rules
@@ -108,7 +108,7 @@ def test_an_inner_ipv6_length_beyond_16_bits_is_no_packet(run: Run, length: int)
 def test_what_follows_a_packet_never_leaves_with_it(run: Run) -> None:
     trailer = bytes(2100)
     packet = udp4(UE1, SERVICE)
-    diverted = GATEWAY_MAC + tunnel_mac(1) + b"\x08\x00" + packet
+    diverted = service_mac(1) + tunnel_mac(1) + b"\x08\x00" + packet
     assert run("tof_s1_enb", tunnelled(packet, 1) + trailer) == (REDIRECT, diverted)
     answer = udp4(SERVICE, UE1)
     verdict, frame = run("tof_ue", GATEWAY_MAC + ENB_MAC + b"\x08\x00" + answer + trailer)
@@ -130,7 +130,7 @@ def test_an_mss_option_behind_a_packet_is_none(run: Run, loaded: Loaded) -> None
     packet = inet.encode_ipv4(inet.IPv4(UE1, SERVICE, inet.TCP, syn[:20]))
     assert run("tof_s1_enb", tunnelled(packet + syn[20:], 1)) == (
         REDIRECT,
-        GATEWAY_MAC + tunnel_mac(1) + b"\x08\x00" + packet,
+        service_mac(1) + tunnel_mac(1) + b"\x08\x00" + packet,
     )
 
 

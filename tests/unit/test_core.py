@@ -664,9 +664,7 @@ def test_a_restarted_agent_takes_over(world):
     (old_ping,) = world.pings()
     before = dict(world.path.table), dict(world.path.peers), dict(world.path.defaults)
     world.start()
-    world.say(
-        TunnelsAdopted(world.path.adopt(), ((ip_address("198.51.100.10"), 77),), world.path.adopt_tokens())
-    )
+    world.say(TunnelsAdopted(world.path.adopt(), (("video", 77),), world.path.adopt_tokens()))
     assert (world.path.table, world.path.peers, world.path.defaults) == before
     assert world.peer(up) == down.index
     assert kinds(world.say(downlink(6, UE2, token=old_ping.token))) == [DropPacket]

@@ -98,13 +98,13 @@ def test_eth_src_is_never_rewritten_nor_looked_at_from_the_ue() -> None:
                 assert "eth_src" not in dict(flow.match)
 
 
-def test_only_a_shared_application_is_tracked() -> None:
+def test_only_where_the_way_back_needs_it_is_anything_tracked() -> None:
     for name, (_, desired) in TOOL["EXAMPLES"].items():
         tracked = {
             action.zone for flow in render(desired) for action in flow.actions if isinstance(action, Track)
         }
         assert tracked == zones(desired)
-        assert bool(tracked) == (name == "shared-application")
+        assert bool(tracked) == (name in ("shared-application", "selecting-services"))
 
 
 def test_the_zone_of_an_application_is_never_the_hosts() -> None:
@@ -112,11 +112,14 @@ def test_the_zone_of_an_application_is_never_the_hosts() -> None:
     assert all(zone_of(IPv4Address(number)) > 0 for number in range(100_000, 300_000, 7))
 
 
-def test_connection_tracking_sees_the_addresses_of_shared_applications_alone() -> None:
+def test_connection_tracking_serves_applications_whose_way_back_is_not_plain() -> None:
     shared, alone = (route(3, 101, 7), route(4, 102, 7)), route(5, 103, 8)
-    both = {address for one in shared for address in (one.service.service_ip, one.service.application_ip)}
-    assert tracked((*shared, alone)) == both
+    prefix = replace(alone.service, name="p", prefix_length=28, application_ip=IPv4Address("192.168.50.9"))
+    port = replace(alone.service, name="q", application_port=80, application_ip=IPv4Address("192.168.50.11"))
+    assert tracked((*shared, alone)) == {shared[0].service.application_ip}
     assert tracked((alone,)) == frozenset()
+    for service in (prefix, port):
+        assert tracked((alone, ServiceRoute(service, 9, MAC))) == {service.application_ip}
 
 
 def test_the_oldest_service_of_an_application_speaks_for_it() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from tof.agent.delivery import Frames, UserPacket, frames, user_packet
 from tof.errors import DecodeError
-from tof.model import GATEWAY_MAC, TunnelKey, tunnel_mac
+from tof.model import GATEWAY_MAC, TunnelKey, service_mac, tunnel_mac
 from tof.wire import gtpu
 from tof.wire.fragment import FragmentKey
 from tof.wire.icmp import Echo, echo_packet
@@ -70,13 +70,13 @@ def test_lengths_that_disagree(bad: bytes, reason: str) -> None:
 
 @pytest.mark.parametrize(("packet", "ethertype"), [(user(), b"\x08\x00"), (user6(), b"\x86\xdd")])
 def test_what_fits_goes_as_xdp_would_have_sent_it(packet: bytes, ethertype: bytes) -> None:
-    assert frames(5, packet, 1500) == Frames(onward=(GATEWAY_MAC + tunnel_mac(5) + ethertype + packet,))
+    assert frames(5, packet, 1500, 9) == Frames(onward=(service_mac(9) + tunnel_mac(5) + ethertype + packet,))
 
 
 def test_what_may_be_cut_is_cut() -> None:
-    out = frames(5, user(4000), 1500)
+    out = frames(5, user(4000), 1500, 9)
     assert out.back == ()
-    assert {frame[:14] for frame in out.onward} == {GATEWAY_MAC + tunnel_mac(5) + b"\x08\x00"}
+    assert {frame[:14] for frame in out.onward} == {service_mac(9) + tunnel_mac(5) + b"\x08\x00"}
     assert max(len(frame) for frame in out.onward) <= 1514
     pieces = [decode_ipv4(frame[14:]) for frame in out.onward]
     assert b"".join(piece.payload for piece in pieces) == user(4000)[20:]
@@ -87,20 +87,20 @@ def test_what_may_be_cut_is_cut() -> None:
 @pytest.mark.parametrize(("protocol", "shown"), [(17, 253), (6, 254), (1, 1)])
 def test_open_vswitch_takes_no_later_fragment_for_a_header(protocol: int, shown: int) -> None:
     later = encode_ipv4(IPv4(UE, SERVICE, protocol, bytes(800), offset=800))
-    [frame] = frames(5, later, 1500).onward
+    [frame] = frames(5, later, 1500, 9).onward
     seen = decode_ipv4(frame[14:])
     assert (seen.protocol, seen.flags, checksum(frame[14:34])) == (shown, 0 if shown == 1 else 4, 0)
     assert seen._replace(protocol=protocol, flags=0) == decode_ipv4(later)
-    [plain] = frames(5, later, 1500, veiled=False).onward
+    [plain] = frames(5, later, 1500, 9, veiled=False).onward
     assert plain[14:] == later
 
 
 def test_the_ue_is_told_what_fits() -> None:
-    out = frames(5, user(4000, flags=2), 1500)
+    out = frames(5, user(4000, flags=2), 1500, 9)
     told = decode_ipv4(out.back[0][14:])
     assert (out.onward, told.source, told.destination) == ((), SERVICE, UE)
     assert (told.payload[:2], told.payload[6:8]) == (b"\x03\x04", (1500).to_bytes(2, "big"))
-    out = frames(5, user6(4000), 1500)
+    out = frames(5, user6(4000), 1500, 9)
     told6 = decode_ipv6(out.back[0][14:])
     assert (out.onward, told6.source, told6.destination) == ((), SERVICE6, UE6)
     assert (told6.payload[:2], told6.payload[4:8]) == (b"\x02\x00", (1500).to_bytes(4, "big"))
@@ -109,5 +109,5 @@ def test_the_ue_is_told_what_fits() -> None:
 
 def test_what_may_not_be_answered() -> None:
     error = encode_ipv4(IPv4(UE, SERVICE, 1, b"\x03\x03" + bytes(4000), flags=2))
-    assert frames(5, error, 1500) == Frames()
-    assert frames(5, echo_packet(UE, SERVICE, Echo(1, 1, bytes(4000))), 1500).onward
+    assert frames(5, error, 1500, 9) == Frames()
+    assert frames(5, echo_packet(UE, SERVICE, Echo(1, 1, bytes(4000))), 1500, 9).onward

@@ -80,7 +80,7 @@ def test_a_refused_request_changes_nothing(plane):
     assert plane.routes == before
 
 
-def test_a_number_is_a_function_of_the_address(plane):
+def test_a_number_is_a_function_of_the_name(plane):
     other = ServicePlane(Catalog())
     for one in (plane, other):
         one.add(video())
@@ -112,7 +112,7 @@ def test_a_kept_service_ip_keeps_its_number(plane):
 
 
 def test_numbers_found_in_the_data_path_stay(plane):
-    plane.adopt_ids([(ip_address("198.51.100.10"), 4711)])
+    plane.adopt_ids([("video", 4711)])
     plane.add(video())
     plane.next_hop_changed(APP, MAC)
     assert numbers(plane) == {"video": 4711}
@@ -123,7 +123,7 @@ def test_two_services_never_share_a_number(plane):
     plane.next_hop_changed(APP, MAC)
     wanted = numbers(plane)["video"]
     other = ServicePlane(Catalog())
-    other.adopt_ids([(ip_address("198.51.100.77"), wanted)])
+    other.adopt_ids([("game", wanted)])
     other.add(video())
     other.next_hop_changed(APP, MAC)
     assert numbers(other)["video"] == wanted + 0x100

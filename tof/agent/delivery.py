@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from tof.errors import DecodeError
-from tof.model import GATEWAY_MAC, TunnelKey, tunnel_mac
+from tof.model import GATEWAY_MAC, TunnelKey, service_mac, tunnel_mac
 from tof.wire import gtpu
 from tof.wire.fragment import FragmentKey
 from tof.wire.icmp import fragmentation_needed, packet_too_big
@@ -58,21 +58,23 @@ def user_packet(key: FragmentKey, payload: bytes) -> UserPacket:
     return UserPacket(TunnelKey(key.source, key.destination, message.teid, key.vlan), packet[:length])
 
 
-def frames(index: int, packet: bytes, mtu: int, *, veiled: bool = True) -> Frames:
-    """``packet``, which came in tunnel ``index``, for applications behind a link of ``mtu`` bytes.
+def frames(index: int, packet: bytes, mtu: int, number: int, *, veiled: bool = True) -> Frames:
+    """``packet``, which came in tunnel ``index``, for service ``number``'s application behind a link of ``mtu`` bytes.
 
     Too long, it is cut where that is allowed; else its sender is told (RFC 1191, RFC 8201). ``veiled``: later
     fragments look on br-ue as `veil` in tof/drivers/bpf/tof.bpf.c makes them look.
     """
     six = packet[0] >> 4 == 6
-    head = GATEWAY_MAC + tunnel_mac(index) + (b"\x86\xdd" if six else b"\x08\x00")
+    ethertype = b"\x86\xdd" if six else b"\x08\x00"
+    head = service_mac(number) + tunnel_mac(index) + ethertype
+    to_ue = GATEWAY_MAC + tunnel_mac(index) + ethertype
     if len(packet) <= mtu:
         return Frames(onward=(head + (_veiled(packet) if veiled and not six else packet),))
     try:
         if six:
-            return Frames(back=(head + packet_too_big(packet, mtu, source=decode_ipv6(packet).destination),))
+            return Frames(back=(to_ue + packet_too_big(packet, mtu, source=decode_ipv6(packet).destination),))
         if decode_ipv4(packet).flags & _DONT_FRAGMENT:
-            return Frames(back=(head + fragmentation_needed(packet, mtu),))
+            return Frames(back=(to_ue + fragmentation_needed(packet, mtu),))
         pieces = fragment_ipv4(packet, mtu)
         return Frames(onward=tuple(head + (_veiled(piece) if veiled else piece) for piece in pieces))
     except DecodeError:

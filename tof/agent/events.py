@@ -125,7 +125,7 @@ class TunnelsAdopted:
     """Everything found in the data path at start, and the services' identifiers there."""
 
     tunnels: tuple[AdoptedTunnel, ...]
-    service_ids: tuple[tuple[IpAddress, int], ...] = ()
+    service_ids: tuple[tuple[str, int], ...] = ()
     tokens: tuple[int, ...] = ()
 
 

@@ -6,43 +6,49 @@ from binascii import crc32
 from collections.abc import Iterable
 
 from tof.agent.catalog import Catalog
-from tof.dataplane.desired import ServiceRoute
-from tof.model import IpAddress, Service
+from tof.dataplane.desired import ServedService, ServiceRoute, Serving
+from tof.dataplane.selection import Facts, RuleLists, judge, rule_lists
+from tof.model import IpAddress, Mode, Service
 
 
 class ServicePlane:
     """What may be diverted: a service is routed while the next hop of its application answers.
 
-    The number of a service is a function of its address and of how often that address was provisioned anew, so that
-    it survives a restart of the agent, and connections of a deleted service are not taken by its successor.
+    The number of a service is a function of its name and of how often that was provisioned anew; it goes with the service
+    when that is renamed, survives a restart of the agent, and connections of a deleted service are not taken by its
+    successor.
     """
 
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
         self._next_hops: dict[IpAddress, bytes] = {}
-        self._ids: dict[IpAddress, int] = {}
-        self._retired: dict[IpAddress, int] = {}
+        self._ids: dict[str, int] = {}
+        self._retired: dict[str, int] = {}
+        self._rules = rule_lists(())
+        self._judged: tuple[Service, ...] = ()
 
-    def adopt_ids(self, ids: Iterable[tuple[IpAddress, int]]) -> None:
-        """The numbers under which the data path already diverts."""
+    def adopt_ids(self, ids: Iterable[tuple[str, int]]) -> None:
+        """The numbers, by name, under which the data path already diverts."""
         self._ids.update(ids)
 
     def add(self, service: Service) -> None:
         """Provision; RequestError changes nothing."""
-        self._number(self.catalog.put_new(service).service_ip)
+        self._number(self.catalog.put_new(service).name)
 
     def replace(self, name: str, service: Service) -> None:
-        """Re-provision; flows of a kept service IP move with it."""
-        before = self.catalog.get(name).service_ip
-        after = self.catalog.replace(name, service).service_ip
-        if after != before:
-            self._retire(before)
-            self._number(after)
+        """Re-provision; flows of kept addresses move with it."""
+        before = self.catalog.get(name)
+        after = self.catalog.replace(name, service)
+        if after.network != before.network:
+            self._retire(before.name)
+            self._number(after.name)
+        elif after.name != before.name:
+            self._ids[after.name] = self._ids.pop(before.name)
         self._keep_needed_hops()
 
     def remove(self, key: str) -> None:
         """Withdraw by name or service IP."""
-        self._retire(self.catalog.remove(key).service_ip)
+        self._retire(self.catalog.remove(key).name)
         self._keep_needed_hops()
 
     def next_hop(self, application: IpAddress) -> bytes | None:
@@ -65,32 +71,63 @@ class ServicePlane:
         return frozenset(service.application_ip for service in self.catalog.services)
 
     @property
+    def rules(self) -> RuleLists:
+        """The rules by which packets are judged, of every service, whether it can be diverted or not."""
+        if self._judged != self.catalog.services:
+            self._judged = self.catalog.services
+            self._rules = rule_lists(self._judged)
+        return self._rules
+
+    @property
+    def served(self) -> tuple[ServedService, ...]:
+        """What becomes of the packets of each service now."""
+        return tuple(map(self._served, self.catalog.services))
+
+    def judged(self, facts: Facts) -> ServedService | None:
+        """The service that selects this packet."""
+        rule = judge(self.rules, facts)
+        return self._served(rule.service) if rule is not None else None
+
+    def _served(self, service: Service) -> ServedService:
+        return ServedService(service, self._ids[service.name], self._serving(service))
+
+    @property
     def routes(self) -> tuple[ServiceRoute, ...]:
         """The services that can be diverted now."""
         return tuple(
-            ServiceRoute(service, self._ids[service.service_ip], mac)
+            ServiceRoute(service, self._ids[service.name], mac)
             for service in self.catalog.services
-            if (mac := self._next_hops.get(service.application_ip)) is not None
+            if service.mode is Mode.DIVERT
+            and (mac := self._next_hops.get(service.application_ip)) is not None
         )
+
+    def _serving(self, service: Service) -> Serving:
+        if service.mode is Mode.SHADOW:
+            return Serving.SHADOW
+        return Serving.DIVERT if self.resolved(service) else Serving.OFF
+
+    def number(self, service: Service) -> int:
+        """The number under which the data path knows the service."""
+        return self._ids[service.name]
 
     def resolved(self, service: Service) -> bool:
         """Whether the application's next hop answers."""
         return service.application_ip in self._next_hops
 
-    def _number(self, address: IpAddress) -> None:
-        if address in self._ids:
+    def _number(self, name: str) -> None:
+        if name in self._ids:
             return
-        number = self._retired.pop(address, None)
+        number = self._retired.pop(name, None)
         number = (
-            crc32(address.packed) & 0xFFFFFF00 if number is None else (number & ~0xFF) | ((number + 1) & 0xFF)
+            crc32(name.encode()) & 0xFFFFFF00 if number is None else (number & ~0xFF) | ((number + 1) & 0xFF)
         )
         taken = set(self._ids.values()) | {0}
         while number in taken:
             number = (number + 0x100) & 0xFFFFFFFF
-        self._ids[address] = number
+        self._ids[name] = number
 
-    def _retire(self, address: IpAddress) -> None:
-        self._retired[address] = self._ids.pop(address)
+    def _retire(self, name: str) -> None:
+        self._retired[name] = self._ids.pop(name)
 
     def _keep_needed_hops(self) -> None:
         needed = self.applications

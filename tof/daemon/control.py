@@ -68,9 +68,10 @@ class Control:
         """Withdraw the service with this name, else with this service IP."""
         async with self._lock:
             before = self._services.catalog.lookup(key)
+            number = self._services.number(before)
             self._feed.handle(ServiceRemoved(key))
             # From here on its traffic goes to the core, whatever Open vSwitch does with the flows left behind.
-            self._endpoints.drop_services([before.service_ip])
+            self._endpoints.drop_services([number])
             undo = ServiceAdded(before)
             if self._switch.up:
                 await self._settle(undo, partial(self._store.delete, before.name), None)

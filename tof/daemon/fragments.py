@@ -13,6 +13,8 @@ from tof.agent.delivery import frames, user_packet
 from tof.agent.reassembly import Fate, Reassembly, Released, Whole
 from tof.daemon.clock import Clock
 from tof.daemon.feed import Feed, unframed
+from tof.dataplane.desired import Serving
+from tof.dataplane.selection import uplink_facts
 from tof.drivers.layout import HEARTBEAT_NS
 from tof.drivers.nfqueue import QueuedPacket
 from tof.drivers.sockets import FrameSocket
@@ -23,8 +25,8 @@ from tof.wire.fragment import decode_fragment
 
 REASONS = (
     "diverted", "passed", "timeout", "overflow", "shutdown", "overlap", "end_inconsistent", "odd_length",
-    "beyond_maximum", "too_many", "refused_before", "not_a_gpdu", "no_tunnel", "bypass", "too_big", "undecodable",
-    "not_sent",
+    "beyond_maximum", "too_many", "refused_before", "not_a_gpdu", "no_tunnel", "no_service", "bypass", "too_big",
+    "undecodable", "not_sent",
 )  # fmt: skip
 
 
@@ -105,8 +107,12 @@ class Fragments:
             return "no_tunnel"
         if self._endpoints.bypass:
             return "bypass"
-        veiled = packet[16:20] not in self._endpoints.tracked
-        out = frames(tunnel.index, packet, self._apps.mtu, veiled=veiled)
+        services = self._feed.agent.services
+        served = services.judged(uplink_facts(key, packet))
+        if served is None or served.serving is not Serving.DIVERT:
+            return "no_service"
+        veiled = served.service.application_ip.packed not in self._endpoints.tracked
+        out = frames(tunnel.index, packet, self._apps.mtu, served.service_id, veiled=veiled)
         for frame in out.back:
             self._back.send(frame)
         if not all(self._onward.send(frame) for frame in out.onward):

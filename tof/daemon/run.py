@@ -13,7 +13,6 @@ import secrets
 import signal
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
-from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +44,7 @@ from tof.drivers.sockets import FrameSocket
 from tof.drivers.store import FILE_NAME, Store
 from tof.drivers.xdp import XdpEndpoints
 from tof.errors import RequestError, SetupError
-from tof.model import IpAddress, Side, tunnel_mac
+from tof.model import Side, tunnel_mac
 from tof.wire.icmp import Echo, echo_packet
 
 log = structlog.get_logger("tof")
@@ -164,7 +163,7 @@ class Daemon:
     def _adopt(self, endpoints: XdpEndpoints, feed: Feed) -> None:
         if not endpoints.adopted:
             return
-        ids = tuple((_plain(packed), number) for packed, number in endpoints.service_ids())
+        ids = endpoints.service_ids()
         feed.handle(TunnelsAdopted(endpoints.adopt(), ids, endpoints.adopt_tokens()))
         log.info("took over", tunnels=len(feed.agent.sessions), services=len(ids))
 
@@ -253,13 +252,6 @@ def _ovs(config: Config) -> Ovs:
         return PrivateOvs(config.state.run_dir, config.agent.name)
     socket = "/run/openvswitch/db.sock" if config.ue.ovs == "system" else config.ue.ovs.removeprefix("unix:")
     return SystemOvs(Path(socket), config.agent.name)
-
-
-def _plain(packed: bytes) -> IpAddress:
-    address = ip_address(packed)
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address
 
 
 def _ping_frame(ping: SendPing, source_mac: bytes) -> bytes:

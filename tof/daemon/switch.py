@@ -16,7 +16,7 @@ from tof.agent.core import Agent
 from tof.config import Config
 from tof.daemon.clock import Clock
 from tof.dataplane import nat, pinger
-from tof.dataplane.desired import Desired, Ports, ServiceRoute
+from tof.dataplane.desired import Desired, Ports, ServedService, ServiceRoute
 from tof.dataplane.flow import Flow
 from tof.dataplane.pipeline import render
 from tof.dataplane.plan import Plan, diff
@@ -55,7 +55,8 @@ class Switch:
         self.outbox: list[SendPing] = []
         self._changed = asyncio.Condition()
         self._refusal: str = ""
-        self._services: tuple[ServiceRoute, ...] | None = None
+        self._routes: tuple[ServiceRoute, ...] | None = None
+        self._served: tuple[ServedService, ...] = ()
         self._base: frozenset[Flow] = frozenset()
         self._present: dict[int, int] = {}
         self._app_addresses: tuple[IpAddress, ...] = tuple(a.ip for a in config.ue.app_address)
@@ -116,29 +117,31 @@ class Switch:
     async def _reconcile_all(self, channel: OpenFlowChannel) -> None:
         """From what the switch says it holds."""
         self._present = dict(await channel.read_cookies())
-        self._services = None
+        self._routes = None
         await self._reconcile_changes(channel)
 
     async def _reconcile_changes(self, channel: OpenFlowChannel) -> None:
         self.dirty.clear()
-        revision, routes = self._agent.revision, self._agent.services.routes
-        if routes != self._services:
+        services = self._agent.services
+        revision, routes, served = self._agent.revision, services.routes, services.served
+        if routes != self._routes:
             self._base = render(Desired(OFPORTS, self._app_addresses, routes))
-            kept = {route.service.service_ip: route.service_id for route in routes}
-            gone = [r.service.service_ip for r in self._services or () if r.service.service_ip not in kept]
-            self._endpoints.drop_services(gone)
+            kept = {route.service_id for route in routes}
+            self._endpoints.drop_services(
+                r.service_id for r in self._routes or () if r.service_id not in kept
+            )
         pings = Desired(OFPORTS, self._app_addresses, (), self._agent.ping_routes)
         wanted = self._base | frozenset(pinger.rules(pings))
         plan = diff(self._present, wanted)
         if not plan.empty:
             await channel.apply(plan)
             self._note(plan)
-            if plan.drop and routes != self._services:
+            if plan.drop and routes != self._routes:
                 await self._ovs.forget_cached_flows()  # a change of services is in force when the API says so
-        if routes != self._services:
+        if (routes, served) != (self._routes, self._served):
             self._endpoints.set_tracked(nat.tracked(routes))
-            self._endpoints.set_services({r.service.service_ip: r.service_id for r in routes})
-            self._services = routes
+            self._endpoints.set_services(served, services.rules)
+            self._routes, self._served = routes, served
         self.applied, self._refusal = revision, ""
         if not self.up:
             self.ready.set()

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from ipaddress import ip_address
 
 from tof.agent.core import Agent
 from tof.agent.toobig import remedy, room_in_tunnel
 from tof.config import Ue
 from tof.daemon.clock import Clock
+from tof.dataplane.selection import downlink_facts
 from tof.drivers.sockets import FrameSocket
 from tof.drivers.xdp import XdpEndpoints
-from tof.model import GATEWAY_MAC, IpAddress, Service, tunnel_mac
+from tof.model import GATEWAY_MAC, IpAddress, tunnel_mac
 
 ANSWERS_PER_SECOND, CUTS_PER_SECOND = 500, 5000
 """On the whole: an app that ignores the answers cannot take the agent's time, and 60 Mbit/s of video can be cut."""
@@ -42,7 +42,8 @@ class TooBig:
             or not self._may(cut=version == 4 and not frame[20] & _DONT_FRAGMENT)
         ):
             return
-        service = self._service(frame)
+        served = self._agent.services.judged(downlink_facts(tunnel.key, frame[14:]))
+        service = served.service if served else None
         room = room_in_tunnel(tunnel.key, self._endpoints.mtu, record.form.qfi is not None)
         done = remedy(frame, room, service, self._gateways.get(version))
         for piece in done.pieces:
@@ -52,11 +53,6 @@ class TooBig:
         if done.answer and mac:
             ethertype = b"\x08\x00" if version == 4 else b"\x86\xdd"
             self._apps_side.send(mac + GATEWAY_MAC + ethertype + done.answer)
-
-    def _service(self, frame: bytes) -> Service | None:
-        source = ip_address(frame[26:30] if frame[14] >> 4 == 4 else frame[22:38])
-        services = self._agent.services.catalog.services
-        return next((service for service in services if service.service_ip == source), None)
 
     def _may(self, *, cut: bool) -> bool:
         now = self._clock.now()

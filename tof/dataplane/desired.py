@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Final
 
 from tof.model import IpAddress, Service
@@ -45,7 +46,25 @@ class ServiceRoute:
     @property
     def transparent(self) -> bool:
         """Whether the application has the service's own address, so that nothing is translated."""
-        return self.service.service_ip == self.service.application_ip
+        same = self.service.service_ip == self.service.application_ip
+        return same and self.service.is_host and self.service.application_port is None
+
+
+class Serving(Enum):
+    """What becomes of the packets that a service selects. ``OFF``: its application is not there, they go to the core."""
+
+    OFF = "off"
+    DIVERT = "divert"
+    SHADOW = "shadow"
+
+
+@dataclass(frozen=True, slots=True)
+class ServedService:
+    """A service as the data path in front of br-ue knows it."""
+
+    service: Service
+    service_id: int
+    serving: Serving
 
 
 @dataclass(frozen=True, slots=True)

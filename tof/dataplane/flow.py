@@ -49,11 +49,13 @@ class Goto:
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """Connection tracking with NAT, then on to ``table``; ``nat_dst`` is for connections that start here."""
+    """Connection tracking with NAT, then on to ``table``; ``nat_*`` and ``mark`` are for connections that start here."""
 
     zone: int
     table: int
     nat_dst: bytes | None = None
+    nat_port: int | None = None
+    mark: int = 0
 
 
 Action = SetField | Output | Goto | Track
@@ -154,6 +156,16 @@ def _value_text(name: str, value: Value) -> str:
     return value.hex(":") if name.startswith("eth_") else str(ip_address(value))
 
 
+def _track_text(track: Track) -> str:
+    if track.nat_dst is None:
+        return f"ct(table={track.table},zone={track.zone},nat)"
+    address = ip_address(track.nat_dst)
+    to = f"[{address}]" if address.version == 6 else str(address)
+    to += f":{track.nat_port}" if track.nat_port is not None else ""
+    marked = f",exec(set_field:{track.mark:#x}->ct_mark)" if track.mark else ""
+    return f"ct(commit,table={track.table},zone={track.zone},nat(dst={to}){marked})"
+
+
 def _action_text(action: Action) -> str:
     match action:
         case SetField(name, value):
@@ -162,11 +174,7 @@ def _action_text(action: Action) -> str:
             return f"output:{port}"
         case Goto(table):
             return f"goto_table:{table}"
-        case Track(zone, table, nat_dst):
-            if nat_dst is None:
-                return f"ct(table={table},zone={zone},nat)"
-            address = ip_address(nat_dst)
-            literal = f"[{address}]" if address.version == 6 else str(address)
-            return f"ct(commit,table={table},zone={zone},nat(dst={literal}))"
+        case Track():
+            return _track_text(action)
         case _:  # pragma: no cover
             assert_never(action)

@@ -1,9 +1,9 @@
 """NAT (table 3): service address to application address, and back.
 
-Stateless wherever the way back is unambiguous. Only an application that stands behind several services
-needs connection tracking, to remember which of them a UE had asked. Its zone belongs to the application, and
-table 4 admits only replies on behalf of services that still are, so removing or moving one is in force with
-its rules: no entry needs to be flushed for that.
+Stateless wherever the way back is unambiguous. An application that stands behind several services, addresses or
+ports needs connection tracking, to remember which of them a UE had asked. Its zone belongs to the application, a
+connection's mark is the number of its service, and table 4 admits only replies on behalf of services that still are,
+so removing or moving one is in force with its rules: no entry needs to be flushed for that.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from tof.model import IpAddress
 def rules(desired: Desired) -> Iterator[Flow]:
     """Translation of every service, in both directions."""
     for group in by_application(desired.services):
-        if len(group) == 1:
-            yield from _stateless(desired, group[0])
-        else:
+        if is_tracked(group):
             yield from _tracked(desired, group)
+        else:
+            yield from _stateless(desired, group[0])
 
 
 def zone_of(application_ip: IpAddress) -> int:
@@ -32,21 +32,24 @@ def zone_of(application_ip: IpAddress) -> int:
     return max(1, int.from_bytes(digest, "big"))
 
 
+def is_tracked(group: tuple[ServiceRoute, ...]) -> bool:
+    """Whether the services of one application need connection tracking to find the way back.
+
+    Several services do, and so does one that has several addresses or another port than its application.
+    """
+    service = group[0].service
+    return len(group) > 1 or not service.is_host or service.application_port is not None
+
+
 def tracked(services: Iterable[ServiceRoute]) -> frozenset[IpAddress]:
-    """The addresses, of services and applications, that connection tracking translates."""
-    groups = [group for group in by_application(services) if len(group) > 1]
-    return frozenset(
-        address
-        for group in groups
-        for route in group
-        for address in (route.service.service_ip, route.service.application_ip)
-    )
+    """The applications whose packets connection tracking translates."""
+    groups = by_application(services)
+    return frozenset(group[0].service.application_ip for group in groups if is_tracked(group))
 
 
 def zones(desired: Desired) -> frozenset[int]:
     """The conntrack zones in use."""
-    groups = by_application(desired.services)
-    return frozenset(zone_of(group[0].service.application_ip) for group in groups if len(group) > 1)
+    return frozenset(zone_of(application) for application in tracked(desired.services))
 
 
 def _stateless(desired: Desired, route: ServiceRoute) -> Iterator[Flow]:
@@ -67,7 +70,8 @@ def _tracked(desired: Desired, group: tuple[ServiceRoute, ...]) -> Iterator[Flow
     application_ip = group[0].service.application_ip
     zone = zone_of(application_ip)
     for route in group:
-        track = Track(zone, OUTPUT, application_ip.packed)
+        port = route.service.application_port
+        track = Track(zone, OUTPUT, application_ip.packed, port, mark=route.service_id)
         match = _match(desired.ports.ue, route)
         yield Flow(NAT, 100, match, (track,), f"{route.service.name}: to the shared application")
     match = _match(desired.ports.apps, group[0])

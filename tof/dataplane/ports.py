@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from tof.dataplane import nat
 from tof.dataplane.desired import Desired, ServiceRoute, by_application
 from tof.dataplane.flow import (
     CT_REPLY,
@@ -90,7 +91,7 @@ def _apps(desired: Desired) -> Iterator[Flow]:
 def _to_application(desired: Desired, group: tuple[ServiceRoute, ...]) -> Iterator[Flow]:
     application_ip = group[0].service.application_ip.packed
     # Conntrack does not translate what it finds invalid, such as the answer to a flow it never saw begin.
-    address = (SetField(family(application_ip).destination, application_ip),) if len(group) > 1 else ()
+    address = (SetField(family(application_ip).destination, application_ip),) if nat.is_tracked(group) else ()
     for route in group:
         match = _service(desired.ports.ue, route)
         actions = (*address, SetField("eth_dst", route.next_hop_mac), Output(desired.ports.apps))
@@ -101,18 +102,18 @@ def _to_ue(desired: Desired, group: tuple[ServiceRoute, ...]) -> Iterator[Flow]:
     owner = group[0]
     match = _service(desired.ports.apps, owner)
     to_ue = Output(desired.ports.ue)
-    if len(group) == 1:
+    if not nat.is_tracked(group):
         yield Flow(OUTPUT, 100, match, (to_ue,), f"{owner.service.name}: to the UE")
         return
     # Translated back to a service that is gone by now: ended, at once and without touching conntrack.
     yield Flow(OUTPUT, 110, (*match, _REPLY), (), "reply on behalf of a service that was removed")
-    source = family(owner.service.application_ip.packed).source
     for route in group:
-        service_ip = route.service.service_ip.packed
-        reply = (*match, _REPLY, (source, service_ip))
+        reply = (*match, _REPLY, ("ct_mark", route.service_id))
         yield Flow(OUTPUT, 120, reply, (to_ue,), f"{route.service.name}: to the UE")
-    actions = (SetField(source, owner.service.service_ip.packed), to_ue)
-    yield Flow(OUTPUT, 100, match, actions, f"{owner.service.name}: flows that conntrack does not know")
+    speaker = next((route.service for route in group if route.service.is_host), None)
+    if speaker is not None:  # what an application says first it says as the one address of a service
+        source = SetField(family(speaker.service_ip.packed).source, speaker.service_ip.packed)
+        yield Flow(OUTPUT, 100, match, (source, to_ue), f"{speaker.name}: flows that conntrack does not know")
 
 
 def _service(in_port: int, route: ServiceRoute) -> Match:

@@ -11,20 +11,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from itertools import product
 from typing import Final, NamedTuple
 
-from tof.model import IpNetwork, PortRange, Service
+from tof.model import IpNetwork, PortRange, Service, TunnelKey
+from tof.wire.inet import is_global_unicast
 
 PROTOCOLS_WITH_PORTS: Final = frozenset({6, 17, 132})
+_FRAGMENT: Final = 44
 ANY_PROTOCOL: Final = 0xFFFF
 ANY_VLAN: Final = 0xFFFF
 ANY_PORT: Final = PortRange(0, 0xFFFF)
 
 
 class Facts(NamedTuple):
-    """What a packet is judged by; addresses packed, ``vlan`` 0: untagged, ``port`` None: it has none that can be seen."""
+    """What a packet is judged by; addresses packed, ``vlan`` 0: untagged, ``port`` None: it has none.
+
+    ``later``: it is a fragment that does not show its port; if that matters, it belongs to no service by itself.
+    """
 
     ue: bytes
     destination: bytes
@@ -34,6 +39,34 @@ class Facts(NamedTuple):
     enb: bytes
     sgw: bytes
     vlan: int = 0
+    later: bool = False
+
+
+def uplink_facts(tunnel: TunnelKey, packet: bytes) -> Facts:
+    """The facts of a UE's packet, well-formed, that came in an uplink tunnel."""
+    return _facts(packet, tunnel.source, tunnel.destination, tunnel.vlan, from_ue=True)
+
+
+def downlink_facts(tunnel: TunnelKey, packet: bytes) -> Facts:
+    """The facts of the packet that this one, on its way to the UE in a downlink tunnel, answers."""
+    return _facts(packet, tunnel.destination, tunnel.source, tunnel.vlan, from_ue=False)
+
+
+def _facts(packet: bytes, enb: bytes, sgw: bytes, vlan: int | None, *, from_ue: bool) -> Facts:
+    """As `look_closer` in tof/drivers/bpf/tof.bpf.c: of IPv6 extension headers only a fragment header is looked into."""
+    if packet[0] >> 4 == 4:
+        source, destination, dscp = packet[12:16], packet[16:20], packet[1] >> 2
+        protocol, l4, later = packet[9], (packet[0] & 15) * 4, int.from_bytes(packet[6:8], "big") & 0x1FFF
+    else:
+        source, destination, dscp = packet[8:24], packet[24:40], (packet[0] & 15) << 2 | packet[1] >> 6
+        protocol, l4, later = packet[6], 40, 0
+        if protocol == _FRAGMENT and len(packet) >= 48:
+            protocol, l4, later = packet[40], 48, int.from_bytes(packet[42:44], "big") & 0xFFF8
+    seen = protocol in PROTOCOLS_WITH_PORTS and not later and len(packet) >= l4 + 4
+    at = l4 + 2 if from_ue else l4
+    port = int.from_bytes(packet[at : at + 2], "big") if seen else None
+    ends = (source, destination) if from_ue else (destination, source)
+    return Facts(*ends, protocol, port, dscp, enb, sgw, vlan or 0, later != 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +88,9 @@ class Rule:
         return self.ports != ANY_PORT
 
     def holds(self, facts: Facts) -> bool:
-        """Whether the packet is selected, its destination aside."""
+        """Whether the packet is selected, its destination and port aside."""
         return (
             self.protocol in (ANY_PROTOCOL, facts.protocol)
-            and self._port_holds(facts)
             and (not self.dscps or facts.dscp in self.dscps)
             and self.vlan in (ANY_VLAN, facts.vlan)
             and _within(facts.ue, self.ues)
@@ -66,7 +98,8 @@ class Rule:
             and _within(facts.sgw, self.sgws)
         )
 
-    def _port_holds(self, facts: Facts) -> bool:
+    def port_holds(self, facts: Facts) -> bool:
+        """Whether the packet's port is selected."""
         if not self.looks_at_ports:
             return True
         if facts.port is None or facts.protocol not in PROTOCOLS_WITH_PORTS:
@@ -74,7 +107,23 @@ class Rule:
         return self.ports.first <= facts.port <= self.ports.last
 
 
-RuleLists = Mapping[IpNetwork, tuple[Rule, ...]]
+@dataclass(frozen=True, slots=True)
+class RuleLists:
+    """By destination prefix, the rules in the order in which they are asked; ``lengths``: of the prefixes, longest first."""
+
+    lists: Mapping[IpNetwork, tuple[Rule, ...]]
+    lengths: Mapping[int, tuple[int, ...]]
+
+    def towards(self, destination: bytes) -> tuple[Rule, ...]:
+        """The rules for packets to this address; prefixes have no multicast, loopback or link-local addresses."""
+        address = ip_address(destination)
+        for length in self.lengths[address.version]:
+            if length < address.max_prefixlen and not is_global_unicast(destination):
+                break
+            found = self.lists.get(ip_network((address, length), strict=False))
+            if found is not None:
+                return found
+        return ()
 
 
 def rank(service: Service) -> tuple[int, int, str]:
@@ -94,21 +143,34 @@ def rule_lists(services: Iterable[Service]) -> RuleLists:
     """For each prefix that a service has: the rules for its addresses, those of the prefixes around it included."""
     ordered = sorted(services, key=rank)
     networks = {service.network for service in ordered}
-    return {
-        network: tuple(
-            rule for service in ordered if _contains(service.network, network) for rule in rules_of(service)
-        )
-        for network in networks
+    around: dict[IpNetwork, list[Service]] = {network: [] for network in networks}
+    for service in ordered:
+        if service.is_host:
+            around[service.network].append(service)
+            continue
+        for network, inside in around.items():
+            if _contains(service.network, network):
+                inside.append(service)
+    lists = {
+        network: tuple(rule for service in inside for rule in rules_of(service))
+        for network, inside in around.items()
     }
+    lengths = {
+        version: tuple(sorted({n.prefixlen for n in networks if n.version == version}, reverse=True))
+        for version in (4, 6)
+    }
+    return RuleLists(lists, lengths)
 
 
 def judge(lists: RuleLists, facts: Facts) -> Rule | None:
     """The rule that decides on the packet, None: it is no service's."""
-    address = ip_address(facts.destination)
-    found = max((n for n in lists if address in n), key=lambda network: network.prefixlen, default=None)
-    if found is None:
-        return None
-    return next((rule for rule in lists[found] if rule.holds(facts)), None)
+    for rule in lists.towards(facts.destination):
+        if rule.holds(facts):
+            if facts.later and rule.looks_at_ports:
+                return None
+            if rule.port_holds(facts):
+                return rule
+    return None
 
 
 def overlap(one: Service, other: Service) -> bool:

@@ -8,11 +8,11 @@ from operator import xor
 from struct import Struct
 from typing import NamedTuple
 
-from tof.model import Direction, Form, Link, TunnelKey
+from tof.dataplane.desired import Serving
+from tof.dataplane.selection import Rule
+from tof.model import Direction, Form, IpNetwork, Link, TunnelKey
 
 NO_VLAN = 0xFFFF
-NO_PROTOCOL = 255
-"""Of a flow that is over."""
 MAX_PORTS = 8
 HEARTBEAT_NS = 900_000_000
 """An older heartbeat is none: services go to the core."""
@@ -24,11 +24,14 @@ _TUNNEL = Struct("=QQQ8s4sIIIIIBBBBI6s6sIQQII")
 _OUTLET_END = Struct("=I4xQ")
 _PENDING = Struct("=IIQQQ6s6sII4x")
 _UE = Struct("=8s4sI")
-_CONFIG = Struct("=4I2I2I2I16I2I6sHQ")
+_CONFIG = Struct("=4I2I2I2I16I2I6sHI4xQ")
+_RULE = Struct("=IHHHHHHIII4xQ")
+_SERVED = Struct("=QQI4x64s")
 _EVENT = Struct("=IIIIIHH")
 _SEEN = Struct("=16s16s4sHH16s16s6s6sIHBBBBBB")
 
 TUNNEL_SIZE = _TUNNEL.size
+SERVED_SIZE = _SERVED.size
 SIZES = {
     "tof_tunnels4": (_KEY4.size, _TUNNEL.size),
     "tof_tunnels6": (_KEY.size, _TUNNEL.size),
@@ -36,6 +39,8 @@ SIZES = {
     "tof_outlets": (4, _KEY.size + _OUTLET_END.size),
     "tof_ues": (_UE.size, 4),
     "tof_config": (4, _CONFIG.size),
+    "tof_rules": (4, _RULE.size),
+    "tof_served": (4, _SERVED.size),
 }
 """Key and value sizes of the maps whose contents are packed here; checked against the loaded object."""
 LAST_SEEN_WORD, INJECTED_WORD = 2, 11  # last_ns and injected_ns are these 64-bit words of a tunnel
@@ -189,6 +194,7 @@ class DataPathConfig:
     splice_ifindex: int = 0
     own_mac: bytes = bytes(6)
     restricted: int = 0
+    prefixes: int = 0
     service_filter: int = 0
 
     def pack(self) -> bytes:
@@ -197,8 +203,49 @@ class DataPathConfig:
         return _CONFIG.pack(
             self.bypass, self.services, self.pinging, self.shared, self.ue_ifindex, self.mtu, *self.queues,
             len(self.ports[0]), len(self.ports[1]), *listed, self.apps_ifindex, self.splice_ifindex,
-            self.own_mac, self.restricted, self.service_filter,
+            self.own_mac, self.restricted, self.prefixes, self.service_filter,
         )  # fmt: skip
+
+
+class ServedRecord(NamedTuple):
+    """A service as the data path holds it, with what it has selected; ``state``: see SERVING and TRACKED."""
+
+    packets: int
+    octets: int
+    state: int
+    name: str
+
+
+SERVING = {Serving.OFF: 0, Serving.DIVERT: 1, Serving.SHADOW: 2}
+TRACKED = 4
+
+
+def pack_served(record: ServedRecord) -> bytes:
+    """A value of tof_served."""
+    return _SERVED.pack(record.packets, record.octets, record.state, record.name.encode())
+
+
+def unpack_served(raw: bytes, offset: int = 0) -> ServedRecord:
+    """The service behind a value."""
+    packets, octets, state, name = _SERVED.unpack_from(raw, offset)
+    return ServedRecord(packets, octets, state, name.rstrip(b"\0").decode())
+
+
+def pack_rule(rule: Rule, number: int, sets: tuple[int, ...], *, last: bool) -> bytes:
+    """A value of tof_rules; ``sets``: the numbers in tof_sets of its UEs, eNBs and SGWs."""
+    ports, dscps = rule.ports, sum(1 << dscp for dscp in rule.dscps)
+    return _RULE.pack(
+        number, last, rule.protocol, ports.first, ports.last, rule.vlan, rule.looks_at_ports, *sets, dscps
+    )
+
+
+def prefix_key(network: IpNetwork, set_number: int | None = None) -> bytes:
+    """The key of a prefix in tof_prefixes, or in one of the sets of tof_sets."""
+    length = network.prefixlen + (96 if network.version == 4 else 0)
+    address = mapped(network.network_address.packed)
+    if set_number is None:
+        return length.to_bytes(4, "little") + address
+    return (32 + length).to_bytes(4, "little") + set_number.to_bytes(4, "little") + address
 
 
 class RawEvent(NamedTuple):

@@ -195,13 +195,21 @@ def _action(action: Action) -> Any:
             return _parser.OFPActionSetField(**{name: _user(value)})
         case Output(port):
             return _parser.OFPActionOutput(port, 0)
-        case Track(zone, table, nat_dst):
-            flags, nat = (0, _parser.NXActionNAT(0)) if nat_dst is None else (_CT_COMMIT, _nat_to(nat_dst))
-            return _parser.NXActionCT(flags, "", zone, table, 0, [nat])
+        case Track():
+            return _track(action)
     raise AssertionError(action)
 
 
-def _nat_to(packed: bytes) -> Any:
-    address = str(ip_address(packed))
-    family = "range_ipv4_min" if len(packed) == 4 else "range_ipv6_min"
-    return _parser.NXActionNAT(_NAT_DST, **{family: address})
+def _track(track: Track) -> Any:
+    if track.nat_dst is None:
+        return _parser.NXActionCT(0, "", track.zone, track.table, 0, [_parser.NXActionNAT(0)])
+    marked = [_parser.OFPActionSetField(ct_mark=track.mark)] if track.mark else []
+    nested = [_nat_to(track.nat_dst, track.nat_port), *marked]
+    return _parser.NXActionCT(_CT_COMMIT, "", track.zone, track.table, 0, nested)
+
+
+def _nat_to(packed: bytes, port: int | None) -> Any:
+    to: dict[str, Any] = {"range_ipv4_min" if len(packed) == 4 else "range_ipv6_min": str(ip_address(packed))}
+    if port is not None:
+        to["range_proto_min"] = port
+    return _parser.NXActionNAT(_NAT_DST, **to)

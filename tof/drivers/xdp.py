@@ -6,11 +6,9 @@ through the programs attached to its adapters, loads its own programs on top of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import reduce
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import resources
 from ipaddress import IPv6Network
-from operator import or_
 from pathlib import Path
 
 from tof.agent.commands import (
@@ -28,12 +26,15 @@ from tof.agent.commands import (
 )
 from tof.agent.events import AdoptedTunnel
 from tof.config import S1
+from tof.dataplane.desired import ServedService
+from tof.dataplane.selection import RuleLists
 from tof.drivers import layout
 from tof.drivers.attachment import Attachment
 from tof.drivers.hooks import Hooks
 from tof.drivers.host import Plumbing
 from tof.drivers.layout import DataPathConfig, TunnelRecord
 from tof.drivers.libbpf import BpfObject, Map, RingBuffer, maps_of
+from tof.drivers.selection import SelectionMaps, filter_bits
 from tof.errors import SetupError
 from tof.model import IpAddress, Link, TunnelKey
 
@@ -84,6 +85,7 @@ class XdpEndpoints:
         programs = self._object.programs
         self.attachment = Attachment(plumbing, s1, self._hooks, programs, adopting=self.adopted)
         self.tracked: frozenset[bytes] = frozenset()
+        self.selection = SelectionMaps(self._maps)
         self._tokens = len(self.adopt_tokens()) if self.adopted else 0
         self._config = DataPathConfig()
         self._names = counter_names()
@@ -109,6 +111,7 @@ class XdpEndpoints:
             self._config.bypass = int.from_bytes(raw[:4], "little")
             self._config.services = int.from_bytes(raw[4:8], "little")
             self._config.pinging = int.from_bytes(raw[8:12], "little")
+            self._config.prefixes = int.from_bytes(raw[-16:-12], "little")
             self._config.service_filter = int.from_bytes(raw[-8:], "little")
         self._config.ue_ifindex, self._config.mtu = p.ue, p.s1_mtu
         self._config.queues = (p.queue[0].a, p.queue[1].a)
@@ -271,13 +274,9 @@ class XdpEndpoints:
             for at in range(count)
         )
 
-    def service_ids(self) -> tuple[tuple[bytes, int], ...]:
-        """The services being diverted: mapped address and number."""
-        return tuple(
-            (keys[at * 16 : at * 16 + 16], int.from_bytes(values[at * 4 : at * 4 + 4], "little"))
-            for keys, values, count in self._maps["tof_services"].slices()
-            for at in range(count)
-        )
+    def service_ids(self) -> tuple[tuple[str, int], ...]:
+        """The services that the data path knows: name and number."""
+        return tuple((record.name, number) for number, record in self.selection.served())
 
     def counters(self) -> dict[str, int]:
         """Every named counter, summed over the CPUs."""
@@ -298,20 +297,17 @@ class XdpEndpoints:
 
     # Services, bypass, events
 
-    def set_services(self, wanted: Mapping[IpAddress, int]) -> None:
-        """Divert exactly these service IPs: put the new ones, then drop the others."""
-        table = self._maps["tof_services"]
-        target = {layout.mapped(address.packed): number for address, number in wanted.items()}
-        present = dict(self.service_ids())
-        for address, number in target.items():
-            if present.get(address) != number:
-                table.put(address, number.to_bytes(4, "little"))
-        for address in present.keys() - target.keys():
-            table.drop(address)
-        bits = reduce(or_, (layout.filter_bit(address.packed) for address in wanted), 0)
-        if (self._config.services, self._config.service_filter) != (len(target), bits):
-            self._config.services, self._config.service_filter = len(target), bits
-            self._write_config()
+    def set_services(self, wanted: Sequence[ServedService], rules: RuleLists) -> None:
+        """Judge packets by these rules, and do with those of each service what is wanted."""
+        if self.selection.put(wanted, rules, self.tracked):
+            bits = filter_bits(rules)
+            prefixes = sum(network.prefixlen < network.max_prefixlen for network in rules.lists)
+            before = self._config.services, self._config.prefixes, self._config.service_filter
+            if before != (len(rules.lists), prefixes, bits):
+                self._config.services, self._config.prefixes = len(rules.lists), prefixes
+                self._config.service_filter = bits
+                self._write_config()
+        self.selection.drop_others(wanted)
 
     def set_tracked(self, addresses: Iterable[IpAddress]) -> None:
         """Leave the later fragments of these, services and applications, to connection tracking."""
@@ -324,10 +320,10 @@ class XdpEndpoints:
         for address in present - wanted:
             table.drop(address)
 
-    def drop_services(self, addresses: Iterable[IpAddress]) -> None:
+    def drop_services(self, numbers: Iterable[int]) -> None:
         """Stop diverting these at once."""
-        for address in addresses:
-            self._maps["tof_services"].drop(layout.mapped(address.packed))
+        for number in numbers:
+            self.selection.stop(number)
 
     @property
     def mtu(self) -> int:

@@ -274,7 +274,7 @@ def _flows(entries: dict[bytes, bytes]) -> dict[bytes, bytes]:
     return {
         value[24:64]: value[8:22] + bytes((key[:8] == bytes(8),))
         for key, value in entries.items()
-        if value[60] != layout.NO_PROTOCOL
+        if not value[61]  # else it is over
     }
 
 

@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from tof.drivers import layout
 from tof.drivers.layout import DataPathConfig, TunnelRecord
 from tof.drivers.libbpf import BpfObject, Map, RingBuffer, check, lib
+from tof.drivers.selection import SelectionMaps, filter_bits
 from tof.drivers.testrun import TestRun, XdpContext
 from tof.drivers.xdp import counter_names, object_path
 from tof.model import Link, TunnelKey
 from tools.fuzz.oracle import Oracle
-from tools.fuzz.scenario import DEFAULTS, MTU, SERVICES, TOKEN, TRACKED, TUNNELS
+from tools.fuzz.scenario import DEFAULTS, MTU, RULES, SERVED, TOKEN, TRACKED, TUNNELS
 
 LARGEST = 9200
 _ROOM = 16384
@@ -55,9 +56,9 @@ class Loaded:
         """The maps as the oracle begins."""
         devices = self._devices
         config = DataPathConfig(
-            bypass=int(oracle.bypass), services=len(SERVICES), pinging=1, ue_ifindex=oracle.ue_ifindex, mtu=MTU,
-            queues=(devices["enb-far"], devices["sgw-far"]), ports=oracle.ports,
-            service_filter=sum({layout.filter_bit(address) for address in SERVICES}),
+            bypass=int(oracle.bypass), services=len(RULES.lists), pinging=1, ue_ifindex=oracle.ue_ifindex, mtu=MTU,
+            queues=(devices["enb-far"], devices["sgw-far"]), ports=oracle.ports, prefixes=1,
+            service_filter=filter_bits(RULES),
         )  # fmt: skip
         self._maps["tof_config"].put(bytes(4), config.pack())
         state = (bytes(8) + (1).to_bytes(4, "little")).ljust(self._maps["tof_state"].value_size, b"\0")
@@ -87,8 +88,7 @@ class Loaded:
             self._maps["tof_outlets"].put(one.number.to_bytes(4, "little"), outlet)
         for ue, number in DEFAULTS.items():
             self._maps["tof_ues"].put(layout.ue_key(ue), number.to_bytes(4, "little"))
-        for address, number in SERVICES.items():
-            self._maps["tof_services"].put(layout.mapped(address), number.to_bytes(4, "little"))
+        SelectionMaps(self._maps).put(SERVED, RULES, TRACKED)
         for address in TRACKED:
             self._maps["tof_tracked"].put(layout.mapped(address), (1).to_bytes(4, "little"))
         self._maps["tof_tokens"].put(TOKEN.to_bytes(8, "big"), bytes(4))

@@ -10,12 +10,16 @@ from collections import Counter
 from struct import Struct
 
 from tof.agent.commands import AMBIGUOUS
+from tof.dataplane.desired import ServedService, Serving
+from tof.dataplane.selection import judge, uplink_facts
 from tof.drivers import layout
 from tof.errors import DecodeError
-from tof.model import GATEWAY_MAC, TUNNEL_MAC_PREFIX, Direction, TunnelKey, tunnel_mac
+from tof.model import GATEWAY_MAC, TUNNEL_MAC_PREFIX, Direction, TunnelKey, service_mac, tunnel_mac
 from tof.wire import gtpu, inet
-from tools.fuzz.scenario import DEFAULTS, MTU, SERVICES, TOKEN, TRACKED, TUNNELS, Known
+from tools.fuzz.scenario import DEFAULTS, MTU, RULES, SERVED, TOKEN, TRACKED, TUNNELS, Known
 
+_BY_NUMBER = {one.service_id: one for one in SERVED}
+_BY_NAME = {one.service.name: one for one in SERVED}
 DROP, PASS, REDIRECT = 1, 2, 4  # XDP
 TC_OK, TC_SHOT, TC_REDIRECT = 0, 2, 7
 
@@ -336,7 +340,6 @@ class Oracle:
     def __init__(self, ports: tuple[tuple[int, ...], tuple[int, ...]], ue: int) -> None:
         self.ports, self.ue_ifindex = ports, ue
         self.bypass = self.heart_dead = False
-        self.services: dict[bytes, int] = SERVICES
         self.tokens: frozenset[int] = frozenset((TOKEN,))
         self.tunnels: dict[TunnelKey, Tunnel] = {}
         self.by_index: dict[int, tuple[TunnelKey, int]] = {}
@@ -347,7 +350,7 @@ class Oracle:
         self.stations: dict[tuple[bytes, int | None], tuple[int, int]] = {}
         self.flows: dict[FlowKey, Flow] = {}
         self.pieces: dict[tuple[object, ...], int] = {}
-        """What a later inner fragment does: 0 core, 1 diverted; from an application: its tunnel."""
+        """Where a later inner fragment belongs: 0 core, else its service; from an application: its tunnel."""
         self.outer_pieces: dict[tuple[object, ...], tuple[int, bool]] = {}
         """(fate, whether its fragments take the queue) of outer datagrams."""
         self.pending: set[TunnelKey] = set()
@@ -393,8 +396,9 @@ class Oracle:
         tunnel.settling = False
         self._follow_form(tunnel, seen)
         self._add(tunnel, inner)
-        if tunnel.uplink and inner.destination in self.services:
-            diverted = self._divert(tunnel, seen, frame)
+        service = self._service(tunnel, seen)
+        if service is not None:
+            diverted = self._divert(tunnel, seen, frame, service)
             if diverted is not None:
                 return diverted
         tunnel.injected = False
@@ -436,8 +440,9 @@ class Oracle:
             return passed
         self._follow_form(tunnel, seen)
         self._add(tunnel, seen.inner)
-        if not self.bypass and tunnel.uplink and seen.inner.destination in self.services:
-            diverted = self._divert(tunnel, seen, frame[WRAPPER_BYTES:])
+        service = None if self.bypass else self._service(tunnel, seen)
+        if service is not None:
+            diverted = self._divert(tunnel, seen, frame[WRAPPER_BYTES:], service)
             if diverted is not None:
                 self.counts["returned"] += 1
                 return diverted[0], ticket + diverted[1]
@@ -481,37 +486,59 @@ class Oracle:
         tunnel.packets += 1
         tunnel.octets += len(inner.packet)
 
-    def _divert(self, tunnel: Tunnel, seen: Seen, frame: bytes) -> tuple[int, bytes] | None:
+    def _service(self, tunnel: Tunnel | None, seen: Seen) -> ServedService | None:
+        """The service that an uplink packet belongs to; later fragments follow their first one."""
         inner = seen.inner
+        if tunnel is not None and not tunnel.uplink:
+            return None
+        if not RULES.towards(inner.destination):
+            return None
+        if tunnel is not None and inner.piece == LATER:
+            key = tunnel.session, inner.source, inner.destination, inner.ident, inner.protocol
+            if key in self.pieces:
+                return _BY_NUMBER.get(self.pieces[key])
+        rule = judge(RULES, uplink_facts(seen.key, inner.packet))
+        return _BY_NAME[rule.service.name] if rule is not None else None
+
+    def _divert(
+        self, tunnel: Tunnel, seen: Seen, frame: bytes, service: ServedService
+    ) -> tuple[int, bytes] | None:
+        inner = seen.inner
+        if service.serving is Serving.OFF:
+            return None
         if not tunnel.owns(inner.source):
             self.counts["spoofed"] += not inet.is_global_unicast(inner.source)
             return None
-        taken = self._take_flow(tunnel, inner, seen.qfi)
+        if service.serving is Serving.SHADOW:
+            self.counts["shadowed"] += 1
+            return None
+        taken = self._take_flow(tunnel, inner, seen.qfi, service.service_id)
         if taken != DIVERTS:
             return (DROP, frame) if taken == WAITS else None
         self.counts["diverted"] += 1
         ethertype = b"\x86\xdd" if inner.v6 else b"\x08\x00"
-        return REDIRECT, GATEWAY_MAC + tunnel_mac(tunnel.index) + ethertype + veiled(
-            clamped(inner, seen.outer6)
-        )
+        packet = clamped(inner, seen.outer6)
+        if service.service.application_ip.packed not in TRACKED:  # connection tracking has to see it as it is
+            packet = veiled(packet)
+        return REDIRECT, service_mac(service.service_id) + tunnel_mac(tunnel.index) + ethertype + packet
 
-    def _take_flow(self, tunnel: Tunnel, inner: Inner, qfi: int | None) -> int:
+    def _take_flow(self, tunnel: Tunnel, inner: Inner, qfi: int | None, service: int) -> int:
         """The first fragment is judged like a whole packet, the later ones go where it went."""
         key = tunnel.session, inner.source, inner.destination, inner.ident, inner.protocol
         if inner.piece != LATER or self.heart_dead:
-            taken = self._judge_flow(tunnel, inner, qfi)
+            taken = self._judge_flow(tunnel, inner, qfi, service)
             if inner.piece == FIRST:
-                self.pieces[key] = DIVERTS if taken == DIVERTS else PASSES
+                self.pieces[key] = service if taken == DIVERTS else 0
             return taken
         if key in self.pieces:
-            return self.pieces[key]
+            return DIVERTS if self.pieces[key] else PASSES
         self.counts["inner_fragment"] += inner.protocol == inet.TCP
         return PASSES if inner.protocol == inet.TCP else DIVERTS
 
-    def _judge_flow(self, tunnel: Tunnel, inner: Inner, qfi: int | None) -> int:
+    def _judge_flow(self, tunnel: Tunnel, inner: Inner, qfi: int | None, service: int) -> int:
         ue_port, service_port = inner.ports()
         key = inner.source, inner.destination, ue_port, service_port, inner.protocol
-        service, opens = self.services[inner.destination], inner.opens()
+        opens = inner.opens()
         runs = inner.protocol == inet.TCP and not opens
         if self.heart_dead:
             if opens:
@@ -644,9 +671,10 @@ class Oracle:
     def _judge_first(self, seen: Seen, side: int) -> int:
         """The judgement on a whole packet, passed on its first fragment."""
         tunnel, inner = self.tunnels.get(seen.key), seen.inner
-        service = inner.destination in self.services
+        service = self._service(tunnel, seen) if side == 0 else None
+        diverted = service is not None and service.serving is Serving.DIVERT
         if tunnel is None:
-            if side == 0 and service and inner.protocol != inet.TCP:
+            if diverted and inner.protocol != inet.TCP:
                 return UNDECIDED
             self.samples += 1
             return PASSES
@@ -655,8 +683,10 @@ class Oracle:
             return PASSES
         self._add(tunnel, inner)
         self._notice(tunnel, inner)
-        diverts = tunnel.uplink and service and tunnel.owns(inner.source)
-        if diverts and self._take_flow(tunnel, inner, seen.qfi) == DIVERTS:
+        if service is None or not diverted or not tunnel.owns(inner.source):
+            tunnel.injected = False
+            return PASSES
+        if self._take_flow(tunnel, inner, seen.qfi, service.service_id) == DIVERTS:
             return DIVERTS
         tunnel.injected = False
         return PASSES
@@ -687,8 +717,6 @@ def wrapped(frame: bytes, ticket: int) -> bytes:
 
 def veiled(packet: bytes) -> bytes:
     """A later IPv4 fragment as br-ue sees it, in which Open vSwitch takes nothing for a TCP or UDP header."""
-    if packet[16:20] in TRACKED:  # connection tracking has to see it as it is
-        return packet
     if packet[0] >> 4 != 4 or not _U16.unpack_from(packet, 6)[0] & 0x1FFF or packet[9] not in VEILS:
         return packet
     return _reworded(packet, packet[6] | VEIL_BIT, VEILS[packet[9]])

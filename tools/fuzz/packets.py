@@ -16,7 +16,6 @@ from tools.fuzz.scenario import (
     ENB_MAC,
     NODES,
     SERVICE,
-    SERVICE2,
     SERVICE6,
     SERVICES,
     SGW_MAC,
@@ -43,6 +42,11 @@ MACS = (
     b"\x01\x80\xc2\0\0\x0e",
     b"\x02\0\0\0\0\x09",
 )
+
+
+_FAR4 = (*(address for address in SERVICES if len(address) == 4), SERVICE, ELSEWHERE)
+_FAR6 = (*(address for address in SERVICES if len(address) == 16), SERVICE6, ELSEWHERE6)
+_TOS = (0, 0, 34 << 2, 46 << 2 | 1)
 
 
 class Made(NamedTuple):
@@ -184,9 +188,7 @@ class Source:
         ue = random.choice(ues)
         if len(ue) == 8:
             ue += random.choice((b"\0" * 7 + b"\1", random.randbytes(8)))
-        far: bytes = random.choice(
-            (SERVICE, SERVICE, SERVICE2, ELSEWHERE) if len(ue) == 4 else (SERVICE6, SERVICE6, ELSEWHERE6)
-        )
+        far: bytes = random.choice(_FAR4 if len(ue) == 4 else _FAR6)
         if random.random() < 0.03:
             ue = random.choice((bytes((10, 0, 0, 200)), bytes((10, 0, 0, 2)))) if len(ue) == 4 else bytes(16)
         source, destination = (ue, far) if uplink else (far, ue)
@@ -199,7 +201,7 @@ class Source:
             packet = inet.encode_ipv4(
                 inet.IPv4(
                     source, destination, protocol, segment, flags=flags, offset=offset, options=options,
-                    identification=random.randrange(3),
+                    identification=random.randrange(3), tos=random.choice(_TOS),
                 )
             )  # fmt: skip
             return packet, 20 + len(options)
@@ -217,7 +219,8 @@ class Source:
             )
             whole = inet.IPv6(source, destination, protocol, segment, next_header=chain[0], headers=chain[1])
             return inet.encode_ipv6(whole), 40
-        return inet.encode_ipv6(inet.IPv6(source, destination, protocol, segment)), 40
+        whole = inet.IPv6(source, destination, protocol, segment, tos=random.choice(_TOS))
+        return inet.encode_ipv6(whole), 40
 
     def segment(self, source: bytes, destination: bytes) -> tuple[int, bytes]:
         """A protocol and a segment of it, few ports, so that flows meet again."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
+from typing import Any
 
 from tof.agent.commands import AMBIGUOUS
-from tof.model import Direction, TunnelKey
+from tof.dataplane.desired import ServedService, Serving
+from tof.dataplane.selection import rule_lists
+from tof.model import Direction, IpAddress, PortRange, Selection, Service, TunnelKey
 
 MTU = 1500
 
@@ -22,9 +25,52 @@ NODES = (ENB, ENB2, SGW, SGW2, ENB6, SGW6)
 
 SERVICE, SERVICE2, SERVICE6 = _packed("203.0.113.10"), _packed("203.0.113.20"), _packed("2001:db8:ffff::10")
 ELSEWHERE, ELSEWHERE6 = _packed("198.51.100.9"), _packed("2001:db8:eeee::9")
-SERVICES = {SERVICE: 1, SERVICE2: 3, SERVICE6: 2}
-TRACKED = frozenset((SERVICE2,))
-"""Services whose application has several: their connections are tracked on br-ue."""
+APP, APP2, APP6 = ip_address("192.168.50.10"), ip_address("192.168.50.20"), ip_address("fd00:50::10")
+TRACKED = frozenset((APP2.packed,))
+"""Applications behind several services: their connections are tracked on br-ue."""
+
+
+def _served(
+    number: int, at: str, application: IpAddress, serving: Serving = Serving.DIVERT, *, priority: int = 0,
+    **selection: Any,
+) -> ServedService:  # fmt: skip
+    network = ip_network(at)
+    length = None if network.prefixlen == network.max_prefixlen else network.prefixlen
+    service = Service(
+        f"service-{number}",
+        network.network_address,
+        application,
+        length,
+        Selection(**selection),
+        None,
+        priority,
+    )
+    return ServedService(service, number, serving)
+
+
+SERVED = (
+    _served(1, "203.0.113.10", APP),
+    _served(2, "2001:db8:ffff::10", APP6),
+    _served(3, "203.0.113.20", APP2),
+    _served(4, "203.0.113.64/26", APP2, protocol=17, ports=(PortRange(53, 80), PortRange(2152, 2152))),
+    _served(5, "203.0.113.64/26", APP, Serving.SHADOW, priority=-1, ues=(ip_network("10.0.0.2/31"),)),
+    _served(6, "203.0.113.70", APP, priority=-2, dscps=frozenset((0, 34))),
+    _served(7, "203.0.113.70", APP, Serving.OFF, vlans=frozenset((7,))),
+    _served(8, "2001:db8:ffff:8000::/49", APP6, enbs=(ip_network("192.0.2.0/24"),)),
+    _served(
+        9, "2001:db8:ffff:8000::/49", APP6, priority=1, protocol=6, sgws=(ip_network("2001:db8:a::/48"),)
+    ),
+    _served(10, "192.0.2.0/24", APP, priority=5, protocol=1),
+)
+RULES = rule_lists(one.service for one in SERVED)
+SERVICES = tuple(
+    map(
+        _packed,
+        ("203.0.113.10", "203.0.113.20", "203.0.113.70", "203.0.113.71", "192.0.2.9", "2001:db8:ffff::10",
+         "2001:db8:ffff:8000::1"),
+    )
+)  # fmt: skip
+"""Addresses of services."""
 TOKEN = 0x1122334455667788
 
 

@@ -73,6 +73,7 @@ enum counter {
 	c_crowded,              // unknown tunnel while the queue cannot keep up: by the bridge, learnt from an event
 	c_crowded_lost,         // the same, but the buffer of such events was full
 	c_spoofed,              // inner source is not the tunnel's UE: passed, not diverted
+	c_shadowed,             // selected by a service that only counts: passed
 	c_ovs_down,             // service traffic to the core: no heartbeat
 	c_flow_unknown,         // TCP to a service without its SYN: stays with the core
 	c_flow_ambiguous,       // the same inner 5-tuple is in use by another session
@@ -107,6 +108,7 @@ struct config {
 	__u32 apps_ifindex, splice_ifindex;
 	__u8 own_mac[6];        // of a shared adapter
 	__u16 restricted;       // separate adapters: only between the nodes in tof_sides
+	__u32 prefixes, pad;    // services with more addresses than one: a look into tof_prefixes
 	__u64 service_filter;   // one bit per service address, by hash: most packets need no look into tof_services
 };
 
@@ -181,7 +183,7 @@ struct ue_key {
 struct flow_key {
 	__u8 ue[16], service[16];
 	__be16 ue_port, service_port;
-	__u8 protocol, pad[3];
+	__u8 protocol, over, pad[2]; // over: no flow any more, but its place still leads to others
 };
 
 // Where a flow may stand. Each UE has FLOW_SHARE places of its own and its flows push out each other alone: a UE that
@@ -202,7 +204,6 @@ struct flow {
 	__u8 overflowed, pad;   // another flow found this place, its first, taken: it is at one of the next
 	struct flow_key key;
 };
-#define NO_PROTOCOL 255         // of a flow that is over and whose place still leads to others
 
 struct l4 {
 	__be16 source, destination;
@@ -221,7 +222,7 @@ struct piece_key {
 // Once one fragment of a datagram has taken the queue all do, so that they stay in order.
 struct piece {
 	__u64 since_ns;
-	__u32 fate, queued;     // of inner fragments from an application `fate` is their tunnel
+	__u32 fate, queued;     // of inner fragments: from an application `fate` is their tunnel, to one `queued` its service
 };
 struct scratch {         // what the stack has no room for
 	struct flow fresh;
@@ -243,6 +244,39 @@ struct station_key {
 struct station {
 	__u32 ifindex, side;
 };
+
+struct prefix_key {      // of a service's addresses
+	__u32 prefix;
+	__u8 address[16];
+};
+
+// Services are judged as tof/dataplane/selection.py says: the destination leads to a list of rules, the first that holds
+// decides. tof_services and tof_prefixes hold where in tof_rules the list begins, plus one.
+struct rule {
+	__u32 number;           // of the service
+	__u16 last, protocol;
+	__u16 port_first, port_last, vlan, looks_at_ports;
+	__u32 ues, enbs, sgws;  // sets of prefixes in tof_sets, 0: any
+	__u32 pad;
+	__u64 dscps;            // one bit each, 0: any
+};
+#define ANY 0xffff
+#define MAX_RULES 65536
+#define MAX_LIST 1024
+
+struct set_key {
+	__u32 prefix, set;
+	__u8 address[16];
+};
+
+struct served {          // a service, by its number
+	__u64 packets, bytes;   // that it selected
+	__u32 state, pad;
+	char name[64];
+};
+#define S_DIVERT 1              // else to the core
+#define S_SHADOW 2
+#define S_TRACKED 4             // by connection tracking in Open vSwitch
 
 struct event {
 	__u32 kind, side, ifindex, index, length;
@@ -296,6 +330,10 @@ MAP(tof_tracked, BPF_MAP_TYPE_HASH, struct in6_addr, __u32, 65536, BPF_F_NO_PREA
 MAP(tof_agent, BPF_MAP_TYPE_ARRAY, __u32, __u64, 1, 0); // when the agent last turned to the fragments it holds
 MAP(tof_pieces, BPF_MAP_TYPE_LRU_HASH, struct piece_key, struct piece, 32768, 0);
 MAP(tof_services, BPF_MAP_TYPE_HASH, struct in6_addr, __u32, 65536, BPF_F_NO_PREALLOC);
+MAP(tof_prefixes, BPF_MAP_TYPE_LPM_TRIE, struct prefix_key, __u32, 16384, BPF_F_NO_PREALLOC);
+MAP(tof_rules, BPF_MAP_TYPE_ARRAY, __u32, struct rule, MAX_RULES, 0);
+MAP(tof_sets, BPF_MAP_TYPE_LPM_TRIE, struct set_key, __u32, 65536, BPF_F_NO_PREALLOC);
+MAP(tof_served, BPF_MAP_TYPE_HASH, __u32, struct served, 65536, BPF_F_NO_PREALLOC);
 MAP(tof_stations, BPF_MAP_TYPE_LRU_HASH, struct station_key, struct station, 16384, 0);
 MAP(tof_tokens, BPF_MAP_TYPE_LRU_HASH, __u64, __u32, 16384, 0);
 MAP(tof_sides, BPF_MAP_TYPE_LPM_TRIE, struct side_key, __u32, 4096, BPF_F_NO_PREALLOC);
@@ -409,6 +447,8 @@ struct packet {
 	__u8 has_container, qfi, tos, protocol;
 	__u8 partial, reason, fragment, foreign; // foreign: known to be of another UDP port, or of no UDP
 	__u8 piece;                 // `fragment` of the inner packet, `piece` of the outer: 0 whole, FIRST or LATER
+	__u8 dscp, has_port;        // of the inner packet: what `look_closer` has found
+	__u16 port;
 	__be32 ident, inner_ident;  // of fragments
 	__be32 teid, source, destination; // outer IPv4
 	__u8 addresses[32];               // outer IPv6
@@ -963,19 +1003,6 @@ static __always_inline int may_be_service(const struct config *c, const struct p
 	return c->service_filter >> (address * 0x9e3779b1U >> 26) & 1;
 }
 
-static __always_inline __u32 service_of(const struct packet *p)
-{
-	struct in6_addr address;
-	__u32 *service;
-
-	if (p->inner6)
-		__builtin_memcpy(&address, p->inner6_destination, 16);
-	else
-		mapped(&address, p->inner4_destination);
-	service = bpf_map_lookup_elem(&tof_services, &address);
-	return service ? *service : 0;
-}
-
 // Whether the user's packet has `bytes` of L4: what follows it in the frame is none of it.
 static __always_inline int has_l4(const struct packet *p, __u32 bytes)
 {
@@ -1066,7 +1093,7 @@ static __always_inline void forget_flow(struct flow *known, struct flow_place *p
 		bpf_map_delete_elem(&tof_flows, place);
 		return;
 	}
-	known->key.protocol = NO_PROTOCOL;
+	known->key.over = 1;
 	known->last_ns = 0;
 }
 
@@ -1166,6 +1193,149 @@ static __always_inline void inner_pieces(const struct packet *p, __u32 session, 
 	key->session = session;
 }
 
+static __always_inline void outer_address(const struct packet *p, int source, struct in6_addr *out)
+{
+	if (p->outer6)
+		__builtin_memcpy(out, source ? p->addresses : p->addresses + 16, 16);
+	else
+		mapped(out, source ? p->source : p->destination);
+}
+
+// What a service's selection may look at in the inner packet.
+static __always_inline void look_closer(void *data, void *end, struct packet *p)
+{
+	__u8 *inner = data + OFFSET(p->inner), *ports = data + OFFSET(p->l4);
+
+	if ((void *)(inner + 2) <= end)
+		p->dscp = p->inner6 ? (inner[0] & 0xf) << 2 | inner[1] >> 6 : inner[1] >> 2;
+	p->has_port = 0;
+	if ((p->protocol == IPPROTO_TCP || p->protocol == IPPROTO_UDP || p->protocol == IPPROTO_SCTP) &&
+	    has_l4(p, 4) && (void *)(ports + 4) <= end) {
+		p->has_port = 1;
+		p->port = (__u16)ports[2] << 8 | ports[3];
+	}
+}
+
+static __always_inline int in_set(__u32 set, const struct in6_addr *address)
+{
+	struct set_key key = {.prefix = 32 + 128, .set = set};
+
+	__builtin_memcpy(key.address, address, 16);
+	return !set || bpf_map_lookup_elem(&tof_sets, &key);
+}
+
+static __always_inline void inner_address(const struct packet *p, int source, struct in6_addr *out)
+{
+	if (p->inner6)
+		__builtin_memcpy(out, source ? p->inner6_source : p->inner6_destination, 16);
+	else
+		mapped(out, source ? p->inner4_source : p->inner4_destination);
+}
+
+#define HOLDS 1
+#define UNSEEN 2                // a later fragment, which shows no port
+
+// Does rule `at` select this uplink packet, its destination aside?
+__noinline int rule_holds(struct packet *p, __u32 at)
+{
+	struct rule *rule = bpf_map_lookup_elem(&tof_rules, &at);
+	struct in6_addr address;
+
+	if (!p || !rule)
+		return 0;
+	if ((rule->protocol != ANY && rule->protocol != p->protocol) ||
+	    (rule->dscps && !(rule->dscps >> (p->dscp & 63) & 1)) ||
+	    (rule->vlan != ANY && rule->vlan != (p->vlan == NO_VLAN ? 0 : p->vlan)))
+		return 0;
+	if (rule->ues) {
+		inner_address(p, 1, &address);
+		if (!in_set(rule->ues, &address))
+			return 0;
+	}
+	if (rule->enbs) {
+		outer_address(p, 1, &address);
+		if (!in_set(rule->enbs, &address))
+			return 0;
+	}
+	if (rule->sgws) {
+		outer_address(p, 0, &address);
+		if (!in_set(rule->sgws, &address))
+			return 0;
+	}
+	if (!rule->looks_at_ports)
+		return HOLDS;
+	if (p->fragment == LATER)
+		return UNSEEN;
+	return p->has_port && p->port >= rule->port_first && p->port <= rule->port_last ? HOLDS : 0;
+}
+
+// Where the rules for this destination begin, plus one.
+static __always_inline __u32 rules_for(const struct config *c, const struct packet *p)
+{
+	struct prefix_key key = {.prefix = 128};
+	struct in6_addr address;
+	__u32 *list;
+
+	inner_address(p, 0, &address);
+	list = bpf_map_lookup_elem(&tof_services, &address);
+	if (!list && c->prefixes && could_be_ue(p, 0)) {
+		__builtin_memcpy(key.address, &address, 16);
+		list = bpf_map_lookup_elem(&tof_prefixes, &key);
+	}
+	return list ? *list : 0;
+}
+
+// The number of the service that selects the packet, by the rules from `at` on; 0: none.
+__noinline __u32 first_rule(struct packet *p, __u32 at)
+{
+	struct rule *rule;
+	int i, holds;
+
+	if (!p)
+		return 0;
+#pragma unroll 1
+	for (i = 0; i < MAX_LIST; i++, at++) {
+		holds = rule_holds(p, at);
+		if (holds == UNSEEN)
+			return 0;
+		rule = bpf_map_lookup_elem(&tof_rules, &at);
+		if (!rule)
+			return 0;
+		if (holds)
+			return rule->number;
+		if (rule->last)
+			return 0;
+	}
+	return 0;
+}
+
+// The service that an uplink packet belongs to, 0: none. `t`: its tunnel, if that is known: later inner fragments follow
+// their first one.
+static __always_inline __u32 service_of(void *data, void *end, const struct config *c, struct packet *p,
+					const struct tunnel *t)
+{
+	struct scratch *scratch;
+	struct piece *first;
+	__u32 at, zero = 0;
+
+	if (!may_be_service(c, p))
+		return 0;
+	at = rules_for(c, p);
+	if (!at)
+		return 0;
+	if (t && p->fragment == LATER) {
+		scratch = bpf_map_lookup_elem(&tof_scratch, &zero);
+		if (!scratch)
+			return 0;
+		inner_pieces(p, t->session, &scratch->piece_key);
+		first = piece_of(&scratch->piece_key, bpf_ktime_get_ns());
+		if (first)
+			return first->fate == f_divert ? first->queued : 0;
+	}
+	look_closer(data, end, p);
+	return first_rule(p, at - 1);
+}
+
 // Has the core answered this uplink tunnel: is there a downlink tunnel for its replies?
 static __always_inline int is_paired(__u32 uplink)
 {
@@ -1255,7 +1425,7 @@ static __always_inline int take_flow(void *data, void *end, struct packet *p, st
 		if (p->fragment == FIRST) {
 			scratch->piece.since_ns = now;
 			scratch->piece.fate = taken > 0 ? f_divert : f_pass;
-			scratch->piece.queued = 0;
+			scratch->piece.queued = service;
 			inner_pieces(p, t->session, key);
 			bpf_map_update_elem(&tof_pieces, key, &scratch->piece, BPF_ANY);
 		}
@@ -1277,15 +1447,11 @@ static __always_inline int take_flow(void *data, void *end, struct packet *p, st
 #define VEIL_TCP 254
 #define VEIL_BIT 0x8000
 
-static __always_inline int veil(struct iphdr *ip, __be32 served)
+static __always_inline int veil(struct iphdr *ip)
 {
 	__be16 *words = (__be16 *)ip, offset = words[3], protocol = words[4];
-	struct in6_addr address;
 
 	if (!(ip->frag_off & bpf_htons(0x1fff)) || (ip->protocol != IPPROTO_UDP && ip->protocol != IPPROTO_TCP))
-		return 0;
-	mapped(&address, served);
-	if (bpf_map_lookup_elem(&tof_tracked, &address))
 		return 0;
 	ip->frag_off |= bpf_htons(VEIL_BIT);
 	ip->protocol = ip->protocol == IPPROTO_UDP ? VEIL_UDP : VEIL_TCP;
@@ -1313,12 +1479,19 @@ static __always_inline int heart_beats(__u64 now)
 	return s && since(s->beat_ns, now) < HEARTBEAT_NS;
 }
 
+static __always_inline void add_served(struct served *served, __u32 bytes)
+{
+	__sync_fetch_and_add(&served->packets, 1);
+	__sync_fetch_and_add(&served->bytes, bytes);
+}
+
 // Decapsulate an uplink packet to a service and hand it to OVS. Negative: not diverted, go on.
 __noinline int divert(struct xdp_md *ctx, struct packet *p, struct tunnel *t, __u64 now, __u32 service)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	__u32 frame, surplus, index;
 	struct config *c = config();
+	struct served *served;
 	struct ethhdr *eth;
 	__u8 *payload;
 	int taken;
@@ -1326,14 +1499,23 @@ __noinline int divert(struct xdp_md *ctx, struct packet *p, struct tunnel *t, __
 	if (!p || !t || !c)
 		return -1;
 	index = t->index;
+	served = bpf_map_lookup_elem(&tof_served, &service);
+	if (!served || !(served->state & (S_DIVERT | S_SHADOW)))
+		return -1;
 	if (!owns(t, p, 1)) {
 		if (!could_be_ue(p, 1)) // what could be one is counted for every packet, see `notice`
 			count(c_spoofed);
 		return -1;
 	}
+	if (served->state & S_SHADOW) {
+		add_served(served, p->inner_length);
+		count(c_shadowed);
+		return -1;
+	}
 	taken = take_flow(data, end, p, t, service, now, heart_beats(now));
 	if (taken <= 0)
 		return taken ? XDP_DROP : -1;
+	add_served(served, p->inner_length);
 	clamp(ctx, c, p, p->outer6);
 	frame = bpf_xdp_get_buff_len(ctx);
 	surplus = frame - p->inner - p->inner_length;
@@ -1347,11 +1529,12 @@ __noinline int divert(struct xdp_md *ctx, struct packet *p, struct tunnel *t, __
 	payload = (void *)(eth + 1);
 	if ((void *)(payload + sizeof(struct iphdr)) > end)
 		return XDP_DROP;
-	if (!p->inner6)
-		veil((struct iphdr *)payload, ((struct iphdr *)payload)->daddr);
-	__builtin_memset(eth->h_dest, 0xff, 6);
-	eth->h_dest[0] = 0x02;
-	eth->h_dest[1] = 0x70;
+	if (!p->inner6 && !(served->state & S_TRACKED))
+		veil((struct iphdr *)payload);
+	eth->h_dest[0] = 0x02; // the service's MAC address, by which the classifier knows it
+	eth->h_dest[1] = 0x72;
+	service = bpf_htonl(service);
+	__builtin_memcpy(eth->h_dest + 2, &service, 4);
 	eth->h_source[0] = 0x02;
 	eth->h_source[1] = 0x70;
 	index = bpf_htonl(index);
@@ -1428,14 +1611,6 @@ static __always_inline void follow_form(struct tunnel *t, const struct packet *p
 }
 
 // ---------------------------------------------------------------------------------------------- shared adapter
-
-static __always_inline void outer_address(const struct packet *p, int source, struct in6_addr *out)
-{
-	if (p->outer6)
-		__builtin_memcpy(out, source ? p->addresses : p->addresses + 16, 16);
-	else
-		mapped(out, source ? p->source : p->destination);
-}
 
 static __always_inline int side_of(const struct packet *p, int source)
 {
@@ -1668,7 +1843,7 @@ static __always_inline int fast(struct xdp_md *ctx, __u32 side, const int shared
 	follow_form(t, &p, now);
 	add_traffic(t, p.inner_length);
 	t->last_ns = now;
-	service = t->direction == ENB && may_be_service(c, &p) ? service_of(&p) : 0;
+	service = t->direction == ENB ? service_of(data, end, c, &p, t) : 0;
 	if (service) {
 		verdict = divert(ctx, &p, t, now, service);
 		if (verdict >= 0)
@@ -1896,9 +2071,9 @@ static __always_inline int elsewhere(const struct config *c, const struct packet
 	return c->restricted && (side_of(p, 1) != (int)side || side_of(p, 0) != (int)!side);
 }
 
-static __always_inline int to_service(const struct config *c, const struct packet *p, __u32 side)
+static __always_inline int to_service(void *data, void *end, const struct config *c, struct packet *p, __u32 side)
 {
-	return side == ENB && may_be_service(c, p) && service_of(p);
+	return side == ENB && service_of(data, end, c, p, 0);
 }
 
 static __always_inline void outer_pieces(const struct packet *p, struct piece_key *key)
@@ -1938,6 +2113,13 @@ static __always_inline int within_rate(__u64 now, int diverted)
 	return diverted ? s->pieces_diverted++ < PIECES_DIVERTED : s->pieces_undecided++ < PIECES_UNDECIDED;
 }
 
+static __always_inline int is_diverted(__u32 service)
+{
+	struct served *served = bpf_map_lookup_elem(&tof_served, &service);
+
+	return served && served->state & S_DIVERT;
+}
+
 // The first fragment of a G-PDU in tunnel `t`: the judgement that `fast` and `divert` pass on a whole one.
 static __always_inline int judge_first(void *data, void *end, struct packet *p, struct tunnel *t, __u32 side,
 				       const struct config *c, __u64 now)
@@ -1951,8 +2133,9 @@ static __always_inline int judge_first(void *data, void *end, struct packet *p, 
 	notice(t, p, side, now);
 	add_traffic(t, p->inner_length);
 	t->last_ns = now;
-	service = t->direction == ENB && may_be_service(c, p) ? service_of(p) : 0;
-	if (service && owns(t, p, 1) && take_flow(data, end, p, t, service, now, heart_beats(now)) > 0)
+	service = t->direction == ENB ? service_of(data, end, c, p, t) : 0;
+	if (service && owns(t, p, 1) && is_diverted(service) &&
+	    take_flow(data, end, p, t, service, now, heart_beats(now)) > 0)
 		return f_divert;
 	t->injected_ns = 0;
 	return f_pass;
@@ -1974,7 +2157,7 @@ __noinline int judge_piece(struct __sk_buff *skb, struct packet *p, __u32 side, 
 	if (gpdu) {
 		if (t)
 			fate = judge_first(data, end, p, t, side, c, now);
-		else if (side == ENB && p->protocol != IPPROTO_TCP && may_be_service(c, p) && service_of(p))
+		else if (side == ENB && p->protocol != IPPROTO_TCP && is_diverted(service_of(data, end, c, p, 0)))
 			fate = f_undecided; // the agent learns the tunnel from it, and decides
 		else
 			sample(skb, p, side);
@@ -2027,7 +2210,7 @@ static __always_inline int judge(struct __sk_buff *skb, struct config *c, struct
 		}
 		if (t && !(t->flags & T_SETTLING))
 			return TC_ACT_OK;
-		return to_queue(skb, p, side, t ? 0 : to_service(c, p, side) ? CROWD_OF_SERVICES : CROWD, 0);
+		return to_queue(skb, p, side, t ? 0 : to_service(data, end, c, p, side) ? CROWD_OF_SERVICES : CROWD, 0);
 	}
 	return TC_ACT_OK;
 }
@@ -2166,6 +2349,7 @@ static __always_inline int back(struct xdp_md *ctx, __u32 side)
 	struct packet p = {.vlan = NO_VLAN};
 	__u32 service, ticket = 0;
 	struct config *c = config();
+	void *data, *end;
 	struct tunnel *t;
 	__u64 now;
 	int verdict;
@@ -2181,7 +2365,9 @@ static __always_inline int back(struct xdp_md *ctx, __u32 side)
 	follow_form(t, &p, now);
 	add_traffic(t, p.inner_length);
 	t->last_ns = now;
-	service = c->bypass || !c->services || t->direction != ENB ? 0 : service_of(&p);
+	data = (void *)(long)ctx->data;
+	end = (void *)(long)ctx->data_end;
+	service = c->bypass || t->direction != ENB ? 0 : service_of(data, end, c, &p, t);
 	if (service) {
 		verdict = divert(ctx, &p, t, now, service);
 		if (verdict >= 0) {
@@ -2606,12 +2792,20 @@ int tof_shared_out(struct __sk_buff *skb)
 
 // ---------------------------------------------------------------------------------------------- apps side
 
+static __always_inline int is_tracked(__be32 application)
+{
+	struct in6_addr address;
+
+	mapped(&address, application);
+	return bpf_map_lookup_elem(&tof_tracked, &address) != 0;
+}
+
 static __always_inline void change_veil(struct __sk_buff *skb, int on)
 {
 	struct iphdr ip;
 
 	if (skb->protocol == bpf_htons(ETH_P_IP) && !bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) &&
-	    (on ? veil(&ip, ip.saddr) : unveil(&ip)))
+	    (on ? !is_tracked(ip.saddr) && veil(&ip) : unveil(&ip)))
 		bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), 0);
 }
 

@@ -1,0 +1,169 @@
+"""The rules by which XDP tells services' packets, kept in step; a change is in force address by address, whole.
+
+tof_rules has two halves: new lists are written into the one that nobody reads, then each address is led there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
+from operator import or_
+
+from tof.dataplane.desired import ServedService
+from tof.dataplane.selection import Rule, RuleLists
+from tof.drivers import layout
+from tof.drivers.layout import ServedRecord
+from tof.drivers.libbpf import Map
+from tof.errors import BackendError
+from tof.model import IpNetwork
+
+HALF = 32_768
+LONGEST_LIST = 1024
+_ALL = (1 << 64) - 1
+_FILTERED = 6
+"""A prefix with at most two to this many addresses has its own bits in the filter."""
+
+Networks = tuple[IpNetwork, ...]
+
+
+def filter_bits(rules: RuleLists) -> int:
+    """``service_filter``: one bit, by hash, for each service address."""
+    return reduce(or_, map(_bits_of, rules.lists), 0)
+
+
+def _bits_of(network: IpNetwork) -> int:
+    if network.max_prefixlen - network.prefixlen > _FILTERED:
+        return _ALL
+    return reduce(or_, (layout.filter_bit(address.packed) for address in network), 0)
+
+
+class SelectionMaps:
+    """tof_served, tof_rules, tof_sets, tof_services and tof_prefixes."""
+
+    def __init__(self, maps: Mapping[str, Map]) -> None:
+        self._maps = maps
+        self._served = dict(self.served())
+        self._rules: RuleLists | None = None
+        self._sets: dict[Networks, int] = {}
+        self._next_set = 1 + max(
+            (int.from_bytes(key[4:8], "little") for key in self._keys("tof_sets")), default=0
+        )
+        starts = [int.from_bytes(value, "little") for _, value in self._entries("tof_services")]
+        starts += [int.from_bytes(value, "little") for _, value in self._entries("tof_prefixes")]
+        self._upper = bool(starts) and starts[0] > HALF
+
+    def served(self) -> Iterator[tuple[int, ServedRecord]]:
+        """Number, and what the data path holds of that service."""
+        for key, value in self._entries("tof_served"):
+            yield int.from_bytes(key, "little"), layout.unpack_served(value)
+
+    def put(self, wanted: Sequence[ServedService], rules: RuleLists, tracked: frozenset[bytes]) -> bool:
+        """Put services and rules in force; whether rules have changed. BackendError if they are too many."""
+        for one in wanted:
+            on = layout.TRACKED if one.service.application_ip.packed in tracked else 0
+            self._put_served(one.service_id, layout.SERVING[one.serving] | on, one.service.name)
+        if rules == self._rules:
+            return False
+        numbers = {one.service.name: one.service_id for one in wanted}
+        starts = self._write_lists(rules, numbers)
+        self._lead(starts)
+        self._drop_unused_sets(rules)
+        self._rules = rules
+        return True
+
+    def stop(self, number: int) -> None:
+        """What this service selects goes to the core from now on."""
+        if number in self._served:
+            self._put_served(number, 0, self._served[number].name)
+
+    def drop_others(self, wanted: Sequence[ServedService]) -> None:
+        """Forget services that are no more."""
+        for number in self._served.keys() - {one.service_id for one in wanted}:
+            self._maps["tof_served"].drop(number.to_bytes(4, "little"))
+            del self._served[number]
+
+    def _put_served(self, number: int, state: int, name: str) -> None:
+        known = self._served.get(number)
+        if known is not None and (known.state, known.name) == (state, name):
+            return
+        table, key = self._maps["tof_served"], number.to_bytes(4, "little")
+        raw = table.get(key) if known is not None else None
+        so_far = layout.unpack_served(raw) if raw is not None else ServedRecord(0, 0, 0, "")
+        record = so_far._replace(state=state, name=name)
+        table.put(key, layout.pack_served(record))
+        self._served[number] = record
+
+    def _write_lists(self, rules: RuleLists, numbers: Mapping[str, int]) -> dict[IpNetwork, int]:
+        """Into the half that is not in use; where each list begins there, plus one."""
+        _check_size(rules)
+        at, starts, table = 0 if self._upper else HALF, {}, self._maps["tof_rules"]
+        for network, listed in rules.lists.items():
+            starts[network] = at + 1
+            for rule in listed:
+                sets = tuple(map(self._set_of, _sets_of(rule)))
+                value = layout.pack_rule(rule, numbers[rule.service.name], sets, last=rule is listed[-1])
+                table.put(at.to_bytes(4, "little"), value)
+                at += 1
+        return starts
+
+    def _set_of(self, networks: Networks) -> int:
+        if not networks:
+            return 0
+        if networks not in self._sets:
+            self._sets[networks] = self._next_set
+            self._next_set += 1
+            for network in networks:
+                self._maps["tof_sets"].put(layout.prefix_key(network, self._sets[networks]), bytes(4))
+        return self._sets[networks]
+
+    def _lead(self, starts: Mapping[IpNetwork, int]) -> None:
+        hosts = {layout.mapped(n.network_address.packed): at for n, at in starts.items() if _is_host(n)}
+        prefixes = {layout.prefix_key(n): at for n, at in starts.items() if not _is_host(n)}
+        # Prefixes first: an address that leaves its host's list for the prefix around it finds that one there.
+        for name, wanted in (("tof_prefixes", prefixes), ("tof_services", hosts)):
+            for key, at in wanted.items():
+                self._maps[name].put(key, at.to_bytes(4, "little"))
+        for name, wanted in (("tof_services", hosts), ("tof_prefixes", prefixes)):
+            for key in set(self._keys(name)) - wanted.keys():
+                self._maps[name].drop(key)
+        self._upper = not self._upper
+
+    def _drop_unused_sets(self, rules: RuleLists) -> None:
+        used = {networks for listed in rules.lists.values() for rule in listed for networks in _sets_of(rule)}
+        self._sets = {networks: number for networks, number in self._sets.items() if networks in used}
+        kept = {number.to_bytes(4, "little") for number in self._sets.values()}
+        for key in self._keys("tof_sets"):
+            if key[4:8] not in kept:
+                self._maps["tof_sets"].drop(key)
+
+    def _keys(self, name: str) -> list[bytes]:
+        return [key for key, _ in self._entries(name)]
+
+    def _entries(self, name: str) -> Iterator[tuple[bytes, bytes]]:
+        table = self._maps[name]
+        sizes = table.key_size, table.value_size
+        for keys, values, count in table.slices():
+            for at in range(count):
+                key, value = (
+                    raw[at * size : (at + 1) * size] for raw, size in zip((keys, values), sizes, strict=True)
+                )
+                yield key, value
+
+
+def _sets_of(rule: Rule) -> tuple[Networks, Networks, Networks]:
+    return rule.ues, rule.enbs, rule.sgws
+
+
+def _is_host(network: IpNetwork) -> bool:
+    return network.prefixlen == network.max_prefixlen
+
+
+def _check_size(rules: RuleLists) -> None:
+    total = sum(map(len, rules.lists.values()))
+    if total > HALF:
+        raise BackendError(
+            f"{total} rules of services, at most {HALF} fit: fewer ports, VLANs or prefixes around others"
+        )
+    for network, listed in rules.lists.items():
+        if len(listed) > LONGEST_LIST:
+            raise BackendError(f"{len(listed)} rules for {network}, at most {LONGEST_LIST} can be asked")
