@@ -25,7 +25,7 @@ from tof.dataplane.plan import Plan, diff
 from tof.drivers.openflow import OpenFlowChannel
 from tof.drivers.ovsdb import Port, PrivateOvs, SystemOvs
 from tof.errors import BackendError, SetupError
-from tof.model import GATEWAY_MAC, Service, tunnel_mac
+from tof.model import GATEWAY_MAC, Service, service_mac, tunnel_mac
 
 __all__ = ["bench", "private_ovs"]
 
@@ -50,6 +50,11 @@ WEB6 = route("web6", 2, "2001:db8:113::10", "2001:db8:50::10")
 CACHE = route("cache", 3, "192.168.50.30", "192.168.50.30")
 MAPS = route("maps", 4, "203.0.113.40", "192.168.50.40")
 TILES = route("tiles", 5, "203.0.113.41", "192.168.50.40")
+
+
+def mac_of(service: ServiceRoute) -> str:
+    """To which the frames go that belong to the service."""
+    return service_mac(service.service_id).hex(":")
 
 
 def tunnel(number: int) -> str:
@@ -102,7 +107,7 @@ def load_examples() -> dict[str, dict[str, tuple[str, Desired]]]:
 async def test_a_request_reaches_the_application_and_its_reply_the_ue(bench: Bench, layer: object) -> None:
     await bench.program(replace(BASE, services=(WEB, CACHE)))
     with Wire("ue0") as ue, Wire("tofapp0") as apps:
-        ue.send(Ether(src=tunnel(7), dst=GATEWAY) / IP(src="10.60.0.7", dst="203.0.113.10") / layer)
+        ue.send(Ether(src=tunnel(7), dst=mac_of(WEB)) / IP(src="10.60.0.7", dst="203.0.113.10") / layer)
         frame = await apps.receive(is_ip)
         assert frame is not None
         request = Ether(frame)
@@ -122,7 +127,7 @@ async def test_ipv6_and_an_application_with_the_services_own_address(bench: Benc
     await bench.program(replace(BASE, services=(WEB6, CACHE)))
     ue_ip, udp = "2001:db8:60:7::1", UDP(sport=4000, dport=53) / b"x"
     with Wire("ue0") as ue, Wire("tofapp0") as apps:
-        ue.send(Ether(src=tunnel(7), dst=GATEWAY) / IPv6(src=ue_ip, dst="2001:db8:113::10") / udp)
+        ue.send(Ether(src=tunnel(7), dst=mac_of(WEB6)) / IPv6(src=ue_ip, dst="2001:db8:113::10") / udp)
         frame = await apps.receive(is_ip)
         assert frame is not None
         assert Ether(frame)[IPv6].dst == "2001:db8:50::10"
@@ -132,7 +137,7 @@ async def test_ipv6_and_an_application_with_the_services_own_address(bench: Benc
         assert frame is not None
         assert Ether(frame)[IPv6].src == "2001:db8:113::10"
         assert_checksums(frame)
-        sent = Ether(src=tunnel(7), dst=GATEWAY) / IP(src="10.60.0.7", dst="192.168.50.30") / udp
+        sent = Ether(src=tunnel(7), dst=mac_of(CACHE)) / IP(src="10.60.0.7", dst="192.168.50.30") / udp
         ue.send(sent)
         frame = await apps.receive(is_ip)
         assert frame is not None
@@ -145,7 +150,7 @@ async def test_ipv6_and_an_application_with_the_services_own_address(bench: Benc
 async def test_what_is_no_service_goes_nowhere(bench: Bench) -> None:
     await bench.program(replace(BASE, services=(WEB,)))
     with Wire("ue0") as ue, Wire("tofapp0") as apps, Wire("tofgw0") as gateway:
-        ue.send(Ether(src=tunnel(7), dst=GATEWAY) / IP(src="10.60.0.7", dst="203.0.113.99") / UDP())
+        ue.send(Ether(src=tunnel(7), dst=mac_of(WEB)) / IP(src="10.60.0.7", dst="203.0.113.99") / UDP())
         ue.send(Ether(src=tunnel(7), dst=GATEWAY) / IP(src="10.60.0.7", dst="192.168.50.1") / UDP())
         ue.send(Ether(src=tunnel(7), dst=BROADCAST) / ARP(pdst="192.168.50.1"))
         apps.send(Ether(src=APP_MAC, dst=GATEWAY) / IP(src="192.168.50.99", dst="10.60.0.7") / UDP())
@@ -239,7 +244,7 @@ async def test_the_pinger_speaks_for_the_ue_and_says_nothing_else(bench: Bench) 
 
 def uplink(service: ServiceRoute, number: int, layer: object) -> Ether:
     service_ip = service.service.service_ip
-    frame = Ether(src=tunnel(number * 2654435761 % 2**32), dst=GATEWAY)
+    frame = Ether(src=tunnel(number * 2654435761 % 2**32), dst=mac_of(service))
     if isinstance(service_ip, IPv4Address):
         return frame / IP(src=f"10.{number * 37 % 250}.{number}.{number}", dst=str(service_ip)) / layer
     return frame / IPv6(src=f"2001:db8:{number * 997:x}::{number}", dst=str(service_ip)) / layer
@@ -303,9 +308,11 @@ async def test_one_application_behind_two_services(bench: Bench) -> None:
     await bench.program(replace(BASE, services=(MAPS, TILES)))
     with Wire("ue0") as ue, Wire("tofapp0") as apps:
 
-        async def ask(service_ip: str, port: int) -> None:
-            query = IP(src="10.60.0.7", dst=service_ip) / UDP(sport=port, dport=53) / b"q"
-            ue.send(Ether(src=tunnel(7), dst=GATEWAY) / query)
+        async def ask(service: ServiceRoute, port: int) -> None:
+            query = (
+                IP(src="10.60.0.7", dst=str(service.service.service_ip)) / UDP(sport=port, dport=53) / b"q"
+            )
+            ue.send(Ether(src=tunnel(7), dst=mac_of(service)) / query)
             frame = await apps.receive(is_ip)
             assert frame is not None
             assert Ether(frame)[IP].dst == "192.168.50.40"
@@ -317,8 +324,8 @@ async def test_one_application_behind_two_services(bench: Bench) -> None:
             frame = await ue.receive(is_ip, timeout_s)
             return None if frame is None else str(Ether(frame)[IP].src)
 
-        await ask("203.0.113.40", 1001)
-        await ask("203.0.113.41", 1002)
+        await ask(MAPS, 1001)
+        await ask(TILES, 1002)
         assert await answer(1002) == "203.0.113.41"
         assert await answer(1001) == "203.0.113.40"
         # What the application starts itself comes from its first service.

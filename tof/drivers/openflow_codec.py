@@ -200,11 +200,23 @@ def _action(action: Action) -> Any:
     raise AssertionError(action)
 
 
+class _Padded:
+    """An action with the padding that its length counts, which os-ken 4.2 leaves out of a NAT action."""
+
+    def __init__(self, action: Any) -> None:
+        self._action = action
+
+    def serialize(self, buffer: bytearray, offset: int) -> None:
+        """Append it to the actions in ``buffer``."""
+        self._action.serialize(buffer, offset)
+        buffer += bytes(-(len(buffer) - offset) % 8)
+
+
 def _track(track: Track) -> Any:
     if track.nat_dst is None:
         return _parser.NXActionCT(0, "", track.zone, track.table, 0, [_parser.NXActionNAT(0)])
     marked = [_parser.OFPActionSetField(ct_mark=track.mark)] if track.mark else []
-    nested = [_nat_to(track.nat_dst, track.nat_port), *marked]
+    nested = [_Padded(_nat_to(track.nat_dst, track.nat_port)), *marked]
     return _parser.NXActionCT(_CT_COMMIT, "", track.zone, track.table, 0, nested)
 
 
