@@ -16,7 +16,7 @@ from tof.daemon.fragments import Fragments
 from tof.daemon.switch import Switch
 from tof.drivers.layout import ENDED, HEARTBEAT_NS, TunnelRecord
 from tof.drivers.xdp import XdpEndpoints
-from tof.model import Direction, TunnelState, address_text
+from tof.model import Direction, Mode, TunnelState, address_text
 
 SLICE = 512
 
@@ -90,7 +90,7 @@ class Observation:
         beat = self._clock.now_ns() - self._endpoints.heartbeat_ns() < HEARTBEAT_NS
         bypass = self._endpoints.bypass
         unresolved = [s.name for s in self._feed.agent.services.catalog.services
-                      if not self._feed.agent.services.resolved(s)]  # fmt: skip
+                      if s.mode is Mode.DIVERT and not self._feed.agent.services.resolved(s)]  # fmt: skip
         return HealthView(
             (
                 _check("ovs", self._switch.up, "connected", "Open vSwitch is not connected"),
@@ -118,6 +118,7 @@ class Observation:
         for name, value in self._fragments.counts.items():
             pieces.add_metric([name], value)
         yield pieces
+        yield from self._service_metrics()
         agent = self._feed.agent
         decided = CounterMetricFamily("tof_learning", "What the agent met and decided", labels=["reason"])
         for name, value in sorted(agent.counts.items()):
@@ -136,6 +137,20 @@ class Observation:
         }
         for name, (text, value) in gauges.items():
             yield GaugeMetricFamily(name, text, value=value)
+
+    def _service_metrics(self) -> Iterable[Metric]:
+        what = "a service selected and that were, or in shadow mode would have been, diverted"
+        packets = CounterMetricFamily(
+            "tof_service_packets", f"Uplink packets that {what}", labels=["service"]
+        )
+        octets = CounterMetricFamily(
+            "tof_service_bytes", f"Bytes of users' packets that {what}", labels=["service"]
+        )
+        for _, record in self._endpoints.selection.served():
+            packets.add_metric([record.name], record.packets)
+            octets.add_metric([record.name], record.octets)
+        yield packets
+        yield octets
 
 
 def _check(name: str, good: bool, fine: str, bad: str) -> Check:
