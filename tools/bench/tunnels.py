@@ -6,13 +6,17 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from ipaddress import IPv4Address
 from struct import Struct
 
+from tof.dataplane.desired import ServedService, Serving
+from tof.dataplane.selection import rule_lists
 from tof.drivers import layout
 from tof.drivers.layout import DataPathConfig, TunnelRecord
 from tof.drivers.libbpf import BpfObject, Map
+from tof.drivers.selection import SelectionMaps
 from tof.drivers.xdp import object_path
-from tof.model import GATEWAY_MAC, Direction, Link
+from tof.model import GATEWAY_MAC, Direction, Link, Service
 from tools.bench.programs import ZERO, Traffic
 from tools.bench.scene import ENB_MAC, SGW_MAC
 
@@ -112,7 +116,9 @@ class DataPath:
             services=1, ue_ifindex=devices["ue"], ports=ports, service_filter=layout.filter_bit(SERVICE)
         )
         self._maps["tof_config"].put(ZERO, self._config.pack())
-        self._maps["tof_services"].put(layout.mapped(SERVICE), (1).to_bytes(4, "little"))
+        address = IPv4Address(SERVICE)
+        served = ServedService(Service("bench", address, address), 1, Serving.DIVERT)
+        SelectionMaps(self._maps).put((served,), rule_lists((served.service,)), frozenset())
         for side, (mac, device) in enumerate(((ENB_MAC, "enb"), (SGW_MAC, "sgw"))):
             station = devices[device].to_bytes(4, "little") + side.to_bytes(4, "little")
             self._maps["tof_stations"].put(mac + layout.NO_VLAN.to_bytes(2, "little"), station)
