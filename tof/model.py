@@ -102,12 +102,34 @@ class Selection:
     """Of S1; 0 is untagged."""
 
 
+class ProbeKind(StrEnum):
+    """How an application is asked whether it lives: an accepted connection, a status below 400, an echo reply."""
+
+    TCP = "tcp"
+    HTTP = "http"
+    ICMP = "icmp"
+
+
+@dataclass(frozen=True, slots=True)
+class HealthCheck:
+    """An application is dead after ``fall`` probes in a row without an answer, and lives again after ``rise`` with one."""
+
+    kind: ProbeKind
+    port: int | None = None
+    path: str = "/"
+    interval_s: float = 1.0
+    timeout_s: float = 1.0
+    fall: int = 3
+    rise: int = 2
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """Traffic to ``service_ip`` is answered by ``application_ip`` (source document, section 4.3.4.1).
 
     ``prefix_length``: the service has all addresses that begin as ``service_ip`` does. ``application_port``: the one port
     in ``selection`` is translated to it. ``priority``: the higher one has a packet that several services select.
+    ``health``: while the application does not answer, the service's packets go to the core.
     """
 
     name: str
@@ -118,6 +140,7 @@ class Service:
     application_port: int | None = None
     priority: int = 0
     mode: Mode = Mode.DIVERT
+    health: HealthCheck | None = None
 
     @property
     def network(self) -> IpNetwork:

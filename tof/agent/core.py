@@ -15,6 +15,7 @@ from tof.agent.catalog import Catalog
 from tof.agent.commands import Command, Converge, DropToken, DropTunnel, PutToken, ReleaseFrame, SendPing
 from tof.agent.doubting import Doubting
 from tof.agent.events import (
+    ApplicationProbed,
     DownlinkMoved,
     EchoResponseSeen,
     EndMarkerSeen,
@@ -86,6 +87,7 @@ class Agent:
             ServiceReplaced: self._service_replaced,
             ServiceRemoved: self._service_removed,
             NextHopChanged: self._next_hop_changed,
+            ApplicationProbed: self._application_probed,
             SwitchReturned: self._review_pings,
             Tick: self._tick,
         }
@@ -115,6 +117,7 @@ class Agent:
         self.pinging.inherit(event.tokens)
         self.sessions.adopt(event.tunnels, out)
         self.services.adopt_ids(event.service_ids)
+        self.services.health.inherit(event.diverting)
         self._review_pings(event, now, out)
 
     def _review_pings(self, _event: Event, now: float, _out: list[Command]) -> None:
@@ -153,6 +156,10 @@ class Agent:
 
     def _next_hop_changed(self, event: NextHopChanged, _now: float, out: list[Command]) -> None:
         if self.services.next_hop_changed(event.application, event.mac):
+            self._converge(out)
+
+    def _application_probed(self, event: ApplicationProbed, _now: float, out: list[Command]) -> None:
+        if self.services.health.checked(event.name, answered=event.answered):
             self._converge(out)
 
     def _converge(self, out: list[Command]) -> None:

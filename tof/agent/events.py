@@ -127,6 +127,8 @@ class TunnelsAdopted:
     tunnels: tuple[AdoptedTunnel, ...]
     service_ids: tuple[tuple[str, int], ...] = ()
     tokens: tuple[int, ...] = ()
+    diverting: tuple[str, ...] = ()
+    """Names of the services whose packets are diverted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +162,14 @@ class NextHopChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class ApplicationProbed:
+    """A probe of the application behind the service ``name`` is over."""
+
+    name: str
+    answered: bool
+
+
+@dataclass(frozen=True, slots=True)
 class SwitchReturned:
     """br-ue is as wanted after a time without it, in which no ping could leave."""
 
@@ -185,6 +195,7 @@ Event = (
     | ServiceReplaced
     | ServiceRemoved
     | NextHopChanged
+    | ApplicationProbed
     | SwitchReturned
     | Tick
 )

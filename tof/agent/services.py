@@ -6,6 +6,7 @@ from binascii import crc32
 from collections.abc import Iterable
 
 from tof.agent.catalog import Catalog
+from tof.agent.health import Health
 from tof.dataplane.desired import ServedService, ServiceRoute, Serving
 from tof.dataplane.selection import Facts, RuleLists, judge, rule_lists
 from tof.model import IpAddress, Mode, Service
@@ -24,6 +25,7 @@ class ServicePlane:
         self._next_hops: dict[IpAddress, bytes] = {}
         self._ids: dict[str, int] = {}
         self._retired: dict[str, int] = {}
+        self.health = Health()
         self._rules = rule_lists(())
         self._judged: tuple[Service, ...] = ()
 
@@ -34,6 +36,7 @@ class ServicePlane:
     def add(self, service: Service) -> None:
         """Provision; RequestError changes nothing."""
         self._number(self.catalog.put_new(service).name)
+        self.health.keep(self.catalog.services)
 
     def replace(self, name: str, service: Service) -> None:
         """Re-provision; flows of kept addresses move with it."""
@@ -44,12 +47,12 @@ class ServicePlane:
             self._number(after.name)
         elif after.name != before.name:
             self._ids[after.name] = self._ids.pop(before.name)
-        self._keep_needed_hops()
+        self._keep_needed()
 
     def remove(self, key: str) -> None:
         """Withdraw by name or service IP."""
         self._retire(self.catalog.remove(key).name)
-        self._keep_needed_hops()
+        self._keep_needed()
 
     def next_hop(self, application: IpAddress) -> bytes | None:
         """The MAC address that packets for the application go to, while it answers."""
@@ -93,7 +96,7 @@ class ServicePlane:
 
     @property
     def routes(self) -> tuple[ServiceRoute, ...]:
-        """The services that can be diverted now."""
+        """The services whose packets br-ue can carry now; a dead application is no reason to change it."""
         return tuple(
             ServiceRoute(service, self._ids[service.name], mac)
             for service in self.catalog.services
@@ -104,7 +107,7 @@ class ServicePlane:
     def _serving(self, service: Service) -> Serving:
         if service.mode is Mode.SHADOW:
             return Serving.SHADOW
-        return Serving.DIVERT if self.resolved(service) else Serving.OFF
+        return Serving.DIVERT if self.resolved(service) and self.health.lives(service.name) else Serving.OFF
 
     def number(self, service: Service) -> int:
         """The number under which the data path knows the service."""
@@ -129,6 +132,7 @@ class ServicePlane:
     def _retire(self, name: str) -> None:
         self._retired[name] = self._ids.pop(name)
 
-    def _keep_needed_hops(self) -> None:
+    def _keep_needed(self) -> None:
+        self.health.keep(self.catalog.services)
         needed = self.applications
         self._next_hops = {hop: mac for hop, mac in self._next_hops.items() if hop in needed}

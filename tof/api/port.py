@@ -15,10 +15,15 @@ from tof.model import Direction, Service, TunnelKey, TunnelState
 
 
 class ServiceState(StrEnum):
-    """``unresolved``: the application's address does not resolve, so its traffic goes to the core."""
+    """``unresolved``: the application's address does not resolve. ``unhealthy``: it does not answer its probes.
+
+    Of these and of a ``shadow`` the traffic goes to the core.
+    """
 
     IN_FORCE = "in_force"
     UNRESOLVED = "unresolved"
+    UNHEALTHY = "unhealthy"
+    SHADOW = "shadow"
 
 
 class HealthState(StrEnum):

@@ -19,11 +19,12 @@ from tof.api.port import (
 )
 from tof.daemon.feed import Feed
 from tof.daemon.observation import Observation
+from tof.daemon.prober import Prober
 from tof.daemon.resolver import Resolver
 from tof.daemon.switch import Switch
 from tof.drivers.store import Store
 from tof.drivers.xdp import XdpEndpoints
-from tof.model import Service
+from tof.model import Mode, Service
 
 IN_FORCE_S = 5.0
 RESOLVE_S = 1.0
@@ -34,10 +35,10 @@ class Control:
 
     def __init__(
         self, feed: Feed, switch: Switch, endpoints: XdpEndpoints, store: Store, resolver: Resolver,
-        observation: Observation,
+        prober: Prober, observation: Observation,
     ) -> None:  # fmt: skip
         self._feed, self._switch, self._endpoints, self._store = feed, switch, endpoints, store
-        self._resolver, self._observation = resolver, observation
+        self._resolver, self._prober, self._observation = resolver, prober, observation
         self._services = feed.agent.services
         self._lock = asyncio.Lock()
 
@@ -77,7 +78,7 @@ class Control:
                 await self._settle(undo, partial(self._store.delete, before.name), None)
             else:
                 await self._store.delete(before.name)
-            self._resolver.review()
+            self._review()
 
     async def _settle(
         self, undo: Event, keep: Callable[[], Awaitable[None]], service: Service | None
@@ -85,6 +86,7 @@ class Control:
         try:
             if service is not None:
                 await self._resolver.resolve(service.application_ip, RESOLVE_S)
+                await self._prober.first_answer(service, RESOLVE_S)
             await self._switch.in_force(self._feed.agent.revision, IN_FORCE_S)
             await keep()
         except BaseException:
@@ -93,15 +95,25 @@ class Control:
 
     def _take_back(self, undo: Event) -> None:
         self._feed.handle(undo)
+        self._review()
+
+    def _review(self) -> None:
         self._resolver.review()
+        self._prober.review()
 
     async def service_status(self, name: str) -> ServiceStatus:
-        """Whether the service's application is reachable."""
+        """What becomes of the service's packets, and why."""
         service = self._services.catalog.get(name)
-        if self._services.resolved(service):
-            return ServiceStatus(name, ServiceState.IN_FORCE)
-        why = self._resolver.why(service.application_ip)
-        return ServiceStatus(name, ServiceState.UNRESOLVED, why)
+        if service.mode is Mode.SHADOW:
+            return ServiceStatus(
+                name, ServiceState.SHADOW, "nothing is diverted; see tof_service_packets_total"
+            )
+        if not self._services.resolved(service):
+            why = self._resolver.why(service.application_ip)
+            return ServiceStatus(name, ServiceState.UNRESOLVED, why)
+        if not self._services.health.lives(name):
+            return ServiceStatus(name, ServiceState.UNHEALTHY, self._prober.why(service))
+        return ServiceStatus(name, ServiceState.IN_FORCE)
 
     async def tunnels(self, query: TunnelQuery) -> Sequence[TunnelView]:
         """The tunnels that ``query`` wants."""

@@ -89,6 +89,8 @@ class Observation:
         """The named checks."""
         beat = self._clock.now_ns() - self._endpoints.heartbeat_ns() < HEARTBEAT_NS
         bypass = self._endpoints.bypass
+        services = self._feed.agent.services
+        unhealthy = [s.name for s in services.catalog.services if not services.health.lives(s.name)]
         unresolved = [s.name for s in self._feed.agent.services.catalog.services
                       if s.mode is Mode.DIVERT and not self._feed.agent.services.resolved(s)]  # fmt: skip
         return HealthView(
@@ -99,6 +101,7 @@ class Observation:
                 Check("xdp", HealthState.OK, "native" if self._endpoints.attachment.native else "generic"),
                 _check("bypass", not bypass, "off", "on: everything goes to the wire"),
                 _check("services", not unresolved, "resolved", "unresolved: " + ", ".join(unresolved)),
+                _check("applications", not unhealthy, "alive", "dead: " + ", ".join(unhealthy)),
             )
         )
 

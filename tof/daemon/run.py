@@ -33,6 +33,7 @@ from tof.daemon.fragments import Fragments
 from tof.daemon.idle import idle_tunnels
 from tof.daemon.logs import configure_logs
 from tof.daemon.observation import Observation
+from tof.daemon.prober import Prober
 from tof.daemon.resolver import Resolver
 from tof.daemon.switch import Switch
 from tof.daemon.toobig import TooBig
@@ -146,8 +147,10 @@ class Daemon:
         stack.callback(resolver.neighbours.close)
         resolver.neighbours.start()
         await self._resolve_all(resolver, agent)
+        prober = Prober(config.names.gw0, agent.services, feed.handle)
         tasks += [
             group.create_task(switch.run(), name="switch"),
+            group.create_task(prober.run(), name="prober"),
             group.create_task(self._ticks(feed, fragments), name="ticks"),
             group.create_task(self._purge(feed, endpoints), name="purge"),
         ]
@@ -155,7 +158,7 @@ class Daemon:
         observation = Observation(feed, endpoints, switch, fragments, self._clock)
         base = config.agent.queue_base
         observation.queues_read = lambda: listened_to((base, base + 1))
-        control = Control(feed, switch, endpoints, store, resolver, observation)
+        control = Control(feed, switch, endpoints, store, resolver, prober, observation)
         await self._first_convergence(switch)
         bound = await stack.enter_async_context(serve(create_app(control), config.api.listen))
         log.info("API", listen=bound)
@@ -163,8 +166,8 @@ class Daemon:
     def _adopt(self, endpoints: XdpEndpoints, feed: Feed) -> None:
         if not endpoints.adopted:
             return
-        ids = endpoints.service_ids()
-        feed.handle(TunnelsAdopted(endpoints.adopt(), ids, endpoints.adopt_tokens()))
+        ids, diverting = endpoints.service_ids(), endpoints.selection.diverting()
+        feed.handle(TunnelsAdopted(endpoints.adopt(), ids, endpoints.adopt_tokens(), diverting))
         log.info("took over", tunnels=len(feed.agent.sessions), services=len(ids))
 
     async def _load_services(self, store: Store, feed: Feed) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from operator import or_
 
-from tof.dataplane.desired import ServedService
+from tof.dataplane.desired import ServedService, Serving
 from tof.dataplane.selection import Rule, RuleLists
 from tof.drivers import layout
 from tof.drivers.layout import ServedRecord
@@ -56,6 +56,11 @@ class SelectionMaps:
         """Number, and what the data path holds of that service."""
         for key, value in self._entries("tof_served"):
             yield int.from_bytes(key, "little"), layout.unpack_served(value)
+
+    def diverting(self) -> tuple[str, ...]:
+        """The names of the services whose packets are diverted."""
+        on = layout.SERVING[Serving.DIVERT]
+        return tuple(record.name for _, record in self.served() if record.state & on)
 
     def put(self, wanted: Sequence[ServedService], rules: RuleLists, tracked: frozenset[bytes]) -> bool:
         """Put services and rules in force; whether rules have changed. BackendError if they are too many."""

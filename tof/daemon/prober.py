@@ -1,0 +1,99 @@
+"""Probes the applications whose services say how, and tells the agent what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from tof.agent.events import ApplicationProbed
+from tof.agent.services import ServicePlane
+from tof.drivers.probes import ProbeError, probe
+from tof.model import HealthCheck, IpAddress, Mode, Service
+
+log = structlog.get_logger("tof.prober")
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    name: str
+    address: IpAddress
+    port: int
+    check: HealthCheck
+
+
+class Prober:
+    """One task a service; which ones follows from the services."""
+
+    def __init__(
+        self, device: str, services: ServicePlane, tell: Callable[[ApplicationProbed], object]
+    ) -> None:
+        self._device, self._services, self._tell = device, services, tell
+        self._changed, self._news = asyncio.Event(), asyncio.Event()
+        self._why: dict[str, str] = {}
+
+    async def run(self) -> None:
+        """Probe for ever."""
+        tasks: dict[_Target, asyncio.Task[None]] = {}
+        async with asyncio.TaskGroup() as group:
+            while True:
+                self._changed.clear()
+                wanted = {
+                    target for s in self._services.catalog.services if (target := _target(s)) is not None
+                }
+                for target in tasks.keys() - wanted:
+                    tasks.pop(target).cancel()
+                for target in wanted - tasks.keys():
+                    tasks[target] = group.create_task(self._watch(target), name=f"probe {target.name}")
+                await self._changed.wait()
+
+    def review(self) -> None:
+        """The services have changed."""
+        self._changed.set()
+
+    async def first_answer(self, service: Service, patience_s: float) -> None:
+        """Wait a moment for the first probe of a new service."""
+        self.review()
+        try:
+            async with asyncio.timeout(patience_s):
+                while not self._services.health.asked(service.name):
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            return
+
+    def why(self, service: Service) -> str:
+        """Why an application counts as dead."""
+        return self._why.get(service.name, "it has not answered a probe yet")
+
+    async def _watch(self, target: _Target) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            began, before = loop.time(), self._services.health.lives(target.name)
+            answered = await self._ask(target)
+            self._tell(ApplicationProbed(target.name, answered))
+            self._news.set()
+            lives = self._services.health.lives(target.name)
+            if lives != before:
+                what = "an application lives" if lives else "an application is dead"
+                log.info(what, service=target.name, why=self._why.get(target.name, ""))
+            await asyncio.sleep(max(0.0, began + target.check.interval_s - loop.time()))
+
+    async def _ask(self, target: _Target) -> bool:
+        try:
+            await probe(target.address, target.check, target.port, self._device)
+        except ProbeError as error:
+            self._why[target.name] = f"{target.check.kind} probe: {error}"
+            return False
+        self._why.pop(target.name, None)
+        return True
+
+
+def _target(service: Service) -> _Target | None:
+    if service.health is None or service.mode is not Mode.DIVERT:
+        return None
+    ports = service.selection.ports
+    port = service.health.port or service.application_port or (ports[0].first if ports else 0)
+    return _Target(service.name, service.application_ip, port, service.health)
