@@ -22,11 +22,11 @@ class Health:
 
     def __init__(self) -> None:
         self._states: dict[str, _State] = {}
-        self._inherited: frozenset[str] = frozenset()
+        self._inherited: set[str] = set()
 
     def inherit(self, names: Iterable[str]) -> None:
         """Services that were being diverted when the agent started: their applications live until a probe says no."""
-        self._inherited = frozenset(names)
+        self._inherited = set(names)
 
     def keep(self, services: Iterable[Service]) -> None:
         """Watch these, those without a check and shadows aside; a service that is not what it was begins anew."""
@@ -36,6 +36,7 @@ class Health:
             state = known.get(name)
             if state is None or _watched(state.service) != _watched(service):
                 state = _State(service, name in self._inherited, asked=name in self._inherited)
+                self._inherited.discard(name)
             state.service = service
             self._states[name] = state
 
