@@ -20,6 +20,21 @@ from tof.errors import BackendError, SetupError
 
 VIDEO = {"name": "video", "serviceIP": "198.51.100.10", "applicationIP": "192.168.50.10"}
 RADIO = {"name": "radio", "serviceIP": "198.51.100.11", "applicationIP": "192.168.50.10"}
+GAMES = {
+    "name": "games",
+    "serviceIP": "203.0.113.0/24",
+    "applicationIP": "192.168.50.10",
+    "protocol": "udp",
+    "ports": [3478],
+    "applicationPort": 3479,
+    "dscp": [0, 46],
+    "vlans": [0, 100],
+    "ues": ["10.45.0.0/16"],
+    "enbs": ["10.0.0.1", "2001:db8::/64"],
+    "sgws": ["10.0.1.0/24"],
+    "priority": 10,
+    "mode": "shadow",
+}
 PROBLEM = "application/problem+json"
 
 
@@ -77,6 +92,63 @@ async def test_addresses_come_back_in_canonical_form(api):
     assert (body["serviceIP"], body["applicationIP"]) == ("2001:db8::1", "2001:db8::ff")
 
 
+async def test_a_service_with_every_field_comes_back(api):
+    for method, path in (("POST", "/service"), ("PUT", "/service/games")):
+        response, body = await ask(api, method, path, json=GAMES)
+        assert (response.status, body) == (200, GAMES)
+    assert (await ask(api, "GET", "/service"))[1] == [GAMES]
+
+
+async def test_fields_come_back_in_canonical_form_and_only_if_they_say_something(api):
+    more = {"protocol": 6, "ports": [81, "80-80", 443], "ues": [], "dscp": [46, 46], "priority": 0}
+    _, body = await ask(api, "POST", "/service", json={**VIDEO, **more, "mode": "divert"})
+    assert body == {**VIDEO, "protocol": "tcp", "ports": ["80-81", 443], "dscp": [46]}
+    _, body = await ask(api, "PUT", "/service/video", json=VIDEO)
+    assert body == VIDEO
+
+
+async def test_a_prefix_with_bits_behind_it_says_which_is_meant(api):
+    response, body = await ask(api, "POST", "/service", json={**VIDEO, "serviceIP": "203.0.113.7/24"})
+    assert_problem(response, body, 400, "serviceIP")
+    assert "203.0.113.0/24" in body["detail"]
+
+
+async def test_services_share_an_address_while_they_do_not_overlap(api):
+    web = {**VIDEO, "protocol": "tcp", "ports": [80]}
+    tls = {**VIDEO, "name": "tls", "protocol": "tcp", "ports": [443]}
+    for service in (web, tls):
+        assert (await ask(api, "POST", "/service", json=service))[0].status == 200
+    both = {**VIDEO, "name": "both", "protocol": "tcp", "ports": ["1-100"]}
+    response, body = await ask(api, "POST", "/service", json=both)
+    assert_problem(response, body, 409, "serviceIP")
+    assert all(text in body["detail"] for text in ("video", "both", "priority"))
+    assert (await ask(api, "POST", "/service", json={**both, "priority": -1}))[0].status == 200
+    response, body = await ask(api, "DELETE", "/service/198.51.100.10")
+    assert_problem(response, body, 409, "name")
+    assert "both, tls, video" in body["detail"]
+    for name in ("both", "video"):
+        assert (await ask(api, "DELETE", f"/service/{name}"))[0].status == 200
+    assert (await ask(api, "DELETE", "/service/198.51.100.10"))[0].status == 200
+    assert (await ask(api, "GET", "/service"))[1] == []
+
+
+async def test_a_prefix_may_contain_what_an_address_must_not_be(api):
+    for name, prefix in (("all", "0.0.0.0/0"), ("near", "8.8.8.0/24"), ("mine", "192.168.50.0/24")):
+        response, _ = await ask(api, "POST", "/service", json={**VIDEO, "name": name, "serviceIP": prefix})
+        assert response.status == 200
+    assert_problem(*await ask(api, "POST", "/service", json={**VIDEO, "serviceIP": "8.8.8.8/32"}), 400)
+
+
+@pytest.mark.parametrize("key", ["203.0.113.0%2F24", "%3A%3Affff%3A203.0.113.0%2f120"])
+async def test_delete_by_prefix(api, key):
+    await ask(api, "POST", "/service", json=GAMES)
+    assert_problem(*await ask(api, "DELETE", "/service/203.0.113.0"), 404, "name")
+    assert_problem(*await ask(api, "DELETE", "/service/203.0.113.0%2F25"), 404, "name")
+    response, body = await ask(api, "DELETE", f"/service/{key}")
+    assert (response.status, body) == (200, "")
+    assert (await ask(api, "GET", "/service"))[1] == []
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [
@@ -111,6 +183,27 @@ BAD_SERVICES = [
     ({"applicationIP": ["192.168.50.10"]}, "applicationIP"),
     ({"port": 80}, "port"),
     ({"serviceip": "198.51.100.10"}, "serviceip"),
+    ({"serviceIP": "203.0.113.7/24"}, "serviceIP"),
+    ({"serviceIP": "224.0.0.0/4"}, "serviceIP"),
+    ({"applicationIP": "192.168.50.0/24"}, "applicationIP"),
+    ({"protocol": "gopher"}, "protocol"),
+    ({"protocol": 256}, "protocol"),
+    ({"protocol": 6.0}, "protocol"),
+    ({"protocol": None}, "protocol"),
+    ({"ports": [80]}, "ports"),
+    ({"ports": "80", "protocol": "tcp"}, "ports"),
+    ({"ports": [0], "protocol": "tcp"}, "ports.0"),
+    ({"ports": [80, "90-80"], "protocol": "tcp"}, "ports"),
+    ({"ports": list(range(1, 131, 2)), "protocol": "tcp"}, "ports"),
+    ({"ports": [80, 82], "protocol": "tcp", "applicationPort": 8080}, "applicationPort"),
+    ({"applicationPort": 8080}, "applicationPort"),
+    ({"dscp": [64]}, "dscp.0"),
+    ({"vlans": [0] * 65}, "vlans"),
+    ({"ues": ["2001:db8::1"]}, "ues"),
+    ({"enbs": ["10.0.0.1/8"]}, "enbs"),
+    ({"sgws": [1]}, "sgws.0"),
+    ({"priority": 1001}, "priority"),
+    ({"mode": "mirror"}, "mode"),
 ]
 
 

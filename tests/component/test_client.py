@@ -40,11 +40,26 @@ from tof_client.models import (  # noqa: E402
     HealthState,
     Problem,
     Service,
+    ServiceMode,
     ServiceStatusState,
     TunnelDirection,
 )
 
 VIDEO = Service(name="video", service_ip="198.51.100.10", application_ip="192.168.50.10")
+GAMES = Service(
+    name="games",
+    service_ip="203.0.113.0/24",
+    application_ip="192.168.50.10",
+    protocol="udp",
+    ports=[3478, "27000-27100"],
+    dscp=[46],
+    vlans=[0, 100],
+    ues=["10.45.0.0/16"],
+    enbs=["10.0.0.1"],
+    sgws=["10.0.1.0/24"],
+    priority=10,
+    mode=ServiceMode.SHADOW,
+)
 
 
 def listing(directory):
@@ -93,6 +108,16 @@ async def test_the_service_api(client, port):
     answer = await remove_service.asyncio_detailed("198.51.100.11", client=client)
     assert (answer.status_code, answer.content) == (200, b"")
     assert port.catalog.services == ()
+
+
+async def test_a_service_with_a_selection(client):
+    assert await add_service.asyncio(client=client, body=GAMES) == GAMES
+    other = Service(name="a", service_ip="203.0.113.0/24", application_ip="192.168.50.11", priority=10)
+    clash = await add_service.asyncio(client=client, body=other)
+    assert (clash.status, clash.errors[0].field) == (409, "serviceIP")
+    assert await list_services.asyncio(client=client) == [GAMES]
+    removed = await remove_service.asyncio_detailed("203.0.113.0/24", client=client)
+    assert removed.status_code == 200
 
 
 async def test_problems_are_typed(client, port):

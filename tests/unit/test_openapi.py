@@ -9,13 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tof.agent.catalog import FIELDS, NAME_PATTERN
+from tof.agent.service_body import FIELDS, REQUIRED, body_of, parse
+from tof.agent.service_check import MOST_ENTRIES, NAME_PATTERN
 from tof.api import render
+from tof.api.docs import as_openapi_30
 from tof.api.document import DOCUMENT, load_document
 from tof.api.handlers import Handlers
 from tof.api.port import Check, HealthState, HealthView, ServiceState, TunnelQuery, TunnelView
-from tof.errors import SetupError
-from tof.model import Direction, TunnelKey, TunnelState, address_text
+from tof.errors import BadRequest, SetupError
+from tof.model import Direction, Mode, TunnelKey, TunnelState, address_text
 
 ROOT = Path(__file__).resolve().parents[2]
 DOC = load_document()
@@ -41,7 +43,8 @@ def test_the_service_api_answers_the_codes_of_the_source_document_and_503():
     assert CODES["GET", "/service"] == {200}
     assert CODES["POST", "/service"] == {200, 400, 409, 503}
     assert CODES["PUT", "/service/{name}"] == {200, 400, 404, 409, 503}
-    assert CODES["DELETE", "/service/{name}"] == {200, 404, 503}
+    # 409: an address that several services have.
+    assert CODES["DELETE", "/service/{name}"] == {200, 404, 409, 503}
     assert {path for _, path in CODES if path.startswith("/service")} == {
         "/service",
         "/service/{name}",
@@ -60,11 +63,57 @@ def test_the_operations_api_is_complete():
     }
 
 
-def test_a_service_is_three_required_strings():
+def test_a_service_is_three_required_strings_and_what_may_be_added():
     schema = SCHEMAS["Service"]
     assert schema["additionalProperties"] is False
-    assert tuple(schema["required"]) == FIELDS == tuple(schema["properties"])
-    assert {p["type"] for p in schema["properties"].values()} == {"string"}
+    assert tuple(schema["required"]) == REQUIRED
+    assert tuple(schema["properties"]) == FIELDS
+    assert {schema["properties"][field]["type"] for field in REQUIRED} == {"string"}
+
+
+@pytest.mark.parametrize("name", ["address", "port", "prefix", "shadow"])
+def test_the_examples_of_services_are_services_in_their_canonical_form(name):
+    media = DOC.content["components"]["requestBodies"]["Service"]["content"]["application/json"]
+    [add] = [op for op in DOC.operations if op.operation_id == "addService"]
+    example = media["examples"][name]["value"]
+    assert add.check_body(example) == []
+    assert body_of(parse(example)) == example
+    assert len(media["examples"]) == 4
+
+
+def test_the_examples_of_fields_make_a_service():
+    properties = SCHEMAS["Service"]["properties"]
+    body = {field: properties[field]["examples"][0] for field in FIELDS if field != "applicationPort"}
+    assert body_of(parse(body)) == body
+    assert properties["mode"]["enum"] == [mode.value for mode in Mode]
+
+
+def test_the_bounds_of_document_and_code_are_the_same():
+    properties = SCHEMAS["Service"]["properties"]
+    for field in ("ports", "dscp", "vlans", "ues", "enbs", "sgws"):
+        assert properties[field]["maxItems"] == MOST_ENTRIES
+    plain = {"name": "a", "serviceIP": "198.51.100.10", "applicationIP": "192.168.50.10"}
+    for field, schema in properties.items():
+        of = schema.get("items", schema)
+        for bound, beyond in (("minimum", -1), ("maximum", 1)):
+            if bound in of:
+                value = of[bound] + beyond
+                with pytest.raises(BadRequest) as caught:
+                    parse(
+                        {
+                            **plain,
+                            "protocol": 6,
+                            "ports": [80],
+                            field: [value] if "items" in schema else value,
+                        }
+                    )
+                assert caught.value.field == field
+
+
+def test_swagger_ui_reads_every_type_of_the_document():
+    older = as_openapi_30({"type": ["string", "integer"], "minimum": 0})
+    assert older == {"anyOf": [{"type": "string"}, {"type": "integer"}], "nullable": False, "minimum": 0}
+    assert as_openapi_30({"type": ["integer", "null"]}) == {"type": "integer", "nullable": True}
 
 
 def test_the_words_of_document_and_code_are_the_same():

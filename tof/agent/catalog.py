@@ -2,58 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from collections.abc import Iterable
 
+from tof.agent.addresses import canonical, network_of, parse_prefix, prefix_text
+from tof.agent.service_check import checked
+from tof.dataplane.selection import overlap
 from tof.errors import BadRequest, Conflict, NotFound
-from tof.model import IpAddress, Service
-
-NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-FIELDS = ("name", "serviceIP", "applicationIP")
-BROADCAST = IPv4Address("255.255.255.255")
-
-
-def parse_address(text: str) -> IpAddress:
-    """The canonical address behind ``text`` (IPv4-mapped IPv6 is IPv4); ValueError if it is none."""
-    address = canonical(ip_address(text))
-    if isinstance(address, IPv6Address) and address.scope_id is not None:
-        raise ValueError(f"{text!r} has a scope")
-    return address
-
-
-def canonical(address: IpAddress) -> IpAddress:
-    """One form for equal addresses: an IPv4-mapped IPv6 address is the IPv4 address."""
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address
-
-
-def parse(body: Mapping[str, object]) -> Service:
-    """The service a request body describes; BadRequest names the field at fault."""
-    for field in body:
-        if field not in FIELDS:
-            raise BadRequest(f"{field} is not a field of a service", field)
-    name, service_ip, application_ip = (_text(body, field) for field in FIELDS)
-    return checked(
-        Service(name, _address(service_ip, "serviceIP"), _address(application_ip, "applicationIP")),
-    )
-
-
-def checked(service: Service) -> Service:
-    """``service`` with canonical addresses, or BadRequest when no TOF could carry it."""
-    _check_name(service.name)
-    service = replace(
-        service,
-        service_ip=canonical(service.service_ip),
-        application_ip=canonical(service.application_ip),
-    )
-    _check_unicast(service.service_ip, "serviceIP")
-    _check_unicast(service.application_ip, "applicationIP")
-    if service.service_ip.version != service.application_ip.version:
-        raise BadRequest("serviceIP and applicationIP are of different families", "applicationIP")
-    return service
+from tof.model import IpAddress, IpNetwork, Service
 
 
 class Catalog:
@@ -65,9 +20,9 @@ class Catalog:
         self._forbidden = {canonical(a): "an address of the TOF" for a in own_addresses}
         self._forbidden |= {canonical(a): "a target of the Pinger" for a in pinger_targets}
         self._by_name: dict[str, Service] = {}
-        self._name_of: dict[IpAddress, str] = {}
+        self._names_at: dict[IpNetwork, set[str]] = {}
         self.taken = {address.packed for address in self._forbidden}
-        """The addresses (packed) that are no UE's: the services', the Pinger's targets and the TOF's own."""
+        """The addresses (packed) that are no UE's: the host services', the Pinger's targets and the TOF's own."""
 
     @property
     def services(self) -> tuple[Service, ...]:
@@ -80,12 +35,15 @@ class Catalog:
             raise NotFound(f"there is no service called {name}", "name")
         return self._by_name[name]
 
-    def lookup(self, name_or_address: str) -> Service:
-        """The service with this name, else with this service IP in any textual form, or NotFound."""
-        return self.get(self._resolve(name_or_address))
+    def lookup(self, key: str) -> Service:
+        """The service with this name, else the one at this service IP in any textual form.
+
+        NotFound, or Conflict where several services have that service IP.
+        """
+        return self.get(self._resolve(key))
 
     def put_new(self, service: Service) -> Service:
-        """Add ``service``; Conflict if its name or service IP is taken."""
+        """Add ``service``; Conflict if its name is taken, or packets that it selects are."""
         service = self._admitted(service)
         self._check_free(service, replacing=None)
         self._put(service)
@@ -100,9 +58,9 @@ class Catalog:
         self._put(service)
         return service
 
-    def remove(self, name_or_address: str) -> Service:
-        """Remove by name, else by service IP in any textual form; what was removed."""
-        service = self.lookup(name_or_address)
+    def remove(self, key: str) -> Service:
+        """Remove what ``lookup`` finds; what was removed."""
+        service = self.lookup(key)
         self._drop(service)
         return service
 
@@ -110,70 +68,60 @@ class Catalog:
         if key in self._by_name:
             return key
         try:
-            address = parse_address(key)
-        except ValueError:
+            network = network_of(*parse_prefix(key), "name")
+        except (ValueError, BadRequest):
             return key
-        if address not in self._name_of:
-            raise NotFound(f"there is no service at {address}", "name")
-        return self._name_of[address]
+        names = sorted(self._names_at.get(network, ()))
+        if not names:
+            raise NotFound(f"there is no service at {prefix_text(network)}", "name")
+        if len(names) > 1:
+            raise Conflict(
+                f"{prefix_text(network)} belongs to several services, use a name: {', '.join(names)}", "name"
+            )
+        return names[0]
 
     def _admitted(self, service: Service) -> Service:
         service = checked(service)
         for field, address in (("serviceIP", service.service_ip), ("applicationIP", service.application_ip)):
-            if address in self._forbidden:
+            # A prefix may have such addresses among its own: the data path leaves them alone.
+            if address in self._forbidden and (service.is_host or field == "applicationIP"):
                 raise BadRequest(f"{address} is {self._forbidden[address]}", field)
         return service
 
     def _check_free(self, service: Service, replacing: str | None) -> None:
         if service.name != replacing and service.name in self._by_name:
             raise Conflict(f"there is already a service called {service.name}", "name")
-        owner = self._name_of.get(service.service_ip, replacing)
-        if owner != replacing:
-            raise Conflict(f"{service.service_ip} already belongs to service {owner}", "serviceIP")
+        for name in sorted(self._names_at.get(service.network, set()) - {replacing}):
+            other = self._by_name[name]
+            if overlap(service, other):
+                raise _clash(service, other)
 
     def _put(self, service: Service) -> None:
         self._by_name[service.name] = service
-        self._name_of[service.service_ip] = service.name
-        self.taken.add(service.service_ip.packed)
+        self._names_at.setdefault(service.network, set()).add(service.name)
+        if service.is_host:
+            self.taken.add(service.service_ip.packed)
 
     def _drop(self, service: Service) -> None:
         del self._by_name[service.name]
-        del self._name_of[service.service_ip]
-        self.taken.discard(service.service_ip.packed)
+        names = self._names_at[service.network]
+        names.remove(service.name)
+        if not names:
+            del self._names_at[service.network]
+        if service.is_host and not names:
+            self.taken.discard(service.service_ip.packed)
 
 
-def _text(body: Mapping[str, object], field: str) -> str:
-    value = body.get(field)
-    if not isinstance(value, str):
-        raise BadRequest(f"{field} is missing or not a string", field)
-    return value
+def _clash(service: Service, other: Service) -> Conflict:
+    where = prefix_text(service.network)
+    if _is_plain(service) and _is_plain(other):
+        return Conflict(f"{where} already belongs to service {other.name}", "serviceIP")
+    return Conflict(
+        f"services {service.name} and {other.name} select the same packets to {where} with priority "
+        f"{service.priority}: give one a different priority, or both selections that do not overlap",
+        "serviceIP",
+    )
 
 
-def _address(text: str, field: str) -> IpAddress:
-    try:
-        return parse_address(text)
-    except ValueError:
-        raise BadRequest(f"{field} is not an IP address", field) from None
-
-
-def _check_name(name: str) -> None:
-    if not NAME_PATTERN.fullmatch(name):
-        raise BadRequest("name must match " + NAME_PATTERN.pattern, "name")
-    try:
-        ip_address(name)
-    except ValueError:
-        return
-    raise BadRequest("name must not be an IP address", "name")
-
-
-def _check_unicast(address: IpAddress, field: str) -> None:
-    kinds = {
-        "multicast": address.is_multicast,
-        "loopback": address.is_loopback,
-        "unspecified": address.is_unspecified,
-        "link-local": address.version == 6 and address.is_link_local,
-        "broadcast": address == BROADCAST,
-    }
-    for kind, applies in kinds.items():
-        if applies:
-            raise BadRequest(f"{field} {address} is {kind}", field)
+def _is_plain(service: Service) -> bool:
+    return service == Service(service.name, service.service_ip, service.application_ip)

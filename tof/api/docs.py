@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import swagger_ui_bundle
@@ -64,11 +64,18 @@ def as_openapi_30(node: Any) -> Any:
     if "openapi" in older:
         older["openapi"] = "3.0.3"
     if isinstance(older.get("type"), list):
-        older["nullable"] = "null" in older["type"]
-        older["type"] = next(kind for kind in older["type"] if kind != "null")
+        older |= _as_one_type(older.pop("type"))
     if isinstance(older.get("examples"), list):
         older["example"] = older.pop("examples")[0]
     return older
+
+
+def _as_one_type(kinds: Sequence[str]) -> dict[str, Any]:
+    others = [kind for kind in kinds if kind != "null"]
+    nullable = {"nullable": "null" in kinds}
+    if len(others) == 1:
+        return {"type": others[0], **nullable}
+    return {"anyOf": [{"type": kind} for kind in others], **nullable}
 
 
 async def _asset(request: web.Request) -> web.StreamResponse:

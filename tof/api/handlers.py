@@ -13,7 +13,7 @@ from prometheus_client import Metric, generate_latest
 from prometheus_client.registry import Collector
 
 from tof import __version__
-from tof.agent.catalog import parse
+from tof.agent.service_body import body_of, parse
 from tof.api import render
 from tof.api.docs import docs_page
 from tof.api.document import Document
@@ -67,14 +67,14 @@ class Handlers:
         }
 
     async def _list_services(self, call: Call) -> web.StreamResponse:
-        return web.json_response([render.service(s) for s in await self._port.list_services()])
+        return web.json_response([body_of(s) for s in await self._port.list_services()])
 
     async def _add_service(self, call: Call) -> web.StreamResponse:
-        return web.json_response(render.service(await self._port.add_service(parse(call.body))))
+        return web.json_response(body_of(await self._port.add_service(parse(call.body))))
 
     async def _replace_service(self, call: Call) -> web.StreamResponse:
         service = await self._port.replace_service(call.name, parse(call.body))
-        return web.json_response(render.service(service))
+        return web.json_response(body_of(service))
 
     async def _remove_service(self, call: Call) -> web.StreamResponse:
         await self._port.remove_service(call.name)

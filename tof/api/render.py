@@ -11,16 +11,7 @@ from typing import Any
 
 from tof.api.port import HealthView, ServiceStatus, SessionView, TunnelView
 from tof.errors import BadRequest
-from tof.model import Service, TunnelKey
-
-
-def service(value: Service) -> dict[str, str]:
-    """A ``service`` of the source document."""
-    return {
-        "name": value.name,
-        "serviceIP": str(value.service_ip),
-        "applicationIP": str(value.application_ip),
-    }
+from tof.model import TunnelKey
 
 
 def status(value: ServiceStatus) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
-from tof.agent.catalog import parse_address
+from tof.agent.addresses import parse_address
 from tof.api.document import FieldError, Operation
 from tof.api.problems import BrokenBody, InvalidFields
 from tof.errors import BadRequest

@@ -7,6 +7,7 @@ from .health import Health
 from .health_state import HealthState
 from .problem import Problem
 from .service import Service
+from .service_mode import ServiceMode
 from .service_status import ServiceStatus
 from .service_status_state import ServiceStatusState
 from .session import Session
@@ -23,6 +24,7 @@ __all__ = (
     "HealthState",
     "Problem",
     "Service",
+    "ServiceMode",
     "ServiceStatus",
     "ServiceStatusState",
     "Session",

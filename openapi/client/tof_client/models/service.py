@@ -1,28 +1,65 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from attrs import define as _attrs_define
+
+from ..models.service_mode import ServiceMode
+from ..types import UNSET, Unset
 
 T = TypeVar("T", bound="Service")
 
 
 @_attrs_define
 class Service:
-    """Traffic of UEs to `serviceIP` is answered by `applicationIP`. Both are of one family and neither multicast,
-    broadcast, loopback, unspecified, IPv6 link-local, a Pinger target nor an address of the TOF. An IPv4-mapped
-    IPv6 address is the IPv4 address.
+    """Traffic of UEs to `serviceIP` that the selection holds for is answered by `applicationIP`. Both are of one family
+    and neither multicast, broadcast, loopback, unspecified, IPv6 link-local, a Pinger target nor an address of the
+    TOF (a prefix may contain such addresses). An IPv4-mapped IPv6 address is the IPv4 address.
+
+    All fields but the first three are optional, and are in an answer only when they say something; an empty list is
+    as if absent. The selection is `protocol`, `ports`, `dscp`, `vlans`, `ues`, `enbs` and `sgws`: a packet must suit
+    all that are given, and in each list one entry. A packet that several services select belongs to the one with
+    the highest `priority`, then to the one with the longest prefix; services that are still equal then must not
+    select the same packets (409). Answers have lists sorted and without duplicates, and ports merged.
 
         Attributes:
             name (str): 1 to 63 letters, digits, dots, underscores and hyphens, the first a letter or digit; no address
-            service_ip (str): The address that UEs use
+            service_ip (str): The address that UEs use, or a prefix of such addresses (203.0.113.0/24) without bits behind
+                it; 0.0.0.0/0 and
+                ::/0 are every address of their family
             application_ip (str): The address of the application at the edge
+            protocol (int | str | Unset): `tcp`, `udp`, `sctp`, `icmp` (1 for IPv4, 58 for IPv6), or the number of an IP
+                protocol; without it, every
+                protocol
+            ports (list[int | str] | Unset): Destination ports: numbers, and ranges such as "8000-8100" with both ends
+                included. Needs `protocol` tcp, udp
+                or sctp. With `vlans`, at most 256 combinations.
+            application_port (int | Unset): The port at the application, if it is another one; needs exactly one port in
+                `ports`
+            dscp (list[int] | Unset): DSCP of the UE's packet
+            vlans (list[int] | Unset): VLAN ids of S1 or N3; 0 is untagged
+            ues (list[str] | Unset): Addresses and prefixes of UEs, of the family of `serviceIP`
+            enbs (list[str] | Unset): Addresses and prefixes of eNodeBs or gNBs
+            sgws (list[str] | Unset): Addresses and prefixes of SGWs or UPFs
+            priority (int | Unset): Which of several services has a packet that they select; without it, 0
+            mode (ServiceMode | Unset): `divert`, as without it: packets go to the application. `shadow`: they go to the
+                core, and are counted.
     """
 
     name: str
     service_ip: str
     application_ip: str
+    protocol: int | str | Unset = UNSET
+    ports: list[int | str] | Unset = UNSET
+    application_port: int | Unset = UNSET
+    dscp: list[int] | Unset = UNSET
+    vlans: list[int] | Unset = UNSET
+    ues: list[str] | Unset = UNSET
+    enbs: list[str] | Unset = UNSET
+    sgws: list[str] | Unset = UNSET
+    priority: int | Unset = UNSET
+    mode: ServiceMode | Unset = UNSET
 
     def to_dict(self) -> dict[str, Any]:
         name = self.name
@@ -30,6 +67,48 @@ class Service:
         service_ip = self.service_ip
 
         application_ip = self.application_ip
+
+        protocol: int | str | Unset
+        if isinstance(self.protocol, Unset):
+            protocol = UNSET
+        else:
+            protocol = self.protocol
+
+        ports: list[int | str] | Unset = UNSET
+        if not isinstance(self.ports, Unset):
+            ports = []
+            for ports_item_data in self.ports:
+                ports_item: int | str
+                ports_item = ports_item_data
+                ports.append(ports_item)
+
+        application_port = self.application_port
+
+        dscp: list[int] | Unset = UNSET
+        if not isinstance(self.dscp, Unset):
+            dscp = self.dscp
+
+        vlans: list[int] | Unset = UNSET
+        if not isinstance(self.vlans, Unset):
+            vlans = self.vlans
+
+        ues: list[str] | Unset = UNSET
+        if not isinstance(self.ues, Unset):
+            ues = self.ues
+
+        enbs: list[str] | Unset = UNSET
+        if not isinstance(self.enbs, Unset):
+            enbs = self.enbs
+
+        sgws: list[str] | Unset = UNSET
+        if not isinstance(self.sgws, Unset):
+            sgws = self.sgws
+
+        priority = self.priority
+
+        mode: str | Unset = UNSET
+        if not isinstance(self.mode, Unset):
+            mode = self.mode.value
 
         field_dict: dict[str, Any] = {}
 
@@ -40,6 +119,26 @@ class Service:
                 "applicationIP": application_ip,
             }
         )
+        if protocol is not UNSET:
+            field_dict["protocol"] = protocol
+        if ports is not UNSET:
+            field_dict["ports"] = ports
+        if application_port is not UNSET:
+            field_dict["applicationPort"] = application_port
+        if dscp is not UNSET:
+            field_dict["dscp"] = dscp
+        if vlans is not UNSET:
+            field_dict["vlans"] = vlans
+        if ues is not UNSET:
+            field_dict["ues"] = ues
+        if enbs is not UNSET:
+            field_dict["enbs"] = enbs
+        if sgws is not UNSET:
+            field_dict["sgws"] = sgws
+        if priority is not UNSET:
+            field_dict["priority"] = priority
+        if mode is not UNSET:
+            field_dict["mode"] = mode
 
         return field_dict
 
@@ -52,10 +151,61 @@ class Service:
 
         application_ip = d.pop("applicationIP")
 
+        def _parse_protocol(data: object) -> int | str | Unset:
+            if isinstance(data, Unset):
+                return data
+            return cast(int | str | Unset, data)
+
+        protocol = _parse_protocol(d.pop("protocol", UNSET))
+
+        _ports = d.pop("ports", UNSET)
+        ports: list[int | str] | Unset = UNSET
+        if _ports is not UNSET:
+            ports = []
+            for ports_item_data in _ports:
+
+                def _parse_ports_item(data: object) -> int | str:
+                    return cast(int | str, data)
+
+                ports_item = _parse_ports_item(ports_item_data)
+
+                ports.append(ports_item)
+
+        application_port = d.pop("applicationPort", UNSET)
+
+        dscp = cast(list[int], d.pop("dscp", UNSET))
+
+        vlans = cast(list[int], d.pop("vlans", UNSET))
+
+        ues = cast(list[str], d.pop("ues", UNSET))
+
+        enbs = cast(list[str], d.pop("enbs", UNSET))
+
+        sgws = cast(list[str], d.pop("sgws", UNSET))
+
+        priority = d.pop("priority", UNSET)
+
+        _mode = d.pop("mode", UNSET)
+        mode: ServiceMode | Unset
+        if isinstance(_mode, Unset):
+            mode = UNSET
+        else:
+            mode = ServiceMode(_mode)
+
         service = cls(
             name=name,
             service_ip=service_ip,
             application_ip=application_ip,
+            protocol=protocol,
+            ports=ports,
+            application_port=application_port,
+            dscp=dscp,
+            vlans=vlans,
+            ues=ues,
+            enbs=enbs,
+            sgws=sgws,
+            priority=priority,
+            mode=mode,
         )
 
         return service

@@ -76,11 +76,23 @@ def sync_detailed(
     core.
 
     Args:
-        body (Service): Traffic of UEs to `serviceIP` is answered by `applicationIP`. Both are of
-            one family and neither multicast,
-            broadcast, loopback, unspecified, IPv6 link-local, a Pinger target nor an address of the
-            TOF. An IPv4-mapped
-            IPv6 address is the IPv4 address.
+        body (Service): Traffic of UEs to `serviceIP` that the selection holds for is answered by
+            `applicationIP`. Both are of one family
+            and neither multicast, broadcast, loopback, unspecified, IPv6 link-local, a Pinger target
+            nor an address of the
+            TOF (a prefix may contain such addresses). An IPv4-mapped IPv6 address is the IPv4
+            address.
+
+            All fields but the first three are optional, and are in an answer only when they say
+            something; an empty list is
+            as if absent. The selection is `protocol`, `ports`, `dscp`, `vlans`, `ues`, `enbs` and
+            `sgws`: a packet must suit
+            all that are given, and in each list one entry. A packet that several services select
+            belongs to the one with
+            the highest `priority`, then to the one with the longest prefix; services that are still
+            equal then must not
+            select the same packets (409). Answers have lists sorted and without duplicates, and ports
+            merged.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -112,11 +124,23 @@ def sync(
     core.
 
     Args:
-        body (Service): Traffic of UEs to `serviceIP` is answered by `applicationIP`. Both are of
-            one family and neither multicast,
-            broadcast, loopback, unspecified, IPv6 link-local, a Pinger target nor an address of the
-            TOF. An IPv4-mapped
-            IPv6 address is the IPv4 address.
+        body (Service): Traffic of UEs to `serviceIP` that the selection holds for is answered by
+            `applicationIP`. Both are of one family
+            and neither multicast, broadcast, loopback, unspecified, IPv6 link-local, a Pinger target
+            nor an address of the
+            TOF (a prefix may contain such addresses). An IPv4-mapped IPv6 address is the IPv4
+            address.
+
+            All fields but the first three are optional, and are in an answer only when they say
+            something; an empty list is
+            as if absent. The selection is `protocol`, `ports`, `dscp`, `vlans`, `ues`, `enbs` and
+            `sgws`: a packet must suit
+            all that are given, and in each list one entry. A packet that several services select
+            belongs to the one with
+            the highest `priority`, then to the one with the longest prefix; services that are still
+            equal then must not
+            select the same packets (409). Answers have lists sorted and without duplicates, and ports
+            merged.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -143,11 +167,23 @@ async def asyncio_detailed(
     core.
 
     Args:
-        body (Service): Traffic of UEs to `serviceIP` is answered by `applicationIP`. Both are of
-            one family and neither multicast,
-            broadcast, loopback, unspecified, IPv6 link-local, a Pinger target nor an address of the
-            TOF. An IPv4-mapped
-            IPv6 address is the IPv4 address.
+        body (Service): Traffic of UEs to `serviceIP` that the selection holds for is answered by
+            `applicationIP`. Both are of one family
+            and neither multicast, broadcast, loopback, unspecified, IPv6 link-local, a Pinger target
+            nor an address of the
+            TOF (a prefix may contain such addresses). An IPv4-mapped IPv6 address is the IPv4
+            address.
+
+            All fields but the first three are optional, and are in an answer only when they say
+            something; an empty list is
+            as if absent. The selection is `protocol`, `ports`, `dscp`, `vlans`, `ues`, `enbs` and
+            `sgws`: a packet must suit
+            all that are given, and in each list one entry. A packet that several services select
+            belongs to the one with
+            the highest `priority`, then to the one with the longest prefix; services that are still
+            equal then must not
+            select the same packets (409). Answers have lists sorted and without duplicates, and ports
+            merged.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -177,11 +213,23 @@ async def asyncio(
     core.
 
     Args:
-        body (Service): Traffic of UEs to `serviceIP` is answered by `applicationIP`. Both are of
-            one family and neither multicast,
-            broadcast, loopback, unspecified, IPv6 link-local, a Pinger target nor an address of the
-            TOF. An IPv4-mapped
-            IPv6 address is the IPv4 address.
+        body (Service): Traffic of UEs to `serviceIP` that the selection holds for is answered by
+            `applicationIP`. Both are of one family
+            and neither multicast, broadcast, loopback, unspecified, IPv6 link-local, a Pinger target
+            nor an address of the
+            TOF (a prefix may contain such addresses). An IPv4-mapped IPv6 address is the IPv4
+            address.
+
+            All fields but the first three are optional, and are in an answer only when they say
+            something; an empty list is
+            as if absent. The selection is `protocol`, `ports`, `dscp`, `vlans`, `ues`, `enbs` and
+            `sgws`: a packet must suit
+            all that are given, and in each list one entry. A packet that several services select
+            belongs to the one with
+            the highest `priority`, then to the one with the longest prefix; services that are still
+            equal then must not
+            select the same packets (409). Answers have lists sorted and without duplicates, and ports
+            merged.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

@@ -34,6 +34,11 @@ def _parse_response(*, client: AuthenticatedClient | Client, response: httpx.Res
 
         return response_404
 
+    if response.status_code == 409:
+        response_409 = Problem.from_dict(response.json())
+
+        return response_409
+
     if response.status_code == 503:
         response_503 = Problem.from_dict(response.json())
 
@@ -61,7 +66,8 @@ def sync_detailed(
 ) -> Response[Any | Problem]:
     """Deletes a service based on the name or service IP supplied
 
-     A name is looked for before an address. Flows end at once.
+     A name is looked for before an address. An address that several services have is 409. Flows end at
+    once.
 
     Args:
         name (str):
@@ -92,7 +98,8 @@ def sync(
 ) -> Any | Problem | None:
     """Deletes a service based on the name or service IP supplied
 
-     A name is looked for before an address. Flows end at once.
+     A name is looked for before an address. An address that several services have is 409. Flows end at
+    once.
 
     Args:
         name (str):
@@ -118,7 +125,8 @@ async def asyncio_detailed(
 ) -> Response[Any | Problem]:
     """Deletes a service based on the name or service IP supplied
 
-     A name is looked for before an address. Flows end at once.
+     A name is looked for before an address. An address that several services have is 409. Flows end at
+    once.
 
     Args:
         name (str):
@@ -147,7 +155,8 @@ async def asyncio(
 ) -> Any | Problem | None:
     """Deletes a service based on the name or service IP supplied
 
-     A name is looked for before an address. Flows end at once.
+     A name is looked for before an address. An address that several services have is 409. Flows end at
+    once.
 
     Args:
         name (str):

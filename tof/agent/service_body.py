@@ -1,0 +1,156 @@
+"""A service as JSON: the body that the API takes and gives, and that the store keeps."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from tof.agent.addresses import network_of, parse_address, parse_prefix, prefix_text
+from tof.agent.service_check import checked
+from tof.errors import BadRequest
+from tof.model import IpAddress, IpNetwork, Mode, PortRange, Selection, Service
+
+REQUIRED: Final = ("name", "serviceIP", "applicationIP")
+FIELDS: Final = (
+    *REQUIRED,
+    "protocol",
+    "ports",
+    "applicationPort",
+    "dscp",
+    "vlans",
+    "ues",
+    "enbs",
+    "sgws",
+    "priority",
+    "mode",
+)
+PROTOCOLS: Final[Mapping[str, int]] = {"tcp": 6, "udp": 17, "sctp": 132}
+ICMP: Final[Mapping[int, int]] = {4: 1, 6: 58}
+"""By version of IP."""
+PORT_RANGE: Final = re.compile(r"([0-9]{1,5})-([0-9]{1,5})")
+
+
+def parse(body: Mapping[str, object]) -> Service:
+    """The service a body describes; BadRequest names the field at fault."""
+    for field in body:
+        if field not in FIELDS:
+            raise BadRequest(f"{field} is not a field of a service", field)
+    name, service_ip, application_ip = (_text(body, field) for field in REQUIRED)
+    address, length = _prefix(service_ip, "serviceIP")
+    return checked(
+        Service(
+            name,
+            address,
+            _address(application_ip, "applicationIP"),
+            length,
+            _selection(body, network_of(address, length, "serviceIP").version),
+            _integer(body.get("applicationPort"), "applicationPort") if "applicationPort" in body else None,
+            _integer(body.get("priority", 0), "priority"),
+            _mode(body.get("mode", Mode.DIVERT)),
+        ),
+    )
+
+
+def body_of(service: Service) -> dict[str, object]:
+    """What ``parse`` reads; beyond the three fields of the source document, only what is not as it is by default."""
+    selection = service.selection
+    optional: dict[str, object] = {
+        "protocol": _protocol_shown(selection.protocol, service.service_ip.version),
+        "ports": [first if first == last else f"{first}-{last}" for first, last in selection.ports],
+        "applicationPort": service.application_port,
+        "dscp": sorted(selection.dscps),
+        "vlans": sorted(selection.vlans),
+        "ues": [prefix_text(n) for n in selection.ues],
+        "enbs": [prefix_text(n) for n in selection.enbs],
+        "sgws": [prefix_text(n) for n in selection.sgws],
+        "priority": service.priority or None,
+        "mode": None if service.mode is Mode.DIVERT else service.mode.value,
+    }
+    return {
+        "name": service.name,
+        "serviceIP": prefix_text(service.network),
+        "applicationIP": str(service.application_ip),
+        **{field: value for field, value in optional.items() if value not in (None, [])},
+    }
+
+
+def _selection(body: Mapping[str, object], version: int) -> Selection:
+    return Selection(
+        protocol=_protocol(body["protocol"], version) if "protocol" in body else None,
+        ports=tuple(_port_range(entry) for entry in _list(body, "ports")),
+        dscps=frozenset(_integer(entry, "dscp") for entry in _list(body, "dscp")),
+        ues=_networks(body, "ues"),
+        enbs=_networks(body, "enbs"),
+        sgws=_networks(body, "sgws"),
+        vlans=frozenset(_integer(entry, "vlans") for entry in _list(body, "vlans")),
+    )
+
+
+def _protocol(value: object, version: int) -> int:
+    if isinstance(value, str):
+        number = ICMP[version] if value == "icmp" else PROTOCOLS.get(value)
+        if number is not None:
+            return number
+        raise BadRequest("protocol is neither tcp, udp, sctp, icmp nor a number", "protocol")
+    return _integer(value, "protocol")
+
+
+def _protocol_shown(number: int | None, version: int) -> str | int | None:
+    words = {number: word for word, number in PROTOCOLS.items()} | {ICMP[version]: "icmp"}
+    return number if number is None else words.get(number, number)
+
+
+def _port_range(entry: object) -> PortRange:
+    if isinstance(entry, str):
+        found = PORT_RANGE.fullmatch(entry)
+        if found is None:
+            raise BadRequest('ports holds text that is no range such as "8000-8100"', "ports")
+        return PortRange(int(found[1]), int(found[2]))
+    number = _integer(entry, "ports")
+    return PortRange(number, number)
+
+
+def _networks(body: Mapping[str, object], field: str) -> tuple[IpNetwork, ...]:
+    return tuple(network_of(*_prefix(entry, field), field) for entry in _list(body, field))
+
+
+def _mode(value: object) -> Mode:
+    for mode in Mode:
+        if value == mode:
+            return mode
+    raise BadRequest("mode is neither divert nor shadow", "mode")
+
+
+def _list(body: Mapping[str, object], field: str) -> list[object]:
+    value = body.get(field, [])
+    if not isinstance(value, list):
+        raise BadRequest(f"{field} is not a list", field)
+    return value
+
+
+def _integer(value: object, field: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise BadRequest(f"{field}: whole numbers only", field)
+    return value
+
+
+def _text(body: Mapping[str, object], field: str) -> str:
+    value = body.get(field)
+    if not isinstance(value, str):
+        raise BadRequest(f"{field} is missing or not a string", field)
+    return value
+
+
+def _address(text: str, field: str) -> IpAddress:
+    try:
+        return parse_address(text)
+    except ValueError:
+        raise BadRequest(f"{field} is not an IP address", field) from None
+
+
+def _prefix(text: object, field: str) -> tuple[IpAddress, int | None]:
+    try:
+        return parse_prefix(str(text))
+    except ValueError:
+        raise BadRequest(f"{field} is neither an IP address nor a prefix", field) from None

@@ -1,0 +1,140 @@
+"""Which services a TOF can carry, and the one form that equal ones have."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import replace
+from ipaddress import IPv4Address, ip_address
+from typing import Final
+
+from tof.agent.addresses import canonical, is_host, network_of, prefix_text
+from tof.dataplane.selection import PROTOCOLS_WITH_PORTS
+from tof.errors import BadRequest
+from tof.model import IpNetwork, PortRange, Selection, Service
+
+NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+BROADCAST: Final = IPv4Address("255.255.255.255")
+MOST_ENTRIES: Final = 64
+"""Of each list of a service."""
+MOST_COMBINATIONS: Final = 256
+"""Of ports and VLANs: each is a rule of the data path."""
+SHORTEST_UNSPECIFIED: Final = 8
+"""Shorter prefixes of the unspecified address have addresses that are somebody's; 0.0.0.0/0 is everything."""
+
+
+def checked(service: Service) -> Service:
+    """``service`` in canonical form, or BadRequest when no TOF could carry it."""
+    _check_name(service.name)
+    network = network_of(service.service_ip, service.prefix_length, "serviceIP")
+    service = replace(
+        service,
+        service_ip=network.network_address,
+        prefix_length=None if is_host(network) else network.prefixlen,
+        application_ip=canonical(service.application_ip),
+    )
+    _check_usable(network, "serviceIP")
+    _check_usable(network_of(service.application_ip, None, "applicationIP"), "applicationIP")
+    if service.service_ip.version != service.application_ip.version:
+        raise BadRequest("serviceIP and applicationIP are of different families", "applicationIP")
+    _check_range(service.priority, -1000, 1000, "priority")
+    service = replace(service, selection=_checked_selection(service.selection, network.version))
+    _check_application_port(service)
+    return service
+
+
+def _checked_selection(given: Selection, version: int) -> Selection:
+    if given.protocol is not None:
+        _check_range(given.protocol, 0, 255, "protocol")
+    _check_numbers(given.dscps, 63, "dscp")
+    _check_numbers(given.vlans, 4094, "vlans")
+    selection = replace(
+        given,
+        ports=_merged(given.ports),
+        ues=_sorted(given.ues, "ues"),
+        enbs=_sorted(given.enbs, "enbs"),
+        sgws=_sorted(given.sgws, "sgws"),
+    )
+    if selection.ports and selection.protocol not in PROTOCOLS_WITH_PORTS:
+        raise BadRequest("ports needs protocol tcp, udp or sctp", "ports")
+    if len(selection.ports) * len(selection.vlans) > MOST_COMBINATIONS:
+        raise BadRequest(
+            f"ports and vlans have {len(selection.ports)} x {len(selection.vlans)} combinations, "
+            f"more than {MOST_COMBINATIONS}: provision several services",
+            "ports",
+        )
+    for network in selection.ues:
+        if network.version != version:
+            raise BadRequest(f"ues: {network} is not of the family of serviceIP", "ues")
+    return selection
+
+
+def _check_application_port(service: Service) -> None:
+    if service.application_port is None:
+        return
+    _check_range(service.application_port, 1, 65535, "applicationPort")
+    match service.selection.ports:
+        case (PortRange(first, last),) if first == last:
+            return
+    raise BadRequest("applicationPort needs exactly one port in ports", "applicationPort")
+
+
+def _merged(ports: Collection[PortRange]) -> tuple[PortRange, ...]:
+    _check_length(ports, "ports")
+    merged: list[PortRange] = []
+    for first, last in sorted(ports):
+        _check_range(first, 1, 65535, "ports")
+        _check_range(last, 1, 65535, "ports")
+        if first > last:
+            raise BadRequest(f"ports: {first}-{last} ends before it begins", "ports")
+        if merged and first <= merged[-1].last + 1:
+            merged[-1] = PortRange(merged[-1].first, max(last, merged[-1].last))
+        else:
+            merged.append(PortRange(first, last))
+    return tuple(merged)
+
+
+def _sorted(networks: Collection[IpNetwork], field: str) -> tuple[IpNetwork, ...]:
+    _check_length(networks, field)
+    forms = {network_of(n.network_address, n.prefixlen, field) for n in networks}
+    return tuple(sorted(forms, key=lambda n: (n.version, int(n.network_address), n.prefixlen)))
+
+
+def _check_numbers(numbers: Collection[int], last: int, field: str) -> None:
+    _check_length(numbers, field)
+    for number in sorted(numbers):
+        _check_range(number, 0, last, field)
+
+
+def _check_length(entries: Collection[object], field: str) -> None:
+    if len(entries) > MOST_ENTRIES:
+        raise BadRequest(f"{field} has {len(entries)} entries, more than {MOST_ENTRIES}", field)
+
+
+def _check_range(number: int, first: int, last: int, field: str) -> None:
+    if not first <= number <= last:
+        raise BadRequest(f"{field}: {number} is not between {first} and {last}", field)
+
+
+def _check_name(name: str) -> None:
+    if not NAME_PATTERN.fullmatch(name):
+        raise BadRequest("name must match " + NAME_PATTERN.pattern, "name")
+    try:
+        ip_address(name)
+    except ValueError:
+        return
+    raise BadRequest("name must not be an IP address", "name")
+
+
+def _check_usable(network: IpNetwork, field: str) -> None:
+    ends = (network.network_address, network.broadcast_address)
+    kinds = {
+        "multicast": all(a.is_multicast for a in ends),
+        "loopback": all(a.is_loopback for a in ends),
+        "unspecified": ends[0].is_unspecified and network.prefixlen >= SHORTEST_UNSPECIFIED,
+        "link-local": network.version == 6 and all(a.is_link_local for a in ends),
+        "broadcast": ends[0] == BROADCAST,
+    }
+    for kind, applies in kinds.items():
+        if applies:
+            raise BadRequest(f"{field} {prefix_text(network)} is {kind}", field)
