@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 from ipaddress import ip_address
 
 import pytest
 
+from tof.agent.service_body import parse
 from tof.drivers.store import Store
 from tof.errors import BackendError, SetupError
 from tof.model import Service
@@ -18,6 +20,47 @@ def service(name, number):
 
 
 V6 = Service("six", ip_address("2001:db8::1"), ip_address("2001:db8::2"))
+SELECTIVE = parse(
+    {
+        "name": "selective",
+        "serviceIP": "203.0.113.0/24",
+        "applicationIP": "192.168.50.10",
+        "protocol": "tcp",
+        "ports": [80],
+        "applicationPort": 8080,
+        "dscp": [46],
+        "vlans": [0, 100],
+        "ues": ["10.45.0.0/16"],
+        "enbs": ["10.0.0.1"],
+        "sgws": ["2001:db8::/64"],
+        "priority": -7,
+        "mode": "shadow",
+    }
+)
+SCHEMA_1 = """
+CREATE TABLE service (
+    name TEXT PRIMARY KEY,
+    service_ip TEXT NOT NULL UNIQUE,
+    application_ip TEXT NOT NULL
+) STRICT
+"""
+
+
+def write(path, *statements):
+    """Change a file behind the store's back."""
+    db = sqlite3.connect(path)
+    for statement in statements:
+        db.execute(statement)
+    db.commit()
+    db.close()
+
+
+def written(path, query):
+    db = sqlite3.connect(path)
+    try:
+        return db.execute(query).fetchall()
+    finally:
+        db.close()
 
 
 async def test_what_was_put_is_there_after_a_restart(tmp_path):
@@ -27,8 +70,9 @@ async def test_what_was_put_is_there_after_a_restart(tmp_path):
         await store.put(service("b", 2))
         await store.put(service("a", 1))
         await store.put(V6)
+        await store.put(SELECTIVE)
     async with Store(path) as store:
-        assert await store.load() == [service("a", 1), service("b", 2), V6]
+        assert await store.load() == [service("a", 1), service("b", 2), SELECTIVE, V6]
 
 
 async def test_put_is_durable_before_it_returns(tmp_path):
@@ -63,14 +107,86 @@ async def test_delete_and_replace_all(tmp_path):
         assert await store.load() == [service("b", 1), V6]
 
 
+async def test_services_may_share_an_address(tmp_path):
+    async with Store(tmp_path / "services.db") as store:
+        await store.put(service("a", 1))
+        await store.put(service("b", 1))
+        await store.delete("a")
+        assert await store.load() == [service("b", 1)]
+
+
 async def test_a_refused_write_changes_nothing(tmp_path):
     async with Store(tmp_path / "services.db") as store:
         await store.put(service("a", 1))
+        await store.put(service("b", 2))
         with pytest.raises(BackendError, match="cannot write"):
-            await store.put(service("b", 1))
+            await store.put(service("b", 3), replaces="a")
         with pytest.raises(BackendError):
-            await store.replace_all([service("c", 3), service("d", 3)])
-        assert await store.load() == [service("a", 1)]
+            await store.replace_all([service("c", 3), service("c", 4)])
+        assert await store.load() == [service("a", 1), service("b", 2)]
+
+
+async def test_a_body_is_what_the_api_shows(tmp_path):
+    path = tmp_path / "services.db"
+    async with Store(path) as store:
+        await store.put(service("a", 1))
+    [(name, body)] = written(path, "SELECT name, body FROM service")
+    assert name == "a"
+    assert json.loads(body) == {
+        "name": "a",
+        "serviceIP": "198.51.100.1",
+        "applicationIP": "192.168.50.10",
+    }
+
+
+async def test_a_file_of_the_first_schema_is_carried_over(tmp_path):
+    path = tmp_path / "services.db"
+    write(
+        path,
+        SCHEMA_1,
+        "INSERT INTO service VALUES ('b', '198.51.100.2', '192.168.50.10')",
+        "INSERT INTO service VALUES ('six', '2001:db8::1', '2001:db8::2')",
+        "INSERT INTO service VALUES ('a', '198.51.100.1', '192.168.50.10')",
+        "PRAGMA user_version = 1",
+    )
+    for _ in range(2):
+        async with Store(path) as store:
+            assert await store.load() == [service("a", 1), service("b", 2), V6]
+    assert written(path, "PRAGMA user_version") == [(2,)]
+    assert [row[1] for row in written(path, "PRAGMA table_info(service)")] == ["name", "body"]
+    async with Store(path) as store:
+        await store.put(SELECTIVE)
+        assert await store.load() == [service("a", 1), service("b", 2), SELECTIVE, V6]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO service VALUES ('b', 'no address', '192.0.2.1')",
+        "INSERT INTO service VALUES ('b', '192.0.2.1', '')",
+        "ALTER TABLE service RENAME COLUMN service_ip TO something",
+    ],
+)
+async def test_a_file_of_the_first_schema_that_cannot_be_read_stays_as_it_is(tmp_path, statement):
+    path = tmp_path / "services.db"
+    good = "INSERT INTO service VALUES ('a', '198.51.100.1', '192.168.50.10')"
+    write(path, SCHEMA_1, good, statement, "PRAGMA user_version = 1")
+    before = written(path, "SELECT * FROM service")
+    for _ in range(2):
+        with pytest.raises(SetupError, match=r"services\.db"):
+            async with Store(path):
+                pass
+    assert written(path, "SELECT * FROM service") == before
+    assert written(path, "PRAGMA user_version") == [(1,)]
+
+
+async def test_a_table_of_somebody_else_is_left_alone(tmp_path):
+    path = tmp_path / "services.db"
+    write(path, "CREATE TABLE service (other)", "INSERT INTO service VALUES (7)")
+    with pytest.raises(SetupError, match="cannot open"):
+        async with Store(path):
+            pass
+    assert written(path, "SELECT * FROM service") == [(7,)]
 
 
 async def test_work_is_done_in_one_thread_which_ends(tmp_path):
@@ -105,14 +221,23 @@ async def test_a_file_damaged_in_the_middle(tmp_path):
             await store.load()
 
 
-async def test_unreadable_rows(tmp_path):
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"name": "b", "serviceIP": "198.51.100.1", "applicationIP": "192.168.50.10"}',
+        '{"name": "a", "serviceIP": "no address", "applicationIP": "192.168.50.10"}',
+        '{"name": "a", "serviceIP": "198.51.100.1", "applicationIP": "192.168.50.10", "port": 80}',
+    ],
+)
+async def test_unreadable_rows(tmp_path, body):
     path = tmp_path / "services.db"
     async with Store(path):
         pass
-    db = sqlite3.connect(path)
-    db.execute("INSERT INTO service VALUES ('a', 'no address', '192.0.2.1')")
-    db.commit()
-    db.close()
+    write(path, f"INSERT INTO service VALUES ('a', '{body}')")
     async with Store(path) as store:
         with pytest.raises(SetupError, match="damaged"):
             await store.load()
@@ -120,9 +245,7 @@ async def test_unreadable_rows(tmp_path):
 
 async def test_a_newer_schema_is_refused(tmp_path):
     path = tmp_path / "services.db"
-    db = sqlite3.connect(path)
-    db.execute("PRAGMA user_version = 7")
-    db.close()
+    write(path, "PRAGMA user_version = 7")
     with pytest.raises(SetupError, match="newer tof"):
         async with Store(path):
             pass

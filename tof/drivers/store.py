@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,19 +13,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from tof.errors import BackendError, SetupError
+from tof.agent.service_body import body_of, parse
+from tof.errors import BackendError, BadRequest, SetupError
 from tof.model import Service
 
 FILE_NAME = "services.db"
-SCHEMA_VERSION = 1
-SCHEMA = """
-CREATE TABLE service (
-    name TEXT PRIMARY KEY,
-    service_ip TEXT NOT NULL UNIQUE,
-    application_ip TEXT NOT NULL
-) STRICT
-"""
-INSERT = "INSERT INTO service (name, service_ip, application_ip) VALUES (?, ?, ?)"
+SCHEMA_VERSION = 2
+SCHEMA = "CREATE TABLE service (name TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT"
+INSERT = "INSERT INTO service (name, body) VALUES (?, ?)"
+SELECT_1 = "SELECT name, service_ip, application_ip FROM service"
+"""What a file of schema version 1 holds."""
 
 T = TypeVar("T")
 
@@ -93,13 +91,13 @@ class _File:
 
     def load(self) -> list[Service]:
         try:
-            rows = self._opened.execute("SELECT name, service_ip, application_ip FROM service ORDER BY name")
-            return [Service(name, ip_address(service), ip_address(app)) for name, service, app in rows]
-        except (ValueError, sqlite3.DatabaseError) as error:
+            rows = self._opened.execute("SELECT name, body FROM service ORDER BY name")
+            return [_read(name, body) for name, body in rows]
+        except (ValueError, BadRequest, sqlite3.DatabaseError) as error:
             raise self._damaged(error) from error
 
     def write(self, drop: Iterable[str] = (), insert: Iterable[Service] = (), clear: bool = False) -> None:
-        rows = [(s.name, str(s.service_ip), str(s.application_ip)) for s in insert]
+        rows = [_row(service) for service in insert]
         try:
             with _transaction(self._opened) as db:
                 if clear:
@@ -121,16 +119,32 @@ class _File:
         (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise self._damaged(verdict)
+        with _transaction(db):
+            self._bring_up(db)
+
+    def _bring_up(self, db: sqlite3.Connection) -> None:
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if version > SCHEMA_VERSION:
             raise SetupError(
                 f"{self._path} was written by a newer tof (schema {version}, known is {SCHEMA_VERSION}): "
                 "install that version, or move the file away and provision the services again"
             )
-        if version == 0:
-            with _transaction(db):
-                db.execute(SCHEMA)
-                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        if version == SCHEMA_VERSION:
+            return
+        rows = []
+        if version == 1:
+            rows = self._rows_of_version_1(db)
+            db.execute("DROP TABLE service")
+        db.execute(SCHEMA)
+        db.executemany(INSERT, rows)
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def _rows_of_version_1(self, db: sqlite3.Connection) -> list[tuple[str, str]]:
+        try:
+            found = db.execute(SELECT_1).fetchall()
+            return [_row(Service(name, ip_address(service), ip_address(app))) for name, service, app in found]
+        except ValueError as error:
+            raise self._damaged(error) from error
 
     @property
     def _opened(self) -> sqlite3.Connection:
@@ -142,6 +156,17 @@ class _File:
             f"the services store {self._path} is damaged ({reason}): "
             "move it away (with its -wal and -shm files), restart, and provision the services again"
         )
+
+
+def _row(service: Service) -> tuple[str, str]:
+    return service.name, json.dumps(body_of(service))
+
+
+def _read(name: str, text: str) -> Service:
+    body = json.loads(text)
+    if not isinstance(body, dict) or body.get("name") != name:
+        raise ValueError(f"{name} has the body of something else")
+    return parse(body)
 
 
 @contextmanager
