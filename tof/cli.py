@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tof.api import commands
+from tof.api import commands, service_commands
 from tof.api.commands import Api, Json, print_json, print_table
 from tof.errors import SetupError, TofError
 
@@ -29,7 +29,7 @@ app = typer.Typer(
 app.command()(commands.status)
 app.command()(commands.tunnels)
 app.command()(commands.sessions)
-app.add_typer(commands.services, name="services")
+app.add_typer(service_commands.services, name="services")
 
 
 def main() -> None:

@@ -89,6 +89,8 @@ def test_every_command_takes_json_and_explains_itself(command):
         ["nonsense"],
         ["status", "--nonsense"],
         ["services", "add", "video"],
+        ["services", "add", "video", "198.51.100.10", "192.168.50.10", "--dscp", "x"],
+        ["services", "add", "video", "198.51.100.10", "192.168.50.10", "--mode", "mirror"],
         ["tunnels", "--teid", "x"],
         ["bypass"],
         ["bypass", "maybe"],
@@ -161,6 +163,24 @@ TUNNEL = {
     "last_seen": "2026-01-02T03:04:05Z",
 }
 SERVICE = {"name": "video", "serviceIP": "198.51.100.10", "applicationIP": "192.168.50.10"}
+SELECTIVE = {
+    "name": "games",
+    "serviceIP": "203.0.113.0/24",
+    "applicationIP": "192.168.50.11",
+    "protocol": "tcp",
+    "ports": [80],
+    "applicationPort": 8080,
+    "dscp": [0, 46],
+    "vlans": [0, 100],
+    "ues": ["10.45.0.0/16"],
+    "enbs": ["10.0.0.1"],
+    "sgws": ["10.0.1.1", "10.0.1.2"],
+    "priority": -5,
+    "mode": "shadow",
+}
+SELECTED = (
+    "tcp port 80 dscp 0,46 vlan 0,100 ue 10.45.0.0/16 enb 10.0.0.1 sgw 10.0.1.1,10.0.1.2 priority -5 shadow"
+)
 BODIES = {
     "/health": {
         "state": "ok",
@@ -169,7 +189,7 @@ BODIES = {
     },
     "/tunnels": [TUNNEL],
     "/sessions": [{"ue": "10.45.0.2", "uplink": [TUNNEL], "downlink": [], "state": "learnt"}],
-    "/service": [SERVICE],
+    "/service": [SERVICE, SELECTIVE],
     "/service/video/status": {"name": "video", "state": "unresolved", "detail": "no answer"},
 }
 
@@ -244,7 +264,8 @@ def test_json_is_the_body_of_the_api(agent, run, args, path):
         (["status"], ["tof 9.9: ok", "ovs", "[up]"]),
         (["tunnels"], ["uplink", "10.45.0.2 2001:db8:0:1::/64", "2026-01-02T03:04:05Z"]),
         (["sessions"], ["10.45.0.2", "10.0.0.1 > 10.0.1.1 0x00000007"]),
-        (["services"], ["video", "198.51.100.10", "192.168.50.10"]),
+        (["services"], ["video", "198.51.100.10", "192.168.50.10", " all"]),
+        (["services"], ["games", "203.0.113.0/24", "192.168.50.11 port 8080", SELECTED]),
         (["services", "status", "video"], ["video: unresolved: no answer"]),
     ],
 )
@@ -276,6 +297,32 @@ def test_services_add_set_remove(agent, run):
         ("PUT", "/service/video", SERVICE),
         ("DELETE", "/service/%3A%3Affff%3A198.51.100.10", None),
         ("DELETE", "/service/a%2Fb", None),
+    ]
+
+
+OPTIONS = [
+    *("--protocol", "tcp", "--port", "80", "--application-port", "8080"),
+    *("--dscp", "0", "--dscp", "46", "--vlan", "0", "--vlan", "100"),
+    *("--ue", "10.45.0.0/16", "--enb", "10.0.0.1", "--sgw", "10.0.1.1", "--sgw", "10.0.1.2"),
+    *("--priority", "-5", "--mode", "shadow"),
+]
+
+
+def test_services_add_and_set_with_a_selection(agent, run):
+    values = ["games", "203.0.113.0/24", "192.168.50.11"]
+    assert json.loads(run("services", "add", *values, *OPTIONS, "--json")[1]) == SELECTIVE
+    says = f"games: 203.0.113.0/24 ({SELECTED}) would be answered by 192.168.50.11 port 8080\n"
+    assert run("services", "set", *values, *OPTIONS)[1] == says
+    ports = ["--protocol", "6", "--port", "80", "--port", "8000-8100", "--priority", "0"]
+    says = "games: 203.0.113.0/24 (6 port 80,8000-8100 priority 0) is answered by 192.168.50.11\n"
+    assert run("services", "add", *values, *ports)[1] == says
+    assert run("services", "remove", "203.0.113.0/24")[0] == 0
+    plain = dict(zip(("name", "serviceIP", "applicationIP"), values, strict=True))
+    assert agent == [
+        ("POST", "/service", SELECTIVE),
+        ("PUT", "/service/games", SELECTIVE),
+        ("POST", "/service", {**plain, "protocol": 6, "ports": [80, "8000-8100"], "priority": 0}),
+        ("DELETE", "/service/203.0.113.0%2F24", None),
     ]
 
 

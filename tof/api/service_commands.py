@@ -1,0 +1,211 @@
+"""``tof services``: the commands that show the services of a running agent, and change them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+from urllib.parse import quote
+
+import typer
+
+from tof.api.commands import Api, Json, call, print_json, print_table
+from tof.model import Mode
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the service.")]
+ServiceIp = Annotated[
+    str, typer.Argument(metavar="SERVICE_IP", help="The address that UEs use, or a prefix of such addresses.")
+]
+ApplicationIp = Annotated[str, typer.Argument(metavar="APPLICATION_IP", help="The application at the edge.")]
+Protocol = Annotated[
+    str | None, typer.Option("--protocol", help="Only tcp, udp, sctp, icmp, or this protocol number.")
+]
+Ports = Annotated[
+    list[str] | None,
+    typer.Option("--port", metavar="PORT|FIRST-LAST", help="Only these destination ports (repeatable)."),
+]
+ApplicationPort = Annotated[
+    int | None, typer.Option("--application-port", help="The one --port is this port at the application.")
+]
+Dscps = Annotated[list[int] | None, typer.Option("--dscp", help="Only this DSCP (repeatable).")]
+Vlans = Annotated[list[int] | None, typer.Option("--vlan", help="Only this VLAN; 0: untagged (repeatable).")]
+Ues = Annotated[
+    list[str] | None, typer.Option("--ue", metavar="PREFIX", help="Only UEs of this prefix (repeatable).")
+]
+Enbs = Annotated[
+    list[str] | None,
+    typer.Option("--enb", metavar="PREFIX", help="Only behind an eNB of this prefix (repeatable)."),
+]
+Sgws = Annotated[
+    list[str] | None,
+    typer.Option("--sgw", metavar="PREFIX", help="Only towards an SGW of this prefix (repeatable)."),
+]
+Priority = Annotated[
+    int | None, typer.Option("--priority", help="Above services with a lower one, -1000 to 1000; default 0.")
+]
+ModeOption = Annotated[Mode | None, typer.Option("--mode", help="shadow: count, and divert nothing.")]
+
+FIELDS: Final[Mapping[str, str]] = {
+    "service_ip": "serviceIP",
+    "application_ip": "applicationIP",
+    "protocol": "protocol",
+    "ports": "ports",
+    "application_port": "applicationPort",
+    "dscps": "dscp",
+    "vlans": "vlans",
+    "ues": "ues",
+    "enbs": "enbs",
+    "sgws": "sgws",
+    "priority": "priority",
+    "mode": "mode",
+}
+"""What the parameters of ``add`` and ``set`` are in the API."""
+SHOWN: Final[Mapping[str, str]] = {
+    "protocol": "",
+    "ports": "port",
+    "dscp": "dscp",
+    "vlans": "vlan",
+    "ues": "ue",
+    "enbs": "enb",
+    "sgws": "sgw",
+    "priority": "priority",
+    "mode": "",
+}
+"""The fields of a selection and the words before them, in the order in which they are read."""
+
+services = typer.Typer(help="The services that are answered at the edge.", invoke_without_command=True)
+
+
+@services.callback()
+def services_default(context: typer.Context, api: Api = None, json_output: Json = False) -> None:
+    """List the services, or change them."""
+    # Subcommands inherit it: `tof services --api … add` means what `tof services add --api …` means.
+    context.obj = api or context.obj
+    if context.invoked_subcommand is None:
+        services_list(context, api, json_output)
+
+
+@services.command("list")
+def services_list(context: typer.Context, api: Api = None, json_output: Json = False) -> None:
+    """List the services."""
+    body = call(context, lambda client: client.get("/service"), api)
+    if json_output:
+        print_json(body)
+        return
+    rows = [(s["name"], s["serviceIP"], _application(s), selection_text(s) or "all") for s in body]
+    print_table(("name", "serviceIP", "applicationIP", "selection"), rows)
+
+
+@services.command("add")
+def services_add(
+    context: typer.Context,
+    name: Name,
+    service_ip: ServiceIp,
+    application_ip: ApplicationIp,
+    protocol: Protocol = None,
+    ports: Ports = None,
+    application_port: ApplicationPort = None,
+    dscps: Dscps = None,
+    vlans: Vlans = None,
+    ues: Ues = None,
+    enbs: Enbs = None,
+    sgws: Sgws = None,
+    priority: Priority = None,
+    mode: ModeOption = None,
+    api: Api = None,
+    json_output: Json = False,
+) -> None:
+    """Add a service: new flows to SERVICE_IP are answered by APPLICATION_IP."""
+    body = _service(name, context.params)
+    done = call(context, lambda client: client.post("/service", body), api)
+    print_json(done) if json_output else typer.echo(_in_force(done))
+
+
+@services.command("set")
+def services_set(
+    context: typer.Context,
+    name: Name,
+    service_ip: ServiceIp,
+    application_ip: ApplicationIp,
+    rename: Annotated[str | None, typer.Option(help="Its new name.")] = None,
+    protocol: Protocol = None,
+    ports: Ports = None,
+    application_port: ApplicationPort = None,
+    dscps: Dscps = None,
+    vlans: Vlans = None,
+    ues: Ues = None,
+    enbs: Enbs = None,
+    sgws: Sgws = None,
+    priority: Priority = None,
+    mode: ModeOption = None,
+    api: Api = None,
+    json_output: Json = False,
+) -> None:
+    """Change a service to what is given here, and nothing of what it was; its flows move at once."""
+    body = _service(rename or name, context.params)
+    done = call(context, lambda client: client.put(_path(name), body), api)
+    print_json(done) if json_output else typer.echo(_in_force(done))
+
+
+@services.command("remove")
+def services_remove(
+    context: typer.Context,
+    key: Annotated[str, typer.Argument(metavar="NAME|SERVICE_IP", help="Which service.")],
+    api: Api = None,
+    json_output: Json = False,
+) -> None:
+    """Remove a service, by its name or its service IP; its flows end at once."""
+    call(context, lambda client: client.delete(_path(key)), api)
+    print_json({"removed": key}) if json_output else typer.echo(f"{key}: removed")
+
+
+@services.command("status")
+def services_status(context: typer.Context, name: Name, api: Api = None, json_output: Json = False) -> None:
+    """Whether traffic to a service reaches its application."""
+    body = call(context, lambda client: client.get(_path(name) + "/status"), api)
+    if json_output:
+        print_json(body)
+        return
+    typer.echo(": ".join(filter(None, (body["name"], body["state"], body["detail"]))))
+
+
+def selection_text(service: Mapping[str, Any]) -> str:
+    """What a service of the API selects, in words; empty if every packet to its addresses."""
+    words: list[str] = []
+    for field, word in SHOWN.items():
+        if field in service:
+            value = service[field]
+            words += [word, ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+    return " ".join(filter(None, words))
+
+
+def _service(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    body: dict[str, Any] = {"name": name}
+    for parameter, field in FIELDS.items():
+        value = given[parameter]
+        if value not in (None, [], ()):
+            body[field] = value
+    if "protocol" in body:
+        body["protocol"] = _number_or_word(body["protocol"])
+    if "ports" in body:
+        body["ports"] = [_number_or_word(port) for port in body["ports"]]
+    return body
+
+
+def _number_or_word(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
+
+
+def _path(key: str) -> str:
+    return "/service/" + quote(key, safe="")
+
+
+def _application(service: Mapping[str, Any]) -> str:
+    port = service.get("applicationPort")
+    return f"{service['applicationIP']} port {port}" if port else str(service["applicationIP"])
+
+
+def _in_force(service: Mapping[str, Any]) -> str:
+    selection = selection_text(service)
+    what = f"{service['serviceIP']} ({selection})" if selection else service["serviceIP"]
+    verb = "would be" if service.get("mode") == Mode.SHADOW else "is"
+    return f"{service['name']}: {what} {verb} answered by {_application(service)}"
