@@ -7,9 +7,9 @@ from ipaddress import ip_address
 import pytest
 
 from tests.agent_world import World
-from tof.agent import catalog
 from tof.agent.commands import Converge
 from tof.agent.events import NextHopChanged, ServiceAdded, ServiceRemoved, ServiceReplaced
+from tof.agent.service_body import parse
 from tof.dataplane.desired import Desired, Ports
 from tof.dataplane.flow import text
 from tof.dataplane.pipeline import render
@@ -49,7 +49,7 @@ def test_application_registration():
     switch.converge(tof.agent)
 
     # 1. Via the API it is possible to register a new application.
-    request = ServiceAdded(catalog.parse(BODY))
+    request = ServiceAdded(parse(BODY))
 
     # 2. The TOF Control Agent validates the request and configures the Classifier.
     (converge,) = tof.say(request)
@@ -70,13 +70,13 @@ def test_application_registration():
         tof.say(request)
     assert conflict.value.status == 409
     with pytest.raises(BadRequest) as wrong:
-        catalog.parse({**BODY, "serviceIP": "somewhere"})
+        parse({**BODY, "serviceIP": "somewhere"})
     assert (wrong.value.status, wrong.value.field) == (400, "serviceIP")
     assert switch.converge(tof.agent) == []
     assert switch.flows == before
 
     # The same way an application is updated ...
-    tof.say(ServiceReplaced("video", catalog.parse({**BODY, "serviceIP": "198.51.100.20"})))
+    tof.say(ServiceReplaced("video", parse({**BODY, "serviceIP": "198.51.100.20"})))
     switch.converge(tof.agent)
     assert switch.about(CLASSIFIER, "198.51.100.20")
     assert not switch.about(CLASSIFIER, "198.51.100.10")

@@ -289,6 +289,31 @@ def test_what_is_shown_is_read_back_as_the_same_service(body):
     assert body_of(parse(body_of(service))) == body_of(service)
 
 
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.sampled_from(["tcp", "80-90", "::/0"]),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=5,
+)
+
+
+@given(bodies(), st.dictionaries(st.sampled_from(FIELDS) | st.text(), JSON))
+def test_whatever_is_sent_is_a_service_or_a_bad_request_that_names_a_field(body, junk):
+    refused = None
+    try:
+        service = parse({**body, **junk})
+    except BadRequest as error:
+        refused = error
+    if refused is None:
+        assert parse(body_of(service)) == service
+    else:
+        assert refused.field in (*FIELDS, *junk)
+
+
 @given(bodies(), st.randoms())
 def test_order_and_repetition_make_no_difference(body, random):
     other = {}

@@ -40,8 +40,8 @@ def network_of(address: IpAddress, length: int | None, field: str) -> IpNetwork:
     if length is None:
         return ip_network(canonical(address))
     if not 0 <= length <= address.max_prefixlen:
-        raise BadRequest(f"{field} {address}/{length}: a prefix of IPv{address.version} is no longer than "
-                         f"/{address.max_prefixlen}", field)  # fmt: skip
+        longest = f"a prefix of IPv{address.version} is no longer than /{address.max_prefixlen}"
+        raise BadRequest(f"{field} {address}/{length}: {longest}", field)
     if length >= MAPPED_BITS and canonical(address) is not address:
         address, length = canonical(address), length - MAPPED_BITS
     network = ip_network((address, length), strict=False)

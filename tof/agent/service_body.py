@@ -38,18 +38,17 @@ def parse(body: Mapping[str, object]) -> Service:
             raise BadRequest(f"{field} is not a field of a service", field)
     name, service_ip, application_ip = (_text(body, field) for field in REQUIRED)
     address, length = _prefix(service_ip, "serviceIP")
-    return checked(
-        Service(
-            name,
-            address,
-            _address(application_ip, "applicationIP"),
-            length,
-            _selection(body, network_of(address, length, "serviceIP").version),
-            _integer(body.get("applicationPort"), "applicationPort") if "applicationPort" in body else None,
-            _integer(body.get("priority", 0), "priority"),
-            _mode(body.get("mode", Mode.DIVERT)),
-        ),
+    service = Service(
+        name=name,
+        service_ip=address,
+        application_ip=_address(application_ip, "applicationIP"),
+        prefix_length=length,
+        selection=_selection(body, network_of(address, length, "serviceIP").version),
+        application_port=_integer(body, "applicationPort"),
+        priority=_integer(body, "priority") or 0,
+        mode=_mode(body.get("mode", Mode.DIVERT)),
     )
+    return checked(service)
 
 
 def body_of(service: Service) -> dict[str, object]:
@@ -79,11 +78,11 @@ def _selection(body: Mapping[str, object], version: int) -> Selection:
     return Selection(
         protocol=_protocol(body["protocol"], version) if "protocol" in body else None,
         ports=tuple(_port_range(entry) for entry in _list(body, "ports")),
-        dscps=frozenset(_integer(entry, "dscp") for entry in _list(body, "dscp")),
+        dscps=frozenset(_whole(entry, "dscp") for entry in _list(body, "dscp")),
         ues=_networks(body, "ues"),
         enbs=_networks(body, "enbs"),
         sgws=_networks(body, "sgws"),
-        vlans=frozenset(_integer(entry, "vlans") for entry in _list(body, "vlans")),
+        vlans=frozenset(_whole(entry, "vlans") for entry in _list(body, "vlans")),
     )
 
 
@@ -93,7 +92,7 @@ def _protocol(value: object, version: int) -> int:
         if number is not None:
             return number
         raise BadRequest("protocol is neither tcp, udp, sctp, icmp nor a number", "protocol")
-    return _integer(value, "protocol")
+    return _whole(value, "protocol")
 
 
 def _protocol_shown(number: int | None, version: int) -> str | int | None:
@@ -107,7 +106,7 @@ def _port_range(entry: object) -> PortRange:
         if found is None:
             raise BadRequest('ports holds text that is no range such as "8000-8100"', "ports")
         return PortRange(int(found[1]), int(found[2]))
-    number = _integer(entry, "ports")
+    number = _whole(entry, "ports")
     return PortRange(number, number)
 
 
@@ -129,7 +128,11 @@ def _list(body: Mapping[str, object], field: str) -> list[object]:
     return value
 
 
-def _integer(value: object, field: str) -> int:
+def _integer(body: Mapping[str, object], field: str) -> int | None:
+    return _whole(body[field], field) if field in body else None
+
+
+def _whole(value: object, field: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise BadRequest(f"{field}: whole numbers only", field)
     return value

@@ -140,7 +140,7 @@ def services_set(
     api: Api = None,
     json_output: Json = False,
 ) -> None:
-    """Change a service to what is given here, and nothing of what it was; its flows move at once."""
+    """Make a service what is given here, whatever it was; its flows move at once."""
     body = _service(rename or name, context.params)
     done = call(context, lambda client: client.put(_path(name), body), api)
     print_json(done) if json_output else typer.echo(_in_force(done))
