@@ -154,6 +154,13 @@ class Service:
         return self.prefix_length is None
 
 
+def probe_port(service: Service) -> int | None:
+    """The application's port that a probe of it asks."""
+    if service.health is not None and service.health.port is not None:
+        return service.health.port
+    return service.application_port or next((ports.first for ports in service.selection.ports), None)
+
+
 def address_text(packed: bytes) -> str:
     """Text of a packed address; eight bytes are an IPv6 UE's /64 prefix."""
     if len(packed) == 8:

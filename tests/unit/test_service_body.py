@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tof.agent.service_body import FIELDS, body_of, parse
 from tof.agent.service_check import checked
 from tof.errors import BadRequest
-from tof.model import Mode, PortRange, Selection, Service
+from tof.model import HealthCheck, Mode, PortRange, ProbeKind, Selection, Service, probe_port
 
 PLAIN = {"name": "video", "serviceIP": "198.51.100.10", "applicationIP": "192.168.50.10"}
 SIX = {"name": "six", "serviceIP": "2001:db8::1", "applicationIP": "2001:db8::2"}
@@ -43,6 +43,7 @@ def test_every_field_becomes_a_part_of_the_value():
         "sgws": ["10.0.1.0/24"],
         "priority": -3,
         "mode": "shadow",
+        "health": {"kind": "icmp", "fall": 5},
     }
     assert tuple(body) == FIELDS
     assert parse(body) == Service(
@@ -62,6 +63,7 @@ def test_every_field_becomes_a_part_of_the_value():
         3479,
         -3,
         Mode.SHADOW,
+        HealthCheck(ProbeKind.ICMP, fall=5),
     )
     assert list(body_of(parse(body))) == list(FIELDS)
 
@@ -321,3 +323,60 @@ def test_order_and_repetition_make_no_difference(body, random):
         other[field] = random.sample(value * 2, len(value) * 2) if isinstance(value, list) else value
     assert parse(other) == parse(body)
     assert hash(parse(other)) == hash(parse(body))
+
+
+HEALTH = {
+    "kind": "http",
+    "port": 8080,
+    "path": "/healthz",
+    "interval": 0.5,
+    "timeout": 2.0,
+    "fall": 2,
+    "rise": 1,
+}
+
+
+def test_a_health_check_there_and_back():
+    for health in (HEALTH, {"kind": "icmp"}, {"kind": "tcp", "port": 80}):
+        body = {**PLAIN, "health": health}
+        assert body_of(parse(body)) == body
+    assert parse({**PLAIN, "health": HEALTH}).health == HealthCheck(
+        ProbeKind.HTTP, 8080, "/healthz", 0.5, 2.0, 2, 1
+    )
+
+
+def test_a_probe_asks_the_application_s_port_unless_told_another():
+    web = {**PLAIN, "protocol": "tcp", "ports": [80]}
+    for body, port in (
+        (web | {"health": {"kind": "tcp"}}, 80),
+        (web | {"applicationPort": 8080, "health": {"kind": "tcp"}}, 8080),
+        (web | {"health": {"kind": "tcp", "port": 81}}, 81),
+        (PLAIN | {"health": {"kind": "icmp"}}, None),
+    ):
+        assert probe_port(parse(body)) == port
+
+
+@pytest.mark.parametrize(
+    ("health", "field"),
+    [
+        ("tcp", "health"),
+        ({}, "health.kind"),
+        ({"kind": "smtp"}, "health.kind"),
+        ({"kind": "tcp", "port": 80, "colour": 1}, "health.colour"),
+        ({"kind": "tcp"}, "health.port"),
+        ({"kind": "tcp", "port": 0}, "health.port"),
+        ({"kind": "tcp", "port": "80"}, "health.port"),
+        ({"kind": "http", "port": 80, "path": "healthz"}, "health.path"),
+        ({"kind": "http", "port": 80, "path": 5}, "health.path"),
+        ({"kind": "http", "port": 80, "path": "/a b"}, "health.path"),
+        ({"kind": "icmp", "interval": 0}, "health.interval"),
+        ({"kind": "icmp", "interval": True}, "health.interval"),
+        ({"kind": "icmp", "timeout": 61}, "health.timeout"),
+        ({"kind": "icmp", "fall": 0}, "health.fall"),
+        ({"kind": "icmp", "rise": 1.5}, "health.rise"),
+    ],
+)
+def test_a_health_check_that_cannot_be_names_its_field(health, field):
+    with pytest.raises(BadRequest) as refused:
+        parse({**PLAIN, "health": health})
+    assert refused.value.field == field

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from tof.agent.addresses import network_of, parse_address, parse_prefix, prefix_text
+from tof.agent.health_body import health_body, parse_health
 from tof.agent.service_check import checked
 from tof.errors import BadRequest
 from tof.model import IpAddress, IpNetwork, Mode, PortRange, Selection, Service
@@ -24,6 +25,7 @@ FIELDS: Final = (
     "sgws",
     "priority",
     "mode",
+    "health",
 )
 PROTOCOLS: Final[Mapping[str, int]] = {"tcp": 6, "udp": 17, "sctp": 132}
 ICMP: Final[Mapping[int, int]] = {4: 1, 6: 58}
@@ -38,17 +40,19 @@ def parse(body: Mapping[str, object]) -> Service:
             raise BadRequest(f"{field} is not a field of a service", field)
     name, service_ip, application_ip = (_text(body, field) for field in REQUIRED)
     address, length = _prefix(service_ip, "serviceIP")
-    service = Service(
-        name=name,
-        service_ip=address,
-        application_ip=_address(application_ip, "applicationIP"),
-        prefix_length=length,
-        selection=_selection(body, network_of(address, length, "serviceIP").version),
-        application_port=_integer(body, "applicationPort"),
-        priority=_integer(body, "priority") or 0,
-        mode=_mode(body.get("mode", Mode.DIVERT)),
+    return checked(
+        Service(
+            name,
+            address,
+            _address(application_ip, "applicationIP"),
+            length,
+            _selection(body, network_of(address, length, "serviceIP").version),
+            _integer(body.get("applicationPort"), "applicationPort") if "applicationPort" in body else None,
+            _integer(body.get("priority", 0), "priority"),
+            _mode(body.get("mode", Mode.DIVERT)),
+            parse_health(body["health"]) if "health" in body else None,
+        ),
     )
-    return checked(service)
 
 
 def body_of(service: Service) -> dict[str, object]:
@@ -65,6 +69,7 @@ def body_of(service: Service) -> dict[str, object]:
         "sgws": [prefix_text(n) for n in selection.sgws],
         "priority": service.priority or None,
         "mode": None if service.mode is Mode.DIVERT else service.mode.value,
+        "health": None if service.health is None else health_body(service.health),
     }
     return {
         "name": service.name,
@@ -78,11 +83,11 @@ def _selection(body: Mapping[str, object], version: int) -> Selection:
     return Selection(
         protocol=_protocol(body["protocol"], version) if "protocol" in body else None,
         ports=tuple(_port_range(entry) for entry in _list(body, "ports")),
-        dscps=frozenset(_whole(entry, "dscp") for entry in _list(body, "dscp")),
+        dscps=frozenset(_integer(entry, "dscp") for entry in _list(body, "dscp")),
         ues=_networks(body, "ues"),
         enbs=_networks(body, "enbs"),
         sgws=_networks(body, "sgws"),
-        vlans=frozenset(_whole(entry, "vlans") for entry in _list(body, "vlans")),
+        vlans=frozenset(_integer(entry, "vlans") for entry in _list(body, "vlans")),
     )
 
 
@@ -92,7 +97,7 @@ def _protocol(value: object, version: int) -> int:
         if number is not None:
             return number
         raise BadRequest("protocol is neither tcp, udp, sctp, icmp nor a number", "protocol")
-    return _whole(value, "protocol")
+    return _integer(value, "protocol")
 
 
 def _protocol_shown(number: int | None, version: int) -> str | int | None:
@@ -106,7 +111,7 @@ def _port_range(entry: object) -> PortRange:
         if found is None:
             raise BadRequest('ports holds text that is no range such as "8000-8100"', "ports")
         return PortRange(int(found[1]), int(found[2]))
-    number = _whole(entry, "ports")
+    number = _integer(entry, "ports")
     return PortRange(number, number)
 
 
@@ -128,11 +133,7 @@ def _list(body: Mapping[str, object], field: str) -> list[object]:
     return value
 
 
-def _integer(body: Mapping[str, object], field: str) -> int | None:
-    return _whole(body[field], field) if field in body else None
-
-
-def _whole(value: object, field: str) -> int:
+def _integer(value: object, field: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise BadRequest(f"{field}: whole numbers only", field)
     return value

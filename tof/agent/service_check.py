@@ -11,7 +11,7 @@ from typing import Final
 from tof.agent.addresses import canonical, is_host, network_of, prefix_text
 from tof.dataplane.selection import PROTOCOLS_WITH_PORTS
 from tof.errors import BadRequest
-from tof.model import IpNetwork, PortRange, Selection, Service
+from tof.model import HealthCheck, IpNetwork, PortRange, ProbeKind, Selection, Service, probe_port
 
 NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 BROADCAST: Final = IPv4Address("255.255.255.255")
@@ -40,6 +40,8 @@ def checked(service: Service) -> Service:
     _check_range(service.priority, -1000, 1000, "priority")
     service = replace(service, selection=_checked_selection(service.selection, network.version))
     _check_application_port(service)
+    if service.health is not None:
+        _check_health(service, service.health)
     return service
 
 
@@ -77,6 +79,24 @@ def _check_application_port(service: Service) -> None:
         case (PortRange(first, last),) if first == last:
             return
     raise BadRequest("applicationPort needs exactly one port in ports", "applicationPort")
+
+
+def _check_health(service: Service, check: HealthCheck) -> None:
+    for field, value, first, last in (
+        ("interval", check.interval_s, 0.1, 3600),
+        ("timeout", check.timeout_s, 0.1, 60),
+        ("fall", check.fall, 1, 100),
+        ("rise", check.rise, 1, 100),
+        ("port", 1 if check.port is None else check.port, 1, 65535),
+    ):
+        if not first <= value <= last:
+            raise BadRequest(
+                f"health.{field}: {value:g} is not between {first} and {last}", f"health.{field}"
+            )
+    if not re.fullmatch(r"/[!-~]{0,255}", check.path):
+        raise BadRequest("health.path is not a path of at most 256 printable characters", "health.path")
+    if check.kind is not ProbeKind.ICMP and probe_port(service) is None:
+        raise BadRequest(f"health.port is missing: {service.name} has no ports", "health.port")
 
 
 def _merged(ports: Collection[PortRange]) -> tuple[PortRange, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
 from urllib.parse import quote
@@ -43,6 +44,12 @@ Priority = Annotated[
     int | None, typer.Option("--priority", help="Above services with a lower one, -1000 to 1000; default 0.")
 ]
 ModeOption = Annotated[Mode | None, typer.Option("--mode", help="shadow: count, and divert nothing.")]
+HealthOption = Annotated[
+    str | None,
+    typer.Option(
+        "--health", metavar="KIND[:PORT][/PATH]", help="Ask whether it lives: tcp, http:8080/healthz, icmp."
+    ),
+]
 
 FIELDS: Final[Mapping[str, str]] = {
     "service_ip": "serviceIP",
@@ -57,6 +64,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "sgws": "sgws",
     "priority": "priority",
     "mode": "mode",
+    "health": "health",
 }
 """What the parameters of ``add`` and ``set`` are in the API."""
 SHOWN: Final[Mapping[str, str]] = {
@@ -111,6 +119,7 @@ def services_add(
     sgws: Sgws = None,
     priority: Priority = None,
     mode: ModeOption = None,
+    health: HealthOption = None,
     api: Api = None,
     json_output: Json = False,
 ) -> None:
@@ -137,6 +146,7 @@ def services_set(
     sgws: Sgws = None,
     priority: Priority = None,
     mode: ModeOption = None,
+    health: HealthOption = None,
     api: Api = None,
     json_output: Json = False,
 ) -> None:
@@ -188,7 +198,17 @@ def _service(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         body["protocol"] = _number_or_word(body["protocol"])
     if "ports" in body:
         body["ports"] = [_number_or_word(port) for port in body["ports"]]
+    if "health" in body:
+        body["health"] = _health(body["health"])
     return body
+
+
+def _health(text: str) -> dict[str, Any]:
+    found = re.fullmatch(r"(?P<kind>[a-z]+)(:(?P<port>[0-9]{1,5}))?(?P<path>/.*)?", text)
+    if found is None:
+        raise typer.BadParameter(f"{text!r} is not KIND[:PORT][/PATH]", param_hint="--health")
+    kind, port, path = found["kind"], found["port"], found["path"]
+    return {"kind": kind} | ({"port": int(port)} if port else {}) | ({"path": path} if path else {})
 
 
 def _number_or_word(text: str) -> int | str:

@@ -11,7 +11,7 @@ import structlog
 from tof.agent.events import ApplicationProbed
 from tof.agent.services import ServicePlane
 from tof.drivers.probes import ProbeError, probe
-from tof.model import HealthCheck, IpAddress, Mode, Service
+from tof.model import HealthCheck, IpAddress, Mode, Service, probe_port
 
 log = structlog.get_logger("tof.prober")
 
@@ -94,6 +94,4 @@ class Prober:
 def _target(service: Service) -> _Target | None:
     if service.health is None or service.mode is not Mode.DIVERT:
         return None
-    ports = service.selection.ports
-    port = service.health.port or service.application_port or (ports[0].first if ports else 0)
-    return _Target(service.name, service.application_ip, port, service.health)
+    return _Target(service.name, service.application_ip, probe_port(service) or 0, service.health)

@@ -29,10 +29,10 @@ async def probe(address: IpAddress, check: HealthCheck, port: int, device: str) 
             await asked(address, check, port, device)
     except TimeoutError:
         raise ProbeError(f"no answer within {check.timeout_s:g} s") from None
-    except aiohttp.ClientError as error:
-        raise ProbeError(str(error)) from error
     except OSError as error:
-        raise ProbeError(error.strerror or str(error)) from error
+        raise ProbeError(os.strerror(error.errno) if error.errno else str(error)) from error
+    except aiohttp.ClientError as error:
+        raise ProbeError(str(error) or "no HTTP answer") from error
 
 
 async def _tcp(address: IpAddress, _check: HealthCheck, port: int, device: str) -> None:

@@ -4,6 +4,8 @@ from .check import Check
 from .field_error import FieldError
 from .get_document_response_200 import GetDocumentResponse200
 from .health import Health
+from .health_check import HealthCheck
+from .health_check_kind import HealthCheckKind
 from .health_state import HealthState
 from .problem import Problem
 from .service import Service
@@ -21,6 +23,8 @@ __all__ = (
     "FieldError",
     "GetDocumentResponse200",
     "Health",
+    "HealthCheck",
+    "HealthCheckKind",
     "HealthState",
     "Problem",
     "Service",

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from attrs import define as _attrs_define
 
 from ..models.service_mode import ServiceMode
 from ..types import UNSET, Unset
+
+if TYPE_CHECKING:
+    from ..models.health_check import HealthCheck
+
 
 T = TypeVar("T", bound="Service")
 
@@ -45,6 +49,9 @@ class Service:
             priority (int | Unset): Which of several services has a packet that they select; without it, 0
             mode (ServiceMode | Unset): `divert`, as without it: packets go to the application. `shadow`: they go to the
                 core, and are counted.
+            health (HealthCheck | Unset): How the application is asked whether it lives, from the TOF's own address on the
+                applications' side. While it does
+                not, the service's traffic goes to the core. A new service is in force with the first answer.
     """
 
     name: str
@@ -60,6 +67,7 @@ class Service:
     sgws: list[str] | Unset = UNSET
     priority: int | Unset = UNSET
     mode: ServiceMode | Unset = UNSET
+    health: HealthCheck | Unset = UNSET
 
     def to_dict(self) -> dict[str, Any]:
         name = self.name
@@ -110,6 +118,10 @@ class Service:
         if not isinstance(self.mode, Unset):
             mode = self.mode.value
 
+        health: dict[str, Any] | Unset = UNSET
+        if not isinstance(self.health, Unset):
+            health = self.health.to_dict()
+
         field_dict: dict[str, Any] = {}
 
         field_dict.update(
@@ -139,11 +151,15 @@ class Service:
             field_dict["priority"] = priority
         if mode is not UNSET:
             field_dict["mode"] = mode
+        if health is not UNSET:
+            field_dict["health"] = health
 
         return field_dict
 
     @classmethod
     def from_dict(cls: type[T], src_dict: Mapping[str, Any]) -> T:
+        from ..models.health_check import HealthCheck  # noqa: PLC0415
+
         d = dict(src_dict)
         name = d.pop("name")
 
@@ -192,6 +208,13 @@ class Service:
         else:
             mode = ServiceMode(_mode)
 
+        _health = d.pop("health", UNSET)
+        health: HealthCheck | Unset
+        if isinstance(_health, Unset):
+            health = UNSET
+        else:
+            health = HealthCheck.from_dict(_health)
+
         service = cls(
             name=name,
             service_ip=service_ip,
@@ -206,6 +229,7 @@ class Service:
             sgws=sgws,
             priority=priority,
             mode=mode,
+            health=health,
         )
 
         return service

@@ -17,7 +17,8 @@ class ServiceStatus:
         name (str):
         state (ServiceStatusState): `in_force`: diverted to the application. `unresolved`: the application's address
             does not resolve, so its
-            traffic goes to the core.
+            traffic goes to the core. `unhealthy`: the application does not answer its probes, the same. `shadow`: the
+            same by the service's mode; what it selects is counted.
         detail (str): Why, in a sentence; may be empty
     """
 

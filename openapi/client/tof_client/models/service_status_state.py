@@ -3,6 +3,8 @@ from enum import StrEnum
 
 class ServiceStatusState(StrEnum):
     IN_FORCE = "in_force"
+    SHADOW = "shadow"
+    UNHEALTHY = "unhealthy"
     UNRESOLVED = "unresolved"
 
     def __str__(self) -> str:
