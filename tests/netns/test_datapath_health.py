@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from gtp_apps import udp_echo
-from gtp_packets import Bearer, new_bearer, new_bearer6, udp
+from gtp_packets import Bearer, gpdu_of, new_bearer, new_bearer6, udp
 from gtp_peers import APP, APP6, Setting, Tof, running_tof, until
 
 pytestmark = pytest.mark.netns
@@ -21,8 +21,9 @@ SERVICE, SERVICE6 = "203.0.113.10", "2001:db8:113::10"
 FAST = {"interval": 0.1, "timeout": 0.3, "fall": 2}
 
 _WEB = """\
-import http.server, socket, sys
-class Server(http.server.HTTPServer):
+import http.server, socket, socketserver, sys
+class Server(socketserver.TCPServer):
+    allow_reuse_address = True
     address_family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
@@ -86,14 +87,28 @@ def said(bearer: Bearer, data: bytes) -> bytes:
 
 
 def edge_answers(tof: Tof, bearer: Bearer, data: bytes) -> None:
-    tof.ran.send(said(bearer, data))
-    assert tof.ran.gpdu(lambda one: one.inner.data == b"app:" + data).teid == bearer.down
+    """At once, or as soon as the data path has followed what the status says."""
+
+    def wanted(frame: bytes) -> bool:
+        one = gpdu_of(frame)
+        return one is not None and (one.inner.data, one.teid) == (b"app:" + data, bearer.down)
+
+    def answered() -> bool:
+        tof.ran.send(said(bearer, data))
+        return tof.ran.find(wanted, 0.2) is not None
+
+    until("the application answers", answered)
 
 
 def core_gets(tof: Tof, bearer: Bearer, data: bytes) -> None:
+    """The same."""
     frame = said(bearer, data)
-    tof.ran.send(frame)
-    tof.core.expect(frame)
+
+    def came() -> bool:
+        tof.ran.send(frame)
+        return tof.core.find(lambda one: one == frame, 0.2) is not None
+
+    until("the core gets it", came)
 
 
 @pytest.mark.parametrize(
@@ -142,11 +157,13 @@ def test_an_application_of_ipv6(tof: Tof) -> None:
     tof.attach(bearer)
     six = {"serviceIP": SERVICE6, "applicationIP": APP6}
     with web(tof, APP6) as server, service(tof, {"kind": "http", "path": "/healthz", "port": WEB}, **six):
+        becomes(tof, "in_force")
         edge_answers(tof, bearer, b"alive")
         server.kill()
         becomes(tof, "unhealthy")
         core_gets(tof, bearer, b"dead")
     with service(tof, {"kind": "icmp"}, **six):
+        becomes(tof, "in_force")
         edge_answers(tof, bearer, b"pinged")
 
 
