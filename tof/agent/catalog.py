@@ -83,7 +83,7 @@ class Catalog:
     def _admitted(self, service: Service) -> Service:
         service = checked(service)
         for field, address in (("serviceIP", service.service_ip), ("applicationIP", service.application_ip)):
-            # A prefix may have such addresses among its own: the data path leaves them alone.
+            # A prefix may have such addresses among its own: the Pinger's requests are no UE's packets.
             if address in self._forbidden and (service.is_host or field == "applicationIP"):
                 raise BadRequest(f"{address} is {self._forbidden[address]}", field)
         return service
