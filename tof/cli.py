@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tof.api import commands, service_commands
+from tof.api import commands, policy_commands, service_commands
 from tof.api.commands import Api, Json, print_json, print_table
 from tof.errors import SetupError, TofError
 
@@ -29,6 +29,8 @@ app = typer.Typer(
 app.command()(commands.status)
 app.command()(commands.tunnels)
 app.command()(commands.sessions)
+app.command()(policy_commands.apply)
+service_commands.services.command("export")(policy_commands.export)
 app.add_typer(service_commands.services, name="services")
 
 

@@ -60,6 +60,11 @@ class MemoryPort:
         self._refuse()
         self.catalog.remove(key)
 
+    async def replace_services(self, services):
+        self._refuse()
+        self.catalog.replace_all(services)
+        return self.catalog.services
+
     async def service_status(self, name):
         self.catalog.get(name)
         if name in self.unresolved:

@@ -72,6 +72,40 @@ def assert_problem(response, body, status, field=None):
 # --- the Service API ---------------------------------------------------------------------------------------
 
 
+async def test_a_policy_is_everything_or_nothing(api, port):
+    response, body = await ask(api, "PUT", "/policy", json={"services": [VIDEO, RADIO]})
+    assert (response.status, body) == (200, {"services": [RADIO, VIDEO]})
+    response, body = await ask(api, "PUT", "/policy", json={"services": [GAMES, VIDEO]})
+    assert (await ask(api, "GET", "/policy"))[1] == body == {"services": [GAMES, VIDEO]}
+    for bad, status, field in (
+        ({**RADIO, "applicationIP": "192.168.50.1"}, 400, "applicationIP"),
+        ({**RADIO, "applicationIP": "x"}, 400, "services[1].applicationIP"),
+        ({**RADIO, "serviceIP": VIDEO["serviceIP"]}, 409, "services[1].serviceIP"),
+        ({**RADIO, "name": "video"}, 409, "services[1].name"),
+    ):
+        response, answer = await ask(api, "PUT", "/policy", json={"services": [VIDEO, bad]})
+        assert_problem(response, answer, status, field)
+    response, answer = await ask(api, "PUT", "/policy", json={"services": [VIDEO, {"name": "x"}]})
+    assert response.status == 400
+    assert {each["field"] for each in answer["errors"]} == {
+        "services.1.serviceIP",
+        "services.1.applicationIP",
+    }
+    port.refuses = BackendError("no switch")
+    response, answer = await ask(api, "PUT", "/policy", json={"services": []})
+    assert_problem(response, answer, 503)
+    assert (await ask(api, "GET", "/policy"))[1] == body
+
+
+async def test_a_policy_may_be_large(api):
+    services = [
+        {"name": f"s{n}", "serviceIP": f"10.{n >> 8}.{n & 255}.1", "applicationIP": "192.168.50.10"}
+        for n in range(2000)
+    ]
+    response, body = await ask(api, "PUT", "/policy", json={"services": services})
+    assert (response.status, len(body["services"])) == (200, 2000)
+
+
 async def test_list_is_empty_then_sorted_by_name(api):
     response, body = await ask(api, "GET", "/service")
     assert (response.status, body) == (200, [])

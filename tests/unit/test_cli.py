@@ -66,6 +66,7 @@ COMMANDS = [
     "tunnels",
     "sessions",
     "services",
+    "apply",
     "bypass",
     "doctor",
     "demo",
@@ -94,6 +95,9 @@ def test_every_command_takes_json_and_explains_itself(command):
         ["tunnels", "--teid", "x"],
         ["bypass"],
         ["bypass", "maybe"],
+        ["apply"],
+        ["apply", "-f", "/nonexistent.yaml"],
+        ["services", "add", "video", "198.51.100.10", "192.168.50.10", "--health", "tcp:x"],
         ["replay"],
         ["replay", "x.pcap"],
         ["replay", "x.pcap", "--lab", "--map-teid", "7"],
@@ -190,6 +194,7 @@ BODIES = {
     "/tunnels": [TUNNEL],
     "/sessions": [{"ue": "10.45.0.2", "uplink": [TUNNEL], "downlink": [], "state": "learnt"}],
     "/service": [SERVICE, SELECTIVE],
+    "/policy": {"services": [SERVICE, SELECTIVE]},
     "/service/video/status": {"name": "video", "state": "unresolved", "detail": "no answer"},
 }
 
@@ -207,7 +212,7 @@ class Agent(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         if self.command == "DELETE":
             return self.reply(200, "application/octet-stream", b"")
-        if body and body["name"] == "taken":
+        if body and body.get("name") == "taken":
             problem = {"status": 409, "detail": "there is already a service called taken"}
             return self.reply(409, "application/problem+json", json.dumps(problem).encode())
         if path == "/service/broken/status":
@@ -324,6 +329,77 @@ def test_services_add_and_set_with_a_selection(agent, run):
         ("POST", "/service", {**plain, "protocol": 6, "ports": [80, "8000-8100"], "priority": 0}),
         ("DELETE", "/service/203.0.113.0%2F24", None),
     ]
+
+
+def test_services_add_with_a_health_check(agent, run):
+    for given, health in (
+        ("icmp", {"kind": "icmp"}),
+        ("tcp:80", {"kind": "tcp", "port": 80}),
+        ("http:8080/healthz", {"kind": "http", "port": 8080, "path": "/healthz"}),
+    ):
+        run("services", "add", *SERVICE.values(), "--health", given)
+        assert agent[-1] == ("POST", "/service", {**SERVICE, "health": health})
+
+
+MOVED = {**SERVICE, "applicationIP": "192.168.50.12"}
+MORE = {"name": "more", "serviceIP": "198.51.100.99", "applicationIP": "192.168.50.10"}
+
+
+@pytest.fixture
+def policy(tmp_path):
+    file = tmp_path / "services.yaml"
+    file.write_text(json.dumps({"services": [MOVED, MORE]}))  # JSON is YAML
+    return str(file)
+
+
+def test_apply_shows_the_difference_and_puts_the_whole(agent, run, policy):
+    status, out, _ = run("apply", "-f", policy)
+    assert (status, out.splitlines()) == (
+        0,
+        [
+            "+ more: serviceIP 198.51.100.99, applicationIP 192.168.50.10",
+            "~ video",
+            "    applicationIP: 192.168.50.10 -> 192.168.50.12",
+            f"- games: {', '.join(f'{field} {value}' for field, value in list(SELECTIVE.items())[1:])}",
+            "1 added, 1 changed, 1 removed",
+        ],
+    )
+    assert agent == [("GET", "/policy", None), ("PUT", "/policy", {"services": [MORE, MOVED]})]
+
+
+def test_apply_may_only_show(agent, run, policy):
+    assert run("apply", "-f", policy, "--dry-run")[1].endswith("would be 1 added, 1 changed, 1 removed\n")
+    document = json.loads(run("apply", "-f", policy, "--dry-run", "--json")[1])
+    assert document == {
+        "added": [MORE],
+        "changed": [{"before": SERVICE, "after": MOVED}],
+        "removed": [SELECTIVE],
+        "applied": False,
+    }
+    assert {method for method, _, _ in agent} == {"GET"}
+
+
+def test_what_is_exported_changes_nothing_when_it_is_applied(agent, run, tmp_path):
+    file = tmp_path / "out.yaml"
+    text = run("services", "export")[1]
+    assert run("services", "export", "-o", str(file))[0] == 0
+    assert file.read_text() == text
+    assert json.loads(run("services", "export", "--json")[1]) == BODIES["/policy"]
+    assert run("apply", "-f", str(file))[1] == "nothing to change\n"
+    status, _, err = run("services", "export", "-o", str(tmp_path / "no" / "such"))
+    assert (status, "No such file" in err) == (2, True)
+    assert {method for method, _, _ in agent} == {"GET"}
+
+
+def test_an_invalid_file_is_2_points_at_its_line_and_asks_nobody(agent, run, tmp_path):
+    file = tmp_path / "bad.yaml"
+    file.write_text("services:\n- name: a\n  serviceIP: 198.51.100.10\n  applicationIP: nowhere\n")
+    status, _, err = run("apply", "-f", str(file))
+    expected = f"tof: {file}:4: services[0].applicationIP: applicationIP is not an IP address\n"
+    assert (status, one_line(err)) == (2, expected)
+    file.write_bytes(b"\xff\xfe\x00")
+    assert run("apply", "-f", str(file))[0] == 2
+    assert agent == []
 
 
 def test_a_problem_is_one_line_and_1(agent, run):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
@@ -43,6 +44,7 @@ from tof.agent.commands import (
 from tof.agent.doubting import DEAF_S
 from tof.agent.events import (
     AdoptedTunnel,
+    ApplicationProbed,
     DownlinkMoved,
     EchoResponseSeen,
     EndMarkerSeen,
@@ -53,6 +55,7 @@ from tof.agent.events import (
     ServiceAdded,
     ServiceRemoved,
     ServiceReplaced,
+    ServicesReplaced,
     SwitchReturned,
     Tick,
     TunnelRefused,
@@ -63,7 +66,7 @@ from tof.agent.events import (
 from tof.agent.learning import PATIENCE_S
 from tof.agent.pinging import GRACE_S
 from tof.errors import Conflict
-from tof.model import Direction, Form, Service, Side, TunnelKey
+from tof.model import Direction, Form, HealthCheck, ProbeKind, Service, Side, TunnelKey
 
 LINK_LOCAL = bytes.fromhex("fe800000000000000000000000000001")
 
@@ -684,6 +687,20 @@ def test_a_tunnel_found_without_owner_is_taken_over_and_not_asked_through(world)
 
 
 # Services
+
+
+def test_probes_and_whole_policies_converge_when_they_change_something(world):
+    app = ip_address("192.168.50.10")
+    video = Service("video", ip_address("198.51.100.10"), app, health=HealthCheck(ProbeKind.TCP, 80))
+    assert world.say(ServicesReplaced((video,))) == [Converge(1)]
+    assert world.say(NextHopChanged(app, b"\x02" * 6)) == [Converge(2)]
+    assert world.say(ApplicationProbed("video", True)) == [Converge(3)]
+    assert world.say(ApplicationProbed("video", True)) == []
+    assert world.say(ApplicationProbed("nobody", False)) == []
+    with pytest.raises(Conflict):
+        world.say(ServicesReplaced((video, replace(video, name="other"))))
+    assert world.agent.services.catalog.services == (video,)
+    assert world.say(ServicesReplaced(())) == [Converge(4)]
 
 
 def test_services_converge_and_refusals_change_nothing(world):

@@ -54,6 +54,7 @@ def test_the_service_api_answers_the_codes_of_the_source_document_and_503():
 
 def test_the_operations_api_is_complete():
     assert {path for _, path in CODES if not path.startswith("/service")} == {
+        "/policy",
         "/tunnels",
         "/sessions",
         "/health",
@@ -71,19 +72,19 @@ def test_a_service_is_three_required_strings_and_what_may_be_added():
     assert {schema["properties"][field]["type"] for field in REQUIRED} == {"string"}
 
 
-@pytest.mark.parametrize("name", ["address", "port", "prefix", "shadow"])
+@pytest.mark.parametrize("name", ["address", "port", "prefix", "health", "shadow"])
 def test_the_examples_of_services_are_services_in_their_canonical_form(name):
     media = DOC.content["components"]["requestBodies"]["Service"]["content"]["application/json"]
     [add] = [op for op in DOC.operations if op.operation_id == "addService"]
     example = media["examples"][name]["value"]
     assert add.check_body(example) == []
     assert body_of(parse(example)) == example
-    assert len(media["examples"]) == 4
+    assert len(media["examples"]) == 5
 
 
 def test_the_examples_of_fields_make_a_service():
     properties = SCHEMAS["Service"]["properties"]
-    body = {field: properties[field]["examples"][0] for field in FIELDS if field != "applicationPort"}
+    body = {field: properties[field]["examples"][0] for field in FIELDS[:-1] if field != "applicationPort"}
     assert body_of(parse(body)) == body
     assert properties["mode"]["enum"] == [mode.value for mode in Mode]
 

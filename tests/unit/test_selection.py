@@ -15,13 +15,16 @@ from tof.dataplane.selection import (
     ANY_PROTOCOL,
     ANY_VLAN,
     Facts,
+    downlink_facts,
     judge,
     overlap,
     rank,
     rule_lists,
     rules_of,
+    uplink_facts,
 )
-from tof.model import PortRange, Selection, Service
+from tof.model import PortRange, Selection, Service, TunnelKey
+from tof.wire.inet import IPv4, IPv6, encode_ipv4, encode_ipv6
 
 APP = ip_address("192.168.50.10")
 TCP, UDP, ICMP, OTHER = 6, 17, 1, 253
@@ -50,6 +53,60 @@ def judged(services, facts):
 
 def ports(*ranges):
     return tuple(PortRange(first, last) for first, last in ranges)
+
+
+# --- facts -------------------------------------------------------------------------------------------------
+
+UP, DOWN = (
+    TunnelKey(packed("10.0.0.1"), packed("10.0.1.1"), 7, 5),
+    TunnelKey(packed("10.0.1.1"), packed("10.0.0.1"), 8),
+)
+
+
+def datagram(source, destination, protocol=UDP, tos=0xB9, **more):
+    segment = bytes((0x0F, 0xA0, 0x00, 0x35)) + bytes(8)
+    ends = packed(source), packed(destination)
+    if len(ends[0]) == 4:
+        return encode_ipv4(IPv4(*ends, protocol, segment, tos=tos, **more))
+    return encode_ipv6(IPv6(*ends, protocol, segment, tos=tos, **more))
+
+
+@pytest.mark.parametrize(
+    ("ue", "server"), [("10.45.0.2", "198.51.100.10"), ("2001:db8:45::2", "2001:db8::10")]
+)
+def test_the_facts_of_a_packet_and_of_its_answer(ue, server):
+    nodes = {"enb": packed("10.0.0.1"), "sgw": packed("10.0.1.1")}
+    asked = uplink_facts(UP, datagram(ue, server))
+    assert asked == Facts(packed(ue), packed(server), UDP, 53, 46, **nodes, vlan=5)
+    answer = downlink_facts(DOWN, datagram(server, ue))
+    assert answer == Facts(packed(ue), packed(server), UDP, 4000, 46, **nodes)
+    assert uplink_facts(UP, datagram(ue, server, protocol=50)).port is None
+    assert uplink_facts(UP, datagram(ue, server)[: -len(bytes(10))]).port is None
+
+
+def test_fragments_show_their_port_first():
+    first = uplink_facts(UP, datagram("10.45.0.2", "198.51.100.10", flags=1))
+    later = uplink_facts(UP, datagram("10.45.0.2", "198.51.100.10", offset=64))
+    assert (first.port, first.later, later.port, later.later) == (53, False, None, True)
+    for offset, port in ((0, 53), (64, None)):
+        header = bytes((UDP, 0)) + (offset | 1).to_bytes(2, "big") + bytes(4)
+        facts = uplink_facts(UP, datagram("2001:db8:45::2", "2001:db8::10", next_header=44, headers=header))
+        assert (facts.protocol, facts.port, facts.later) == (UDP, port, offset > 0)
+
+
+def test_a_later_fragment_is_nobodys_where_its_port_would_decide():
+    by_port = service("web", protocol=UDP, ports=ports((53, 53)))
+    anything = service("all", priority=-1)
+    assert judged([by_port, anything], packet(protocol=UDP, port=None, later=True)) is None
+    assert judged([by_port, anything], packet(protocol=TCP, port=None, later=True)) == "all"
+
+
+def test_a_prefix_has_no_address_that_is_no_servers():
+    everything = service("all", "0.0.0.0/0")
+    assert judged([everything], packet("8.8.8.8")) == "all"
+    for to in ("224.0.0.5", "255.255.255.255", "127.0.0.1", "169.254.1.1", "0.0.0.1"):
+        assert judged([everything], packet(to)) is None
+    assert judged([service("six", "::/0")], packet("ff02::1", ue="2001:db8:45::2")) is None
 
 
 # --- one service -------------------------------------------------------------------------------------------

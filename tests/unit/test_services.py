@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
 
 from tof.agent.catalog import Catalog
 from tof.agent.services import ServicePlane
+from tof.dataplane.desired import Serving
+from tof.dataplane.selection import Facts
 from tof.errors import Conflict, NotFound
-from tof.model import Service
+from tof.model import HealthCheck, Mode, ProbeKind, Service
 
 MAC, OTHER_MAC = b"\x02\x00\x00\x00\x00\x01", b"\x02\x00\x00\x00\x00\x02"
 APP, APP2 = ip_address("192.168.50.10"), ip_address("192.168.50.11")
@@ -127,3 +130,54 @@ def test_two_services_never_share_a_number(plane):
     other.add(video())
     other.next_hop_changed(APP, MAC)
     assert numbers(other)["video"] == wanted + 0x100
+
+
+def test_all_services_at_once(plane):
+    for one in (video(), video("game", "198.51.100.11"), video("shop", "198.51.100.12")):
+        plane.add(one)
+    plane.next_hop_changed(APP, MAC)
+    before = numbers(plane)
+    plane.replace_all([video(app=APP), video("game", "198.51.100.77"), video("new", "198.51.100.78")])
+    after = numbers(plane)
+    assert after.keys() == {"video", "game", "new"}
+    assert after["video"] == before["video"]
+    assert after["game"] != before["game"]
+    with pytest.raises(Conflict):
+        plane.replace_all([video(), video("other")])
+    assert numbers(plane) == after
+    plane.replace_all([])
+    assert plane.routes == ()
+    plane.add(video("shop", "198.51.100.12"))
+    plane.next_hop_changed(APP, MAC)
+    assert numbers(plane)["shop"] != before["shop"]
+
+
+def test_what_becomes_of_each_service(plane):
+    shadow = replace(video("shade", "198.51.100.20"), mode=Mode.SHADOW)
+    asked = replace(video("asked", "198.51.100.21"), health=HealthCheck(ProbeKind.ICMP))
+    for one in (video(), shadow, asked):
+        plane.add(one)
+    assert serving(plane) == {"video": Serving.OFF, "shade": Serving.SHADOW, "asked": Serving.OFF}
+    plane.next_hop_changed(APP, MAC)
+    assert serving(plane) == {"video": Serving.DIVERT, "shade": Serving.SHADOW, "asked": Serving.OFF}
+    assert [route.service.name for route in plane.routes] == ["asked", "video"]
+    plane.health.checked("asked", answered=True)
+    assert serving(plane)["asked"] is Serving.DIVERT
+
+
+def test_packets_are_judged_by_the_services_there_are(plane):
+    ue, to = bytes((10, 45, 0, 2)), ip_address("198.51.100.10").packed
+    facts = Facts(ue, to, 17, 53, 0, bytes(4), bytes(4))
+    assert plane.judged(facts) is None
+    plane.add(video())
+    judged = plane.judged(facts)
+    assert (judged.service.name, judged.service_id, judged.serving) == (
+        "video",
+        plane.number(video()),
+        Serving.OFF,
+    )
+    assert plane.rules is plane.rules
+
+
+def serving(plane):
+    return {one.service.name: one.serving for one in plane.served}

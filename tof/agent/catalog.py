@@ -58,6 +58,18 @@ class Catalog:
         self._put(service)
         return service
 
+    def replace_all(self, services: Iterable[Service]) -> None:
+        """Exactly these services from now on; an error names the service at fault."""
+        fresh = Catalog()
+        fresh._forbidden = self._forbidden
+        for service in services:
+            try:
+                fresh.put_new(service)
+            except (BadRequest, Conflict) as error:
+                raise type(error)(f"service {service.name}: {error}", error.field) from error
+        self._by_name, self._names_at = fresh._by_name, fresh._names_at
+        self.taken = fresh.taken | {address.packed for address in self._forbidden}
+
     def remove(self, key: str) -> Service:
         """Remove what ``lookup`` finds; what was removed."""
         service = self.lookup(key)

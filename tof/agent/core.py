@@ -28,6 +28,7 @@ from tof.agent.events import (
     ServiceAdded,
     ServiceRemoved,
     ServiceReplaced,
+    ServicesReplaced,
     SwitchReturned,
     Tick,
     TunnelRefused,
@@ -86,6 +87,7 @@ class Agent:
             ServiceAdded: self._service_added,
             ServiceReplaced: self._service_replaced,
             ServiceRemoved: self._service_removed,
+            ServicesReplaced: self._services_replaced,
             NextHopChanged: self._next_hop_changed,
             ApplicationProbed: self._application_probed,
             SwitchReturned: self._review_pings,
@@ -152,6 +154,10 @@ class Agent:
 
     def _service_removed(self, event: ServiceRemoved, _now: float, out: list[Command]) -> None:
         self.services.remove(event.key)
+        self._converge(out)
+
+    def _services_replaced(self, event: ServicesReplaced, _now: float, out: list[Command]) -> None:
+        self.services.replace_all(event.services)
         self._converge(out)
 
     def _next_hop_changed(self, event: NextHopChanged, _now: float, out: list[Command]) -> None:

@@ -154,6 +154,13 @@ class ServiceRemoved:
 
 
 @dataclass(frozen=True, slots=True)
+class ServicesReplaced:
+    """PUT /policy: exactly these services."""
+
+    services: tuple[Service, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class NextHopChanged:
     """The next hop towards an application answered with ``mac``, or stopped answering (None)."""
 
@@ -194,6 +201,7 @@ Event = (
     | ServiceAdded
     | ServiceReplaced
     | ServiceRemoved
+    | ServicesReplaced
     | NextHopChanged
     | ApplicationProbed
     | SwitchReturned

@@ -49,6 +49,18 @@ class ServicePlane:
             self._ids[after.name] = self._ids.pop(before.name)
         self._keep_needed()
 
+    def replace_all(self, services: Iterable[Service]) -> None:
+        """Exactly these services from now on; those that keep name and addresses keep their flows."""
+        before = {service.name: service for service in self.catalog.services}
+        self.catalog.replace_all(services)
+        after = {service.name: service for service in self.catalog.services}
+        kept = {name for name in before.keys() & after.keys() if before[name].network == after[name].network}
+        for name in before.keys() - kept:
+            self._retire(name)
+        for name in after.keys() - kept:
+            self._number(name)
+        self._keep_needed()
+
     def remove(self, key: str) -> None:
         """Withdraw by name or service IP."""
         self._retire(self.catalog.remove(key).name)

@@ -13,6 +13,7 @@ from prometheus_client import Metric, generate_latest
 from prometheus_client.registry import Collector
 
 from tof import __version__
+from tof.agent.policy import parse_policy, policy_body
 from tof.agent.service_body import body_of, parse
 from tof.api import render
 from tof.api.docs import docs_page
@@ -58,6 +59,8 @@ class Handlers:
             "replaceService": self._replace_service,
             "removeService": self._remove_service,
             "getServiceStatus": self._service_status,
+            "getPolicy": self._get_policy,
+            "replacePolicy": self._replace_policy,
             "listTunnels": self._list_tunnels,
             "listSessions": self._list_sessions,
             "getHealth": self._health,
@@ -82,6 +85,12 @@ class Handlers:
 
     async def _service_status(self, call: Call) -> web.StreamResponse:
         return web.json_response(render.status(await self._port.service_status(call.name)))
+
+    async def _get_policy(self, call: Call) -> web.StreamResponse:
+        return web.json_response(policy_body(await self._port.list_services()))
+
+    async def _replace_policy(self, call: Call) -> web.StreamResponse:
+        return web.json_response(policy_body(await self._port.replace_services(parse_policy(call.body))))
 
     async def _list_tunnels(self, call: Call) -> web.StreamResponse:
         query = _tunnel_query(call.query)

@@ -144,6 +144,10 @@ class ControlPort(Protocol):
         """Withdraw the service with this name, else with this service IP."""
         ...
 
+    async def replace_services(self, services: Sequence[Service]) -> Sequence[Service]:
+        """Exactly these services from now on, sorted by name; all of the change or nothing."""
+        ...
+
     async def service_status(self, name: str) -> ServiceStatus:
         """Whether the service's application is reachable."""
         ...

@@ -17,6 +17,8 @@ from tof.api.problems import BrokenBody, InvalidFields
 from tof.errors import BadRequest
 
 MAX_BODY = 64 * 1024
+MAX_BODIES = {"replacePolicy": 8 * 1024 * 1024}
+"""Of operations whose bodies may be larger."""
 READ_TIMEOUT_S = 10.0
 
 
@@ -26,7 +28,8 @@ async def read_body(request: web.Request, operation: Operation, timeout_s: float
         raise BrokenBody("the body must be application/json", "Content-Type")
     if request.headers.get("Content-Encoding", "identity") != "identity":
         raise BrokenBody("the body must not be compressed", "Content-Encoding")
-    body = decode(await _read(request, timeout_s))
+    most = MAX_BODIES.get(operation.operation_id, MAX_BODY)
+    body = decode(await _read(request, timeout_s, most))
     try:
         errors = operation.check_body(body)
     except ValueError as error:
@@ -38,16 +41,16 @@ async def read_body(request: web.Request, operation: Operation, timeout_s: float
     return body
 
 
-async def _read(request: web.Request, timeout_s: float) -> bytes:
-    if (request.content_length or 0) > MAX_BODY:
-        raise BrokenBody(f"the body is larger than {MAX_BODY} bytes")
+async def _read(request: web.Request, timeout_s: float, most: int) -> bytes:
+    if (request.content_length or 0) > most:
+        raise BrokenBody(f"the body is larger than {most} bytes")
     chunks = bytearray()
     try:
         async with asyncio.timeout(timeout_s):
             async for chunk in request.content.iter_any():
                 chunks += chunk
-                if len(chunks) > MAX_BODY:
-                    raise BrokenBody(f"the body is larger than {MAX_BODY} bytes")
+                if len(chunks) > most:
+                    raise BrokenBody(f"the body is larger than {most} bytes")
     except TimeoutError as error:
         raise BrokenBody(f"the body did not arrive within {timeout_s:g} s") from error
     except (web.RequestPayloadError, OSError) as error:

@@ -8,7 +8,7 @@ from functools import partial
 
 from prometheus_client import Metric
 
-from tof.agent.events import Event, ServiceAdded, ServiceRemoved, ServiceReplaced
+from tof.agent.events import Event, ServiceAdded, ServiceRemoved, ServiceReplaced, ServicesReplaced
 from tof.api.port import (
     HealthView,
     ServiceState,
@@ -51,7 +51,7 @@ class Control:
         async with self._lock:
             self._feed.handle(ServiceAdded(service))
             added = self._services.catalog.get(service.name)
-            await self._settle(ServiceRemoved(service.name), partial(self._store.put, added), added)
+            await self._settle(ServiceRemoved(service.name), partial(self._store.put, added), [added])
             return added
 
     async def replace_service(self, name: str, service: Service) -> Service:
@@ -61,7 +61,7 @@ class Control:
             self._feed.handle(ServiceReplaced(name, service))
             after = self._services.catalog.get(service.name)
             await self._settle(
-                ServiceReplaced(after.name, before), partial(self._store.put, after, replaces=name), after
+                ServiceReplaced(after.name, before), partial(self._store.put, after, replaces=name), [after]
             )
             return after
 
@@ -75,18 +75,29 @@ class Control:
             self._endpoints.drop_services([number])
             undo = ServiceAdded(before)
             if self._switch.up:
-                await self._settle(undo, partial(self._store.delete, before.name), None)
+                await self._settle(undo, partial(self._store.delete, before.name), [])
             else:
                 await self._store.delete(before.name)
             self._review()
 
+    async def replace_services(self, services: Sequence[Service]) -> Sequence[Service]:
+        """Exactly these services, or none of the change."""
+        async with self._lock:
+            before = self._services.catalog.services
+            self._feed.handle(ServicesReplaced(tuple(services)))
+            after = self._services.catalog.services
+            new = [service for service in after if service not in before]
+            await self._settle(ServicesReplaced(before), partial(self._store.replace_all, after), new)
+            self._review()
+            return after
+
     async def _settle(
-        self, undo: Event, keep: Callable[[], Awaitable[None]], service: Service | None
+        self, undo: Event, keep: Callable[[], Awaitable[None]], services: Sequence[Service]
     ) -> None:
         try:
-            if service is not None:
-                await self._resolver.resolve(service.application_ip, RESOLVE_S)
-                await self._prober.first_answer(service, RESOLVE_S)
+            applications = {service.application_ip for service in services}
+            await asyncio.gather(*(self._resolver.resolve(each, RESOLVE_S) for each in applications))
+            await asyncio.gather(*(self._prober.first_answer(each, RESOLVE_S) for each in services))
             await self._switch.in_force(self._feed.agent.revision, IN_FORCE_S)
             await keep()
         except BaseException:

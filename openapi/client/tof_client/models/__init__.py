@@ -7,6 +7,7 @@ from .health import Health
 from .health_check import HealthCheck
 from .health_check_kind import HealthCheckKind
 from .health_state import HealthState
+from .policy import Policy
 from .problem import Problem
 from .service import Service
 from .service_mode import ServiceMode
@@ -26,6 +27,7 @@ __all__ = (
     "HealthCheck",
     "HealthCheckKind",
     "HealthState",
+    "Policy",
     "Problem",
     "Service",
     "ServiceMode",
