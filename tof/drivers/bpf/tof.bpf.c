@@ -261,7 +261,7 @@ struct rule {
 	__u64 dscps;            // one bit each, 0: any
 };
 #define ANY 0xffff
-#define MAX_RULES 65536
+#define MAX_RULES 65536         // HALF and LONGEST_LIST in tof/drivers/selection.py
 #define MAX_LIST 1024
 
 struct set_key {
