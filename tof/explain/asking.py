@@ -1,0 +1,39 @@
+"""What a running agent says about a UE and about the services that may have its packet."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Any, Protocol
+from urllib.parse import quote
+
+from tof.agent.catalog import parse
+from tof.explain.live import Known, Question
+from tof.model import address_text
+
+
+class Client(Protocol):
+    """The one call that is needed of ``tof.api.client.ApiClient``."""
+
+    async def get(self, path: str, params: dict[str, str] | None = None) -> Any:
+        """GET ``path``."""
+        ...
+
+
+async def ask(client: Client, question: Question) -> Known:
+    """Ask the agent all that ``answers`` needs."""
+    health = await client.get("/health")
+    wrong = {check["name"]: check["detail"] for check in health["checks"] if check["state"] != "ok"}
+    services = [parse(body) for body in await client.get("/service")]
+    unresolved = {}
+    for service in services:
+        if ip_address(question.to) in service.network:
+            status = await client.get(f"/service/{quote(service.name, safe='')}/status")
+            if status["state"] != "in_force":
+                unresolved[service.name] = status["detail"]
+    return Known(
+        tunnels=await client.get("/tunnels", {"ue": address_text(question.ue)}),
+        services=services,
+        unresolved=unresolved,
+        bypass=wrong.get("bypass", ""),
+        ovs_down=wrong.get("heartbeat", ""),
+    )
