@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gtp_packets import (
+from tests.netns.gtp_packets import (
     ACK,
     CORE_MAC,
     RAN_MAC,
@@ -17,7 +17,6 @@ from gtp_packets import (
     tcp,
     udp,
 )
-
 from tof.agent.catalog import parse
 from tof.lab.capture import Frame
 from tof.lab.verdict import Sent

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -47,26 +47,42 @@ def explain(
     json_output: Json = False,
 ) -> None:
     """Which tunnel, UE, service and application a packet meets, or why it passes: of a capture, or in a running TOF."""
-    about_packet = (ue, to, protocol, port, dscp or None, teid, source, destination, vlan)
-    if capture is not None and any(each is not None for each in about_packet):
-        raise SetupError("explain takes --capture FILE, or --ue and --to of a packet, not both")
+    asked = Asked(ue, to, protocol, port, dscp or None, teid, source, destination, vlan)
     if capture is not None:
+        if any(each is not None for each in asked):
+            raise SetupError("explain takes --capture FILE, or --ue and --to of a packet, not both")
         _explain_capture(capture, services, frame or [], enb, json_output=json_output)
         return
     if services is not None or frame or enb:
         raise SetupError("--services, --frame and --enb go with --capture FILE")
-    if ue is None or to is None:
+    _explain_packet(context, _question(asked), api, json_output=json_output)
+
+
+class Asked(NamedTuple):
+    """The options about a packet, as they were given."""
+
+    ue: str | None
+    to: str | None
+    protocol: str | None
+    port: int | None
+    dscp: int | None
+    teid: int | None
+    source: str | None
+    destination: str | None
+    vlan: int | None
+
+
+def _question(asked: Asked) -> Question:
+    if asked.ue is None or asked.to is None:
         raise SetupError("explain needs --capture FILE, or --ue ADDRESS and --to ADDRESS")
     from tof.explain.live import Question
 
-    number = _protocol(protocol, port, to)
-    nodes = _packed("--source", source), _packed("--destination", destination)
-    ends = _address("--ue", ue), _address("--to", to)
+    number = _protocol(asked.protocol, asked.port, asked.to)
+    nodes = _packed("--source", asked.source), _packed("--destination", asked.destination)
+    ends = _address("--ue", asked.ue), _address("--to", asked.to)
     if len(ends[0]) != len(ends[1]):
         raise SetupError("--ue and --to are of different families")
-    _explain_packet(
-        context, Question(*ends, number, port, dscp, teid, *nodes, vlan), api, json_output=json_output
-    )
+    return Question(*ends, number, asked.port, asked.dscp or 0, asked.teid, *nodes, asked.vlan)
 
 
 def _explain_capture(

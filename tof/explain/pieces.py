@@ -40,7 +40,7 @@ class Pieces:
     def __init__(self) -> None:
         self._known: dict[FragmentKey, _Datagram] = {}
         self._held: Reassembly[int] = Reassembly()
-        self._window_ns = -WINDOW_NS
+        self._window_ns = -WINDOW_NS - 1
         self._asked = dict.fromkeys(MOST, 0)
 
     def queue(self, key: FragmentKey, part: Part, fate: Fate, size: int, now_ns: int) -> Fate | str:

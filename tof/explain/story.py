@@ -18,6 +18,8 @@ from tof.wire import inet
 from tof.wire.fragment import FragmentKey
 
 _HEADER: Final = 14
+_ENOUGH: Final = 96
+"""So much of a frame tells whether it is GTP-U."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,4 +170,5 @@ def _whole(frame: Frame) -> tuple[bytes, Reading | None]:
         return frame.data, read(frame.data)
     zeros, ones = (frame.data.ljust(frame.original_length, filler) for filler in (b"\0", b"\xff"))
     seen = read(zeros)
-    return zeros, seen if seen == read(ones) and seen.kind is not Kind.SIGNAL else None
+    uncertain = seen.kind is Kind.SIGNAL or (seen.kind is Kind.OTHER and len(frame.data) < _ENOUGH)
+    return zeros, None if uncertain or seen != read(ones) else seen
