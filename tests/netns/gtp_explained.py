@@ -17,7 +17,7 @@ from tests.netns.gtp_packets import (
     tcp,
     udp,
 )
-from tof.agent.catalog import parse
+from tof.agent.service_body import parse
 from tof.lab.capture import Frame
 from tof.lab.verdict import Sent
 from tof.model import Side

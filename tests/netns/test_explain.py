@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from gtp_explained import SERVICES, oddities
 
-from tof.agent.catalog import parse
+from tof.agent.service_body import parse
 from tof.errors import RequestError
 from tof.explain.reading import Part, read
 from tof.explain.story import explain

@@ -31,7 +31,7 @@ from tests.netns.gtp_explained import (
     up,
 )  # fmt: skip
 from tests.netns.gtp_packets import ACK, SYN, Bearer, carried, gtp, ip, ping, tcp, udp
-from tof.agent.catalog import parse
+from tof.agent.service_body import parse
 from tof.explain.reasons import COUNTERS, FRAGMENTS, LEARNER, OWN, REASONS
 from tof.explain.story import explain, flows
 from tof.explain.words import Verdict
@@ -251,7 +251,16 @@ def test_the_rate_of_what_fragments_ask_is_bounded():
 
 def test_every_reason_is_shown_or_cannot_be_in_a_capture():
     shown = {reason for (_, reason), _ in CASES.values()} | {"overflow", "shadow", "cut"}
-    live = {"bypassed", "ovs_down", "ue_no_tunnel", "ue_ended", "ue_unknown", "uplink_unknown", "unresolved"}
+    live = {
+        "bypassed",
+        "ovs_down",
+        "ue_no_tunnel",
+        "ue_ended",
+        "ue_unknown",
+        "uplink_unknown",
+        "unresolved",
+        "unhealthy",
+    }
     live |= {"answered", "answered_in_one"}
     bounds = {"refused_room", "refused_bearers"}  # a million tunnels; sixteen that the core has confirmed
     assert shown | live | bounds == set(REASONS)
@@ -363,7 +372,10 @@ def selected(**selection):
     ("selection", "detail"),
     [
         ({"protocol": 6}, "web: protocol udp is not tcp"),
-        ({"ports": (PortRange(80, 80), PortRange(8000, 8100))}, "web: port 53 is not 80 or 8000-8100"),
+        (
+            {"protocol": 17, "ports": (PortRange(80, 80), PortRange(8000, 8100))},
+            "web: port 53 is not 80 or 8000-8100",
+        ),
         ({"dscps": frozenset((46, 8))}, "web: DSCP 0 is not 8 or 46"),
         ({"vlans": frozenset((7,))}, "web: VLAN 0 is not 7"),
         ({"ues": (ip_network("10.46.0.0/16"),)}, "web: UE 10.45.0.2 is not 10.46.0.0/16"),
@@ -383,7 +395,7 @@ def test_later_fragments_follow_their_first_one_where_ports_decide():
     for port, reason in ((53, "diverted"), (80, "no_service")):
         found = told(
             LEARNT, *(up(FOUR.uplink(each)) for each in (first, *later)),
-            services=selected(ports=(PortRange(port, port),)),
+            services=selected(protocol=17, ports=(PortRange(port, port),)),
         )  # fmt: skip
         assert {one.outcome.reason for one in found[1:]} == {reason}
 

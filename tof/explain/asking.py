@@ -6,7 +6,7 @@ from ipaddress import ip_address
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from tof.agent.catalog import parse
+from tof.agent.service_body import parse
 from tof.explain.live import Known, Question
 from tof.model import address_text
 
@@ -24,16 +24,16 @@ async def ask(client: Client, question: Question) -> Known:
     health = await client.get("/health")
     wrong = {check["name"]: check["detail"] for check in health["checks"] if check["state"] != "ok"}
     services = [parse(body) for body in await client.get("/service")]
-    unresolved = {}
+    absent: dict[str, dict[str, str]] = {"unresolved": {}, "unhealthy": {}}
     for service in services:
         if ip_address(question.to) in service.network:
             status = await client.get(f"/service/{quote(service.name, safe='')}/status")
-            if status["state"] != "in_force":
-                unresolved[service.name] = status["detail"]
+            if status["state"] in absent:
+                absent[status["state"]][service.name] = status["detail"]
     return Known(
         tunnels=await client.get("/tunnels", {"ue": address_text(question.ue)}),
         services=services,
-        unresolved=unresolved,
+        **absent,
         bypass=wrong.get("bypass", ""),
         ovs_down=wrong.get("heartbeat", ""),
     )

@@ -48,7 +48,8 @@ def missed(rule: Rule, facts: Facts) -> list[str]:
     found = []
     for name in CONDITIONS:
         only = {name: getattr(rule, name)}
-        if not Rule(rule.service, **only).holds(facts):
+        one = Rule(rule.service, **only)
+        if not (one.holds(facts) and one.port_holds(facts)):
             found.append(name)
     return found
 

@@ -172,7 +172,7 @@ def _protocol(text: str | None, port: int | None, to: str) -> int:
 
 
 def _address(option: str, text: str) -> bytes:
-    from tof.agent.catalog import parse_address
+    from tof.agent.addresses import parse_address
 
     try:
         return parse_address(text).packed

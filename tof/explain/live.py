@@ -45,11 +45,12 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the agent said: the UE's tunnels, all services, those that do not resolve and why; what is wrong."""
+    """What the agent said: the UE's tunnels, all services, whose application is not there and why; what is wrong."""
 
     tunnels: Sequence[Tunnel] = ()
     services: Sequence[Service] = ()
     unresolved: Mapping[str, str] = field(default_factory=dict)
+    unhealthy: Mapping[str, str] = field(default_factory=dict)
     bypass: str = ""
     ovs_down: str = ""
 
@@ -104,23 +105,18 @@ def _facts(question: Question, enb: bytes, sgw: bytes, vlan: int) -> Facts:
 def _judge(facts: Facts, known: Known) -> Outcome:
     if known.bypass:
         return Outcome(Verdict.PASSES, "bypassed", detail=known.bypass)
-    rule = judge(rule_lists(s for s in known.services if s.name not in known.unresolved), facts)
+    rule = judge(rule_lists(known.services), facts)
     if rule is None:
-        return _not_served(facts, known)
+        miss = nearest(known.services, facts)
+        return Outcome(Verdict.PASSES, "no_service", None, miss.text if miss else _no_such_address(facts))
+    for reason, names in (("unresolved", known.unresolved), ("unhealthy", known.unhealthy)):
+        if rule.service.name in names:
+            return Outcome(Verdict.PASSES, reason, rule.service, names[rule.service.name])
     if known.ovs_down:
         return Outcome(Verdict.PASSES, "ovs_down", rule.service, known.ovs_down)
     if rule.service.mode is Mode.SHADOW:
         return Outcome(Verdict.SHADOW, "shadow", rule.service)
     return Outcome(Verdict.DIVERTED, "diverted", rule.service)
-
-
-def _not_served(facts: Facts, known: Known) -> Outcome:
-    """No service that is in force selects it; one that is not may."""
-    rule = judge(rule_lists(known.services), facts)
-    if rule is not None:
-        return Outcome(Verdict.PASSES, "unresolved", rule.service, known.unresolved[rule.service.name])
-    miss = nearest(known.services, facts)
-    return Outcome(Verdict.PASSES, "no_service", None, miss.text if miss else _no_such_address(facts))
 
 
 def _no_such_address(facts: Facts) -> str:

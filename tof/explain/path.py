@@ -34,7 +34,7 @@ from tof.drivers.layout import ENDED, LEFT, TunnelRecord
 from tof.drivers.memory import MemoryEndpoints
 from tof.explain.choosing import nearest
 from tof.explain.flows import DIVERTED, Flows
-from tof.explain.reading import User
+from tof.explain.reading import Part, User
 from tof.explain.words import Outcome, Verdict
 from tof.model import Direction, Mode, Service, TunnelKey, address_text
 from tof.wire.inet import is_global_unicast
@@ -183,4 +183,5 @@ def _facts(key: TunnelKey, user: User) -> Facts:
         key.source,
         key.destination,
         key.vlan or 0,
+        user.part is Part.LATER,
     )

@@ -100,5 +100,5 @@ def _delivered(whole: Whole[int]) -> str:
         _, packet = user_packet(whole.key, whole.payload)
     except DecodeError:
         return "not_a_gpdu"
-    out = frames(1, packet, APPS_MTU)
+    out = frames(1, packet, APPS_MTU, 0)
     return "diverted" if out.onward or out.back else "too_big"

@@ -68,7 +68,8 @@ OWN: Final = {
     "cut": "the capture does not hold enough of it to tell",
     "ue_unknown": "no tunnel of this UE is known: its first packet teaches its tunnel",
     "uplink_unknown": "the UE has no such uplink tunnel: its first packet teaches it",
-    "unresolved": "the service's application does not answer: its traffic goes to the core",
+    "unresolved": "the service's application is not found: its traffic goes to the core",
+    "unhealthy": "the service's application does not answer its probes: its traffic goes to the core",
     "answered": "the reply goes into this downlink tunnel",
     "answered_in_one": "the reply goes into one of these downlink tunnels, as the core answered the uplink",
 }
