@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
-from gtp_explained import SERVICES, oddities
+from gtp_explained import SERVICE, SERVICES, oddities
+from gtp_packets import new_bearer, udp
+from gtp_peers import APP, Tof, running_tof
 
 from tof.agent.service_body import parse
 from tof.errors import RequestError
@@ -207,3 +213,54 @@ def test_odd_frames_meet_the_reasons_that_are_named() -> None:
     assert set(COUNTED) <= reasons
     assert {"diverted", "no_service", "nested", "timeout", "downlink", "tunnel_learnt", "not_gtpu"} <= reasons
     assert ip_address(SERVICES[0].application_ip) == ip_address(EDGE.partition("/")[0])
+
+
+def explained(tof: Tof, ue: str, to: str, *more: str) -> dict[str, Any]:
+    """The one answer of ``tof explain --ue UE --to TO``."""
+    argv = (sys.executable, "-m", "tof", "explain", "--api", f"unix:{tof.dir}/api.sock", "--json")
+    done = subprocess.run(
+        [*argv, "--ue", ue, "--to", to, *more],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        timeout=30,
+    )
+    assert done.returncode == 0, done.stderr
+    (answer,) = json.loads(done.stdout)["answers"]
+    return answer  # type: ignore[no-any-return]
+
+
+def test_a_running_tof_is_asked() -> None:
+    """What the live form says of a packet is what becomes of it, and of its reply."""
+    with running_tof() as tof:
+        bearer, other = new_bearer(), new_bearer()
+        unknown = explained(tof, bearer.ue, SERVICE)
+        assert (unknown["verdict"], unknown["reason"], unknown["uplink"]) == ("teaches", "ue_unknown", None)
+        tof.attach(bearer)
+        assert explained(tof, bearer.ue, SERVICE)["reason"] == "no_service"
+        with tof.service(SERVICE):
+            said = explained(tof, bearer.ue, SERVICE, "--protocol", "udp", "--port", "53")
+            assert (said["verdict"], said["application"], said["uplink"]["teid"]) == (
+                "diverted",
+                APP,
+                bearer.up,
+            )
+            assert [down["teid"] for down in said["reply"]["downlinks"]] == [bearer.down]
+            tof.ran.send(bearer.uplink(udp(bearer.ue, SERVICE, 1000, 53, b"asked")))
+            _, seen = tof.apps.packet(lambda one: one.source == bearer.ue and one.destination == APP)
+            assert seen.data == b"asked"
+            answered = tof.ran.gpdu(lambda one: one.inner.source == SERVICE)  # ICMP: nothing listens there
+            assert answered.teid == said["reply"]["downlinks"][0]["teid"]
+            tof.up(other)
+            assert explained(tof, other.ue, SERVICE)["reply"]["reason"] == "ue_no_tunnel"
+            assert explained(tof, other.ue, SERVICE, "--teid", "1")["reason"] == "uplink_unknown"
+            tof.tof("bypass", "on")
+            assert explained(tof, bearer.ue, SERVICE)["reason"] == "bypassed"
+            tof.tof("bypass", "off")
+        with tof.service(SERVICE, "192.168.50.99"):
+            said = explained(tof, bearer.ue, SERVICE)
+            assert (said["verdict"], said["reason"]) == ("passes", "unresolved")
+            frame = bearer.uplink(udp(bearer.ue, SERVICE, 1001, 53, b"to the core"))
+            tof.ran.send(frame)
+            tof.core.expect(frame)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from ipaddress import ip_network
+from pathlib import Path
 
 import pytest
 
@@ -32,14 +34,19 @@ from tests.netns.gtp_explained import (
 )  # fmt: skip
 from tests.netns.gtp_packets import ACK, SYN, Bearer, carried, gtp, ip, ping, tcp, udp
 from tof.agent.service_body import parse
+from tof.daemon import fragments
 from tof.explain.reasons import COUNTERS, FRAGMENTS, LEARNER, OWN, REASONS
 from tof.explain.story import explain, flows
 from tof.explain.words import Verdict
 from tof.lab.capture import Frame
 from tof.lab.verdict import Sent
-from tof.model import Direction, Mode, PortRange, Selection, Service, Side, TunnelKey
+from tof.model import Direction, Mode, PortRange, Selection, Service, Side, TunnelKey, address_text
 from tof.wire import gtpu, inet
+from tools.fuzz.packets import Source
+from tools.fuzz.scenario import SERVICE as SERVICE_4
+from tools.fuzz.scenario import SERVICE6 as SERVICE_6
 
+ROOT = Path(__file__).resolve().parents[2]
 GAP_NS = 10_000_000
 ASKED = udp(UE, SERVICE, 1000, 53, b"asked")
 LONG = udp(UE, SERVICE, 1000, 53, bytes(1000))
@@ -138,6 +145,17 @@ CASES = {
         (LEARNT, *map(up, pieces(FOUR.uplink(udp(UE, ELSEWHERE, 1, 2, bytes(1000))), 576))),
     ),
     "bridged_fragment down": (("passes", "bridged_fragment"), (SPOKEN_TO, down(pieces(FOUR.downlink(LONG), 576)[0]))),
+    "bridged_fragment that came too early": (
+        ("passes", "bridged_fragment"),
+        (
+            LEARNT,
+            *map(up, reversed(pieces(identified(FOUR.uplink(udp(UE, ELSEWHERE, 1, 2, bytes(1000))), 5), 576))),
+        ),
+    ),
+    "bridged_fragment after one that was refused": (
+        ("passes", "bridged_fragment"),
+        (LEARNT, *map(up, pieces(FOUR.uplink(udp(UE, SERVICE, 1, 53, bytes(5000))), 3000)[:2])),
+    ),
     "bridged_fragment teaches": (
         ("teaches", "bridged_fragment"), (down(pieces(FOUR.downlink(udp(ELSEWHERE, UE, 1, 2, bytes(1000))), 576)[0]),),
     ),
@@ -198,6 +216,10 @@ CASES = {
     "error_indication_wrong_side": (
         ("passes", "error_indication_wrong_side"),
         (LEARNT, up(signal(gtpu.ERROR_INDICATION, FOUR.up, forged=True))),
+    ),
+    "undecodable signal": (
+        ("passes", "undecodable"),
+        (down(signal(gtpu.ERROR_INDICATION, 0, b"\x10\0")),),
     ),
     "echo_response": (("passes", "echo_response"), (down(signal(gtpu.ECHO_RESPONSE, 0, b"\x0e\x01")),)),
     "echo_response of a restarted peer": (
@@ -265,6 +287,19 @@ def test_every_reason_is_shown_or_cannot_be_in_a_capture():
     bounds = {"refused_room", "refused_bearers"}  # a million tunnels; sixteen that the core has confirmed
     assert shown | live | bounds == set(REASONS)
     assert len(REASONS) == sum(map(len, (COUNTERS, FRAGMENTS, LEARNER, OWN)))
+
+
+def test_the_names_are_those_of_the_counters():
+    program = (ROOT / "tof/drivers/bpf/tof.bpf.c").read_text()
+    assert {f"c_{name}" for name in COUNTERS} <= set(re.findall(r"\bc_\w+", program))
+    assert set(FRAGMENTS) <= {*fragments.REASONS}
+    agent = "".join(file.read_text() for file in (ROOT / "tof/agent").glob("*.py"))
+    assert all(f'"{name}"' in agent for name in LEARNER)
+
+
+def test_every_name_is_documented():
+    text = (ROOT / "docs/explain.md").read_text() + (ROOT / "docs/operations.md").read_text()
+    assert not {name for name in (*REASONS, *Verdict) if f"`{name}`" not in text}
 
 
 def test_the_odd_frames_of_the_namespace_test_have_many_reasons():
@@ -446,6 +481,33 @@ def test_six_carried_by_six_in_fragments_of_another_protocol():
 def test_a_duplicate_of_a_service_is_refused_like_the_api_refuses_it():
     with pytest.raises(Exception, match="already"):
         explain([], [WEB, WEB])
+
+
+def test_later_fragments_that_came_first_are_of_their_tunnel_too():
+    frame = identified(FOUR.uplink(udp(UE, ELSEWHERE, 1, 2, bytes(1000))), 5)
+    found = told(LEARNT, *map(up, reversed(pieces(frame, 576))))
+    assert {one.tunnel.teid for one in found} == {FOUR.up}
+    assert {one.ue for one in found} == {bytes((10, 45, 0, 2))}
+
+
+@pytest.mark.parametrize("seed", ["a", "b"])
+def test_any_frames_are_explained(seed):
+    source, served = Source(f"story {seed}"), [(SERVICE_4, EDGE), (SERVICE_6, "fd00:50::10")]
+    services = [
+        parse({"name": f"s{len(address)}", "serviceIP": address_text(address), "applicationIP": application})
+        for address, application in served
+    ]
+    frames = []
+    for number in range(1, 4001):
+        side = source.random.choice(list(Side))
+        made = source.s1(side.value)
+        frame = source.bent(made) if source.random.random() < 0.6 else made.frame
+        size = len(frame) + source.random.choice((0, 0, 0, 50))
+        frames.append(Sent(Frame(number, number * 1_000_000, frame, size), side))
+    found = explain(frames, services)
+    assert [one.number for one in found] == list(range(1, 4001))
+    assert all(one.outcome.reason in REASONS for one in found)
+    assert len({one.outcome.reason for one in found}) > 15
 
 
 def test_flows_are_grouped_by_tunnel_packet_and_fate():

@@ -61,12 +61,7 @@ class Pieces:
 
     def hold(self, at: int, packet: bytes, vlan: int | None, fate: Fate, now: float) -> Iterator[Settled]:
         """Fragment ``at`` met the agent; what is settled by it: (fragment, reason), or ``diverted``."""
-        try:
-            fragment = decode_fragment(packet, vlan)
-        except DecodeError:
-            yield at, "undecodable"
-            return
-        for one in self._held.add(fragment, at, fate, now):
+        for one in self._held.add(decode_fragment(packet, vlan), at, fate, now):
             yield from _settled(one)
 
     def due(self, now: float) -> Iterator[Settled]:

@@ -13,7 +13,7 @@ from tof.explain.reading import Kind, Reading, read
 from tof.explain.words import Explanation, Outcome, Verdict
 from tof.lab.capture import Frame
 from tof.lab.verdict import Sent
-from tof.model import Direction, Service, Side
+from tof.model import Direction, Service, Side, TunnelKey
 from tof.wire import inet
 from tof.wire.fragment import FragmentKey
 
@@ -76,8 +76,8 @@ class _Story:
         stays = self._stays(data, item.side)
         if seen is None:
             self._tell(item, Reading(), Outcome(Verdict.CUT, "cut"))
-        elif seen.kind in (Kind.FRAGMENT, Kind.PIECE):
-            self._piece(item, seen, data)
+        elif seen.key is not None and seen.kind in (Kind.FRAGMENT, Kind.PIECE):
+            self._piece(item, seen, seen.key, data)
         elif stays and seen.kind in (Kind.GPDU, Kind.SIGNAL) and not self._known(seen):
             self._tell(item, seen, Outcome(Verdict.PASSES, "same_side"))
         else:
@@ -112,13 +112,11 @@ class _Story:
             Explanation(item.frame.number, item.side, outcome, seen.key, direction, seen.qfi, seen.user)
         )
 
-    def _piece(self, item: Sent, seen: Reading, data: bytes) -> None:
-        if seen.key is None:
-            return
-        key, at, outcome, fate = piece_key(seen.key, seen.ident), len(self.told), BRIDGED, Fate.PASS
+    def _piece(self, item: Sent, seen: Reading, tunnel: TunnelKey, data: bytes) -> None:
+        key, at, outcome, fate = piece_key(tunnel, seen.ident), len(self.told), BRIDGED, Fate.PASS
         if seen.user is not None:
             self._firsts[key] = at, self._path.now_ns
-            outcome, fate = self._judge.first(seen.key, seen.user, item.side, data)
+            outcome, fate = self._judge.first(tunnel, seen.user, item.side, data)
         self._tell(item, seen, outcome)
         first, since_ns = self._firsts.get(key, (at, 0))
         if self._path.now_ns - since_ns < PIECE_NS:
@@ -139,14 +137,16 @@ class _Story:
         self._settle(self._pieces.hold(at, ethernet.payload, ethernet.vlan, queued, self._path.now))
 
     def _settle(self, settled: Iterable[tuple[int, str]]) -> None:
-        """What became of fragments that took the queue; together they are one datagram, or several that waited in vain."""
+        """What became of fragments that took the queue: of one datagram, or of several that waited in vain."""
         decided = list(settled)
+        first = next((at for at, _ in decided if self.told[at].user is not None), 0)
         for at, reason in decided:
-            if reason == "diverted":
-                self._change(at, reason=reason, verdict=Verdict.DIVERTED)
-                self._follow(at, next(each for each, _ in decided if self.told[each].user is not None))
-            elif reason != "passed":
+            if reason != "passed":
                 self._change(at, reason=reason)
+            if reason == "diverted":
+                self._change(at, verdict=Verdict.DIVERTED)
+            if reason in ("diverted", "passed"):
+                self._follow(at, first)
 
     def _change(self, at: int, **changes: object) -> None:
         one = self.told[at]

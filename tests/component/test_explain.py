@@ -1,0 +1,99 @@
+"""`tof explain --ue` against a live API: what is asked, what is answered, and the document."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+
+import pytest
+from memory_port import MemoryPort, tunnel
+
+from tof.agent.catalog import parse
+from tof.api.app import create_app
+from tof.api.client import connect
+from tof.api.server import serve
+from tof.explain.asking import ask
+from tof.explain.live import Question, answers
+from tof.wire.inet import TCP
+
+UE, TO = bytes((10, 45, 0, 2)), bytes((203, 0, 113, 10))
+BOTH = tunnel(1), tunnel(2, "downlink", "10.0.1.1", "10.0.0.1")
+
+
+@pytest.fixture
+def port():
+    one = MemoryPort()
+    one.held = [*BOTH, tunnel(9, ues=("10.45.0.9",))]
+    one.catalog.put_new(parse({"name": "web", "serviceIP": "203.0.113.10", "applicationIP": "192.168.50.10"}))
+    one.catalog.put_new(parse({"name": "a.b", "serviceIP": "203.0.113.11", "applicationIP": "192.168.50.11"}))
+    return one
+
+
+@pytest.fixture
+async def address(port, tmp_path):
+    path = f"unix:{tmp_path}/api.sock"
+    async with serve(create_app(port), [path]):
+        yield path
+
+
+async def asked(address, question):
+    async with connect((address,)) as client:
+        return answers(question, await ask(client, question))
+
+
+async def test_diverted_and_answered(address):
+    (one,) = await asked(address, Question(UE, TO, TCP, 80))
+    assert (one.outcome.verdict.value, one.outcome.service.name) == ("diverted", "web")
+    assert (one.uplink["teid"], one.reply.reason, one.reply.tunnels[0]["teid"]) == (1, "answered", 2)
+
+
+async def test_what_is_wrong_is_named(address, port):
+    port.unresolved = {"web"}
+    (one,) = await asked(address, Question(UE, TO))
+    assert (one.outcome.reason, one.outcome.detail) == ("unresolved", "192.168.50.10 does not answer")
+    (other,) = await asked(address, Question(bytes((10, 45, 0, 77)), TO))
+    assert (other.uplink, other.outcome.reason) == (None, "unresolved")
+
+
+async def test_of_an_unknown_ue(address):
+    (one,) = await asked(address, Question(bytes((10, 45, 0, 77)), TO))
+    assert (one.uplink, one.outcome.reason, one.reply.reason) == (None, "ue_unknown", "ue_no_tunnel")
+
+
+async def command(address, *arguments):
+    argv = (sys.executable, "-m", "tof", "explain", "--api", address, *arguments)
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*argv, stdout=pipe, stderr=pipe)
+    out, err = await process.communicate()
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_the_command(address):
+    where = ("--ue", "10.45.0.2", "--to", "203.0.113.10", "--protocol", "tcp", "--port", "443")
+    status, out, err = await command(address, *where, "--json")
+    found = json.loads(out)
+    assert (status, err) == (0, "")
+    (one,) = found.pop("answers")
+    assert found == {"ue": "10.45.0.2", "to": "203.0.113.10", "protocol": "tcp", "port": 443, "dscp": 0}
+    assert one.keys() == {
+        "uplink", "verdict", "reason", "why", "detail", "service", "application", "reply"
+    }  # fmt: skip
+    assert (one["uplink"]["teid"], [down["teid"] for down in one["reply"]["downlinks"]]) == (1, [2])
+    status, out, err = await command(address, *where)
+    assert (status, err) == (0, "")
+    assert "10.0.0.1 > 10.0.1.1 0x00000001" in out
+    assert "answered  10.0.1.1 > 10.0.0.1 0x00000002" in out
+
+
+async def test_the_command_about_what_is_not_known(address):
+    status, out, _ = await command(address, "--ue", "10.45.0.77", "--to", "198.51.100.1", "--json")
+    found = json.loads(out)
+    assert (status, found["protocol"]) == (0, None)
+    (one,) = found["answers"]
+    assert (one["uplink"], one["verdict"], one["reply"]) == (None, "teaches", None)
+    status, out, _ = await command(
+        address, "--ue", "10.45.0.77", "--to", "203.0.113.10", "--teid", "1", "--vlan", "0"
+    )
+    assert status == 0
+    assert "not known yet" in out
