@@ -180,12 +180,13 @@ def test_answers_as_a_document_and_as_rows():
     assert (first["uplink"], first["service"], first["application"]) == (UP, "web", "192.168.50.10")
     assert first["reply"] == {"reason": "answered", "why": REASONS["answered"], "downlinks": [DOWN]}
     assert second["reply"]["downlinks"] == []
+    assert first["detail"].startswith("from the SYN on")
     (unknown,) = report.answer_document(Question(UE, TO), answers(Question(UE, TO), Known()))["answers"]
     assert (unknown["uplink"], unknown["service"], unknown["reply"]) == (None, None, None)
     rows = report.answer_rows([*found, *answers(Question(UE, TO), Known())])
     assert rows[0] == (
         "10.1.0.11 > 10.1.0.1 0x00000001", "diverted", "diverted", "web > 192.168.50.10",
-        "answered  10.1.0.1 > 10.1.0.11 0x00000002", "",
+        "answered  10.1.0.1 > 10.1.0.11 0x00000002", first["detail"],
     )  # fmt: skip
     assert [row[0] for row in rows[1:]] == ["10.1.0.11 > 10.1.0.1 0x00000001", "not known yet"]
     assert rows[2][3:] == ("-", "-", "no service has 203.0.113.10")

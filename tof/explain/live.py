@@ -11,6 +11,7 @@ from tof.dataplane.selection import Facts, judge, rule_lists
 from tof.explain.choosing import UNKNOWN_PROTOCOL, nearest
 from tof.explain.words import Outcome, Verdict
 from tof.model import Direction, Mode, Service, TunnelState
+from tof.wire.inet import TCP
 
 Tunnel = Mapping[str, Any]
 """As ``GET /tunnels`` shows it."""
@@ -116,7 +117,10 @@ def _judge(facts: Facts, known: Known) -> Outcome:
         return Outcome(Verdict.PASSES, "ovs_down", rule.service, known.ovs_down)
     if rule.service.mode is Mode.SHADOW:
         return Outcome(Verdict.SHADOW, "shadow", rule.service)
-    return Outcome(Verdict.DIVERTED, "diverted", rule.service)
+    detail = (
+        "from the SYN on: a connection that began at the core stays there" if facts.protocol == TCP else ""
+    )
+    return Outcome(Verdict.DIVERTED, "diverted", rule.service, detail)
 
 
 def _no_such_address(facts: Facts) -> str:

@@ -55,7 +55,7 @@ LEARNER: Final = {
 OWN: Final = {
     "no_service": "of a known tunnel, to no service",
     "downlink": "to a UE: only what comes from a UE can be a service's",
-    "tunnel_learnt": "the first packet of a tunnel, to no service: it passes, and the tunnel is known from now on",
+    "tunnel_learnt": "the first packet of a tunnel, no service's: it passes, and the tunnel is known from now on",
     "shadow": "a service's that is in shadow mode: counted, and answered by the core",
     "owner_unknown": "the UE's second address family is not known yet: passed, known from now on",
     "no_ue_address": "no UE can own this address: nothing is learnt from it",
