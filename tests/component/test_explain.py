@@ -9,7 +9,7 @@ import sys
 import pytest
 from memory_port import MemoryPort, tunnel
 
-from tof.agent.catalog import parse
+from tof.agent.service_body import parse
 from tof.api.app import create_app
 from tof.api.client import connect
 from tof.api.server import serve

@@ -134,12 +134,12 @@ def test_a_file_of_services(text):
         (json.dumps([BODY, BODY | {"serviceIP": "198.51.100.1"}]), "services[1].name: "),
         (
             json.dumps([BODY | {"serviceIP": "nowhere"}]),
-            "services[0].serviceIP: serviceIP is not an IP address",
+            "services[0].serviceIP: serviceIP is neither an IP address nor a prefix",
         ),
         (json.dumps([BODY | {"colour": "red"}]), "services[0].colour: "),
-        (json.dumps([BODY, 7]), "services[1]: is not an object"),
-        (json.dumps({"service": []}), "services: is missing or no list"),
-        ("7", "services: is missing or no list"),
+        (json.dumps([BODY, 7]), "services[1] is not an object"),
+        (json.dumps({"service": []}), "service is not a field of a policy"),
+        ("7", "services is missing or not a list"),
         ("a: [", "is neither JSON nor YAML: "),
     ],
 )

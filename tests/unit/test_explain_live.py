@@ -91,9 +91,10 @@ def test_why_a_service_s_packet_passes(more, reason, detail):
     assert one.reply is None
 
 
-def test_where_one_service_is_not_resolved_the_next_one_has_it():
+def test_a_service_whose_application_is_not_there_keeps_its_packets():
     wide = Service("wide", NET, ip_address("192.168.50.11"), 24)
-    assert judged(only(services=(WEB, wide), unresolved={"web": "no"})) == ("diverted", "diverted", "wide")
+    for reason in ("unresolved", "unhealthy"):
+        assert judged(only(services=(WEB, wide), **{reason: {"web": "no"}})) == ("passes", reason, "web")
 
 
 def test_shadow():
@@ -218,6 +219,6 @@ facts = st.builds(
 def test_a_condition_is_missed_exactly_where_the_judgement_fails(selection, packet):
     service = Service("web", WEB.service_ip, WEB.application_ip, selection=selection)
     for rule in rules_of(service):
-        assert (missed(rule, packet) == []) is rule.holds(packet)
+        assert (missed(rule, packet) == []) is (rule.holds(packet) and rule.port_holds(packet))
     assert (nearest([service], packet) is None) is (judge(rule_lists([service]), packet) is not None)
     assert missed(Rule(service), packet) == []

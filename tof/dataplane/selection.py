@@ -99,10 +99,10 @@ class Rule:
         )
 
     def port_holds(self, facts: Facts) -> bool:
-        """Whether the packet's port is selected."""
+        """Whether the packet's port is selected; one that is not shown is not."""
         if not self.looks_at_ports:
             return True
-        if facts.port is None or facts.protocol not in PROTOCOLS_WITH_PORTS:
+        if facts.later or facts.port is None or facts.protocol not in PROTOCOLS_WITH_PORTS:
             return False
         return self.ports.first <= facts.port <= self.ports.last
 
