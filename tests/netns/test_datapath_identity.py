@@ -433,6 +433,24 @@ def test_an_error_indication_that_a_ping_caused_does_not_reach_the_enb_while_the
     tof.core.silent(lambda one: one.teid == bearer.up and is_pinger(one), 1.0)
 
 
+def test_a_packet_from_the_wrong_side_is_not_diverted_while_its_tunnel_is_new_either(tof: Tof) -> None:
+    """The core's side sends what only the eNB may: by way of the queue, too, it passes as it is."""
+    bearer = new_bearer()
+    tof.up(bearer)
+    forged = carried(
+        bearer.enb,
+        bearer.sgw,
+        gtp(bearer.up, udp(bearer.ue, SERVICE, 4000, ECHO, b"forged")),
+        macs=bearer.macs[::-1],
+    )
+    for _ in range(3):
+        tof.core.send(forged)
+        tof.ran.expect(forged)
+    assert tof.apps.find(lambda frame: b"forged" in frame, 0.2) is None
+    tof.ran.send(request(bearer, b"own"))
+    assert tof.apps.find(lambda frame: b"own" in frame, 3.0) is not None
+
+
 def test_signals_from_the_wrong_side_pass_and_change_nothing(tof: Tof, app: socket.socket) -> None:
     bearer = new_bearer()
     tof.attach(bearer)

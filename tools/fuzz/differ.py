@@ -224,7 +224,7 @@ def _expected(oracle: Oracle, program: str, side: int) -> Run:
         case "slow":
             return lambda frame, ifindex: oracle.slow(frame, side, ifindex)
         case "ret":
-            return lambda frame, _ifindex: oracle.back(frame)
+            return lambda frame, _ifindex: oracle.back(frame, int(program == "tof_ret_sgw"))
         case "onward":
             return lambda frame, _ifindex: oracle.onward(frame)
     return lambda frame, _ifindex: oracle.ue(frame)

@@ -429,14 +429,14 @@ class Oracle:
         if kind:
             self.told.add((kind, tunnel.index, inner.source + inner.destination))
 
-    def back(self, frame: bytes) -> tuple[int, bytes]:
+    def back(self, frame: bytes, side: int) -> tuple[int, bytes]:
         """tof_ret_enb, tof_ret_sgw: a service's packet is diverted after all; the ticket goes before it as metadata."""
         if len(frame) < WRAPPER_BYTES + 14 or frame[12:14] != b"\x08\0" or frame[23] != WRAPPER_PROTOCOL:
             return DROP, frame  # nothing else has any business there
         ticket, seen = frame[WRAPPER_BYTES - 4 : WRAPPER_BYTES], read(frame[WRAPPER_BYTES:])
         passed = PASS, frame[WRAPPER_BYTES - 4 :]
         tunnel = self.tunnels.get(seen.key) if seen.kind == GPDU else None
-        if tunnel is None:
+        if tunnel is None or tunnel.uplink != (side == 0):
             return passed
         self._follow_form(tunnel, seen)
         self._add(tunnel, seen.inner)

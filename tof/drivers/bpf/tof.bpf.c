@@ -2359,7 +2359,7 @@ static __always_inline int back(struct xdp_md *ctx, __u32 side)
 	if (!c || parse_xdp(ctx, &p) != k_gpdu)
 		return XDP_PASS;
 	t = tunnel_of(&p);
-	if (!t)
+	if (!t || t->direction != side)
 		return XDP_PASS;
 	now = bpf_ktime_get_ns();
 	follow_form(t, &p, now);
@@ -2367,7 +2367,7 @@ static __always_inline int back(struct xdp_md *ctx, __u32 side)
 	t->last_ns = now;
 	data = (void *)(long)ctx->data;
 	end = (void *)(long)ctx->data_end;
-	service = c->bypass || t->direction != ENB ? 0 : service_of(data, end, c, &p, t);
+	service = c->bypass || side != ENB ? 0 : service_of(data, end, c, &p, t);
 	if (service) {
 		verdict = divert(ctx, &p, t, now, service);
 		if (verdict >= 0) {
