@@ -8,9 +8,10 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator
+from ipaddress import ip_network
 
 import pytest
-from gtp_apps import udp_echo
+from gtp_apps import udp_echo, ue_kernel
 from gtp_core import AnsweringCore
 from gtp_packets import (
     ACK,
@@ -21,8 +22,10 @@ from gtp_packets import (
     carried,
     container,
     gtp,
+    ip,
     is_pinger,
     new_bearer,
+    new_bearer6,
     packed,
     pong,
     tcp,
@@ -72,6 +75,10 @@ def request(bearer: Bearer, data: bytes, port: int = 4000) -> bytes:
 
 def reply(tof: Tof, data: bytes, timeout_s: float = 3.0) -> Gpdu:
     return tof.ran.gpdu(lambda one: one.inner.data == b"app:" + data, timeout_s)
+
+
+def prefix_of(bearer: Bearer) -> str:
+    return str(ip_network((bearer.ue, 64), strict=False))
 
 
 def pushed(tof: Tof, data: bytes, timeout_s: float = 6.0) -> Gpdu:
@@ -476,6 +483,93 @@ def test_an_app_speaks_to_a_ue_that_was_seen_downlink_only(tof: Tof, app: socket
     app.sendto(b"good morning", (bearer.ue, 1))
     got = pushed(tof, b"good morning")
     assert (got.teid, got.message.qfi) == (bearer.down, 3)
+
+
+@pytest.mark.parametrize("seen", ["both ways", "downlink only"])
+def test_a_connection_that_an_app_opens_is_the_edges(tof: Tof, seen: str) -> None:
+    """The UE's SYN-ACK is no SYN, and belongs to the application all the same."""
+    bearer, ran = new_bearer(), tof.netns["ran"]
+    (tof.attach if seen == "both ways" else tof.down)(bearer)
+    with AnsweringCore(tof, bearer), ue_kernel(tof, bearer):
+        with ran.entered():
+            server = socket.create_server((bearer.ue, 7000))
+        with tof.netns["apps"].entered():
+            app = socket.socket()
+        with server, app:
+            app.bind((APP, 0))
+            app.settimeout(5)
+            server.settimeout(5)
+            app.connect((bearer.ue, 7000))
+            ue, (peer, _) = server.accept()
+            with ue:
+                assert peer == SERVICE
+                app.sendall(b"from the application")
+                assert ue.recv(100) == b"from the application"
+                ue.sendall(b"from the UE")
+                assert app.recv(100) == b"from the UE"
+    tof.core.silent(lambda one: one.teid == bearer.up and one.inner.protocol == TCP, 0.1)
+
+
+def test_a_syn_ack_that_nobody_asked_for_stays_with_the_core(tof: Tof) -> None:
+    bearer = new_bearer()
+    tof.attach(bearer)
+    frame = bearer.uplink(tcp(bearer.ue, SERVICE, 7000, 9000, SYN | ACK))
+    tof.ran.send(frame)
+    tof.core.expect(frame)
+
+
+def test_what_is_said_on_a_former_ue_s_flow_is_held_and_given_up(tof: Tof) -> None:
+    """Its TEIDs are another's, its address a third one's: the frame goes to neither, nor round and round."""
+    gone = new_bearer()
+    heir, third = gone.but(ue=new_bearer().ue), new_bearer().but(ue=gone.ue)
+    with tof.netns["apps"].entered():
+        app = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with AnsweringCore(tof, gone) as core, app:
+        app.bind((APP, 6001))
+        app.settimeout(3)
+        tof.attach(gone)
+        tof.ran.send(gone.uplink(udp(gone.ue, SERVICE, 4000, 6001, b"hello")))
+        assert app.recv(100) == b"hello"
+        core.bearers[:] = [heir, third]
+        for bearer in (heir, third):
+            tof.up(bearer)
+            tof.down(bearer)
+            until("known", lambda b=bearer: tof.known(b).get("uplink", {}).get("ues") == [b.ue])
+            until("paired", lambda b=bearer: len(tof.known(b)) == 2)
+            tof.up(bearer)
+            tof.down(bearer)
+        tof.drain()
+        before = tof.packets("ue_moved")
+        app.sendto(b"late", (gone.ue, 4000))
+        tof.ran.silent(lambda one: one.inner.data == b"late", 1.0)
+        assert tof.packets("ue_moved") - before <= 3
+        tof.ran.send(third.uplink(udp(third.ue, SERVICE, 4001, 6001, b"mine")))
+        assert app.recv(100) == b"mine"
+        app.sendto(b"yours", (third.ue, 4001))
+        assert pushed(tof, b"yours").teid == third.down
+
+
+def test_a_router_advertisement_ends_no_doubt(tof: Tof) -> None:
+    """TEIDs of an IPv6 UE are another's: what the core sends to all nodes is no word about whose they are."""
+    gone = new_bearer6()
+    heir = gone.but(ue=new_bearer6().ue)
+    with tof.netns["apps"].entered():
+        app = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    with AnsweringCore(tof, gone) as core, app, tof.service("2001:db8:113::66", APP6):
+        app.bind((APP6, 6002))
+        tof.attach(gone)
+        app.sendto(b"first", (gone.ue, 1))
+        assert pushed(tof, b"first").teid == gone.down
+        core.bearers[:] = []
+        tof.up(heir)
+        advertisement = heir.downlink(ip("fe80::1", "ff02::1", 58, bytes((134, 0, 0, 0)) + bytes(12)))
+        tof.core.send(advertisement)
+        tof.ran.expect(advertisement)
+        app.sendto(b"secret", (gone.ue, 1))
+        tof.ran.silent(lambda one: one.inner.data == b"secret", 0.3)
+        core.bearers[:] = [heir]
+        until("the heir has them", lambda: tof.known(heir).get("uplink", {}).get("ues") == [prefix_of(heir)])
+    never(tof, heir.down)
 
 
 def test_an_app_opens_a_connection_to_an_idle_ue(tof: Tof) -> None:

@@ -74,13 +74,15 @@ class FrameHeld:
     """An app's frame for ``ue`` (packed exact address) found no downlink tunnel that it may go into.
 
     ``via`` is the uplink tunnel (by index) that its flow came in, 0 if there is none. ``doubted``: the tunnel is known but
-    has come into doubt in the data path; if no flow says better, ``via`` is that downlink tunnel.
+    has come into doubt in the data path; if no flow says better, ``via`` is that downlink tunnel. ``moved``: the tunnel of
+    its flow is another UE's by now.
     """
 
     frame: bytes
     ue: bytes
     via: int = 0
     doubted: bool = False
+    moved: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,9 @@ class Learning:
             if event.doubted and via is not None:
                 self._believe_doubt(via, out)
             via = via if via is not None and via.uplink else None
-            if not (self._ask_for_ue(ue, now) if via is None else self._ask_for_reply(via, ue, now)):
+            asked = self._ask_for_ue(ue, now) if via is None else self._ask_for_reply(via, ue, now)
+            # That the UE has a tunnel does not help a flow that leads elsewhere: it waits for a packet of its own.
+            if not asked and not event.moved:
                 self._holding.answered(ue)
 
     def _believe_doubt(self, via: Tunnel, out: list[Command]) -> None:

@@ -99,10 +99,11 @@ class Feed:
                 self.handle(DownlinkMoved(record.tunnel, destination))
         elif record.kind == layout.RETURNED:
             self.handle(UplinkReturned(record.tunnel))
-        elif record.kind in (layout.HELD, layout.DOUBTED):
+        elif record.kind in (layout.HELD, layout.DOUBTED, layout.MOVED_ON):
             ue = _destination(record.data)
             if ue is not None:
-                self.handle(FrameHeld(record.data, ue, record.tunnel, record.kind == layout.DOUBTED))
+                doubted, moved = record.kind == layout.DOUBTED, record.kind == layout.MOVED_ON
+                self.handle(FrameHeld(record.data, ue, record.tunnel, doubted, moved))
         elif record.kind == layout.TOO_BIG:
             self.too_big(record.data, record.tunnel)
 

@@ -285,7 +285,7 @@ def unpack_seen(raw: bytes) -> SeenRecord:
     )  # fmt: skip
 
 
-SAMPLE, SPOOFED, DOWNLINK_MOVED, HELD, TOO_BIG, RETURNED, DOUBTED = range(1, 8)
+SAMPLE, SPOOFED, DOWNLINK_MOVED, HELD, TOO_BIG, RETURNED, DOUBTED, MOVED_ON = range(1, 9)
 
 
 def unpack_event(raw: bytes) -> RawEvent:

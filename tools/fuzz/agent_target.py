@@ -208,7 +208,7 @@ class Life:
         ue = self.choices.one(_UES)
         ethertype = b"\x08\0" if len(ue) == 4 else b"\x86\xdd"
         frame = bytes(12) + ethertype + ip(_ELSEWHERE[len(ue) == 16], ue, b"data", 17)
-        kind = self.choices.one((layout.HELD, layout.DOUBTED, layout.RETURNED))
+        kind = self.choices.one((layout.HELD, layout.DOUBTED, layout.MOVED_ON, layout.RETURNED))
         self.record(kind, frame, self.choices.number(40))
 
     def sample(self) -> None:

@@ -203,7 +203,7 @@ class Differ:
         handed = [
             (e.kind, e.tunnel, e.data)
             for e in events
-            if e.kind in (layout.HELD, layout.DOUBTED, layout.TOO_BIG)
+            if e.kind in (layout.HELD, layout.DOUBTED, layout.MOVED_ON, layout.TOO_BIG)
         ]
         pairs.append(("frames held", handed, oracle.handed))
         kinds = (layout.SPOOFED, layout.DOWNLINK_MOVED, layout.RETURNED)

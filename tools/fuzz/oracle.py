@@ -546,11 +546,11 @@ class Oracle:
             self.counts["ovs_down"] += 1
             return PASSES
         known = self.flows.get(key)
-        if known is not None and known[0] != tunnel.session:
+        if known is not None and known[0] != tunnel.session and known[2] in self.by_index:
             waits = runs and tunnel.young
             self.counts["flow_waits" if waits else "flow_ambiguous"] += 1
             return WAITS if waits else PASSES
-        if runs and (known is None or known[1] != service):
+        if runs and (known is None or known[1] not in (0, service)):
             self.counts["flow_unknown"] += 1
             return PASSES
         paired = self.by_index[tunnel.index][1] != 0
@@ -588,7 +588,7 @@ class Oracle:
         if tunnel.ended:
             return self._hold("ue_ended", layout.HELD, via, frame)
         if frame[:6] == GATEWAY_MAC and tunnel.has_family(inner) and not tunnel.owns(inner.destination):
-            return self._hold("ue_moved", layout.HELD, 0, frame)
+            return self._hold("ue_moved", layout.MOVED_ON, 0, frame)
         if tunnel.moved or tunnel.doubted:
             return self._hold("ue_doubted", layout.DOUBTED, via or index, frame)
         return self._inject(frame, inner, key, qfi)
@@ -602,6 +602,10 @@ class Oracle:
             self.counts["ue_no_way_out"] += 1
             return DROP, frame
         self.counts["encapsulated"] += 1
+        if frame[:6] == GATEWAY_MAC and inner.opens():
+            service_port, ue_port = inner.ports()
+            opened = inner.destination, inner.source, ue_port, service_port, inner.protocol
+            self.flows.setdefault(opened, (0, 0, 0, None, False))
         self._add(tunnel, inner)
         tunnel.injected = True
         return REDIRECT, encapsulated(tunnel, key, clamped(inner, outer6), qfi)
@@ -614,7 +618,11 @@ class Oracle:
         service_port, ue_port = inner.ports()
         flow = self.flows.get((inner.destination, inner.source, ue_port, service_port, inner.protocol))
         found = self.defaults.get(inner.destination[:8] if inner.v6 else inner.destination, 0), 0, None
-        answer = found if flow is None else (self.by_index[flow[2]][1], flow[2], flow[3])
+        answer = (
+            found
+            if flow is None or flow[2] not in self.by_index
+            else (self.by_index[flow[2]][1], flow[2], flow[3])
+        )
         if inner.piece == FIRST:
             self.pieces[key] = answer[0]
         return answer

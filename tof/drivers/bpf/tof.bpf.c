@@ -199,7 +199,7 @@ struct flow_place {
 
 struct flow {
 	__u64 last_ns;
-	__u32 session, service, uplink;
+	__u32 session, service, uplink; // service 0: an application has sent its SYN, the UE has not answered yet
 	__u8 has_qfi, qfi;      // of the UE's last packet: the reply mirrors it
 	__u8 overflowed, pad;   // another flow found this place, its first, taken: it is at one of the next
 	struct flow_key key;
@@ -291,7 +291,7 @@ struct seen {            // a G-PDU of an unknown tunnel, all that the agent lea
 	__u16 size;
 	__u8 side, inner6, tos, gtp_flags, has_container, qfi;
 };
-enum event_kind { e_sample = 1, e_spoofed, e_downlink_moved, e_held, e_too_big, e_returned, e_doubted };
+enum event_kind { e_sample = 1, e_spoofed, e_downlink_moved, e_held, e_too_big, e_returned, e_doubted, e_moved };
 struct side_key {        // shared adapter: which side an outer source address is on
 	__u32 prefix;
 	__u8 address[16];
@@ -967,6 +967,23 @@ static __always_inline void foreign(struct tunnel *t, const struct packet *p, __
 	tell(t, e_spoofed, p, side, now);
 }
 
+// A downlink packet to anybody but the tunnel's UE (a router advertisement, the other family's) is no word of the core's
+// about whose the tunnel is: a doubt outlasts it.
+static __always_inline void heard(struct tunnel *t, const struct packet *p, __u64 now)
+{
+	__u32 index = t->index;
+	struct outlet *outlet;
+	__u64 later;
+
+	if (t->direction == SGW && !owns(t, p, 0)) {
+		later = bpf_ktime_get_ns() + 1;
+		outlet = bpf_map_lookup_elem(&tof_outlets, &index);
+		if (outlet && outlet->doubted_ns > t->last_ns && outlet->doubted_ns < later)
+			outlet->doubted_ns = later;
+	}
+	t->last_ns = now;
+}
+
 // What a packet in a known tunnel says about its UE.
 static __always_inline void notice(struct tunnel *t, const struct packet *p, __u32 side, __u64 now)
 {
@@ -1386,7 +1403,7 @@ static __always_inline int judge_flow(void *data, void *end, struct packet *p, s
 		count(c_flow_ambiguous);
 		return 0;
 	}
-	if (p->protocol == IPPROTO_TCP && !opens && (!known || known->service != service)) {
+	if (p->protocol == IPPROTO_TCP && !opens && (!known || (known->service && known->service != service))) {
 		count(c_flow_unknown);
 		return 0;
 	}
@@ -1842,7 +1859,7 @@ static __always_inline int fast(struct xdp_md *ctx, __u32 side, const int shared
 		return XDP_PASS;
 	follow_form(t, &p, now);
 	add_traffic(t, p.inner_length);
-	t->last_ns = now;
+	heard(t, &p, now);
 	service = t->direction == ENB ? service_of(data, end, c, &p, t) : 0;
 	if (service) {
 		verdict = divert(ctx, &p, t, now, service);
@@ -2132,7 +2149,7 @@ static __always_inline int judge_first(void *data, void *end, struct packet *p, 
 	}
 	notice(t, p, side, now);
 	add_traffic(t, p->inner_length);
-	t->last_ns = now;
+	heard(t, p, now);
 	service = t->direction == ENB ? service_of(data, end, c, p, t) : 0;
 	if (service && owns(t, p, 1) && is_diverted(service) &&
 	    take_flow(data, end, p, t, service, now, heart_beats(now)) > 0)
@@ -2364,7 +2381,7 @@ static __always_inline int back(struct xdp_md *ctx, __u32 side)
 	now = bpf_ktime_get_ns();
 	follow_form(t, &p, now);
 	add_traffic(t, p.inner_length);
-	t->last_ns = now;
+	heard(t, &p, now);
 	data = (void *)(long)ctx->data;
 	end = (void *)(long)ctx->data_end;
 	service = c->bypass || side != ENB ? 0 : service_of(data, end, c, &p, t);
@@ -2522,6 +2539,35 @@ __noinline __u32 reply_tunnel_of(struct xdp_md *ctx, struct packet *p, __u64 now
 	if (p->fragment == FIRST)
 		bpf_map_update_elem(&tof_pieces, &key, &fresh, BPF_ANY);
 	return fresh.fate;
+}
+
+// An application opens a TCP connection to a UE: its answer belongs to that, though it is no SYN.
+static __always_inline void opened_by_application(void *data, void *end, struct packet *p, __u64 now)
+{
+	struct scratch *scratch;
+	struct flow *fresh;
+	__u32 zero = 0;
+
+	scratch = bpf_map_lookup_elem(&tof_scratch, &zero);
+	if (!scratch || p->protocol != IPPROTO_TCP || p->fragment == LATER)
+		return;
+	fresh = &scratch->fresh;
+	__builtin_memset(&scratch->l4, 0, sizeof(scratch->l4));
+	ports_of(data, end, p, &scratch->l4);
+	if ((scratch->l4.tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN)
+		return;
+	__builtin_memset(fresh, 0, sizeof(*fresh));
+	fresh->last_ns = now;
+	flow_of(p, &scratch->l4, 0, &fresh->key);
+	if (!flow_at(&fresh->key, 0, &scratch->place, &scratch->own_first))
+		put_flow(fresh, &scratch->place, scratch->own_first, 0, now);
+}
+
+__noinline int note_opening(struct xdp_md *ctx, struct packet *p, __u64 now)
+{
+	if (p)
+		opened_by_application((void *)(long)ctx->data, (void *)(long)ctx->data_end, p, now);
+	return 0;
 }
 
 // The UDP checksum of `length` bytes at `at`; mandatory over IPv6 (RFC 8200 section 8.1).
@@ -2724,7 +2770,7 @@ static __always_inline int ue_side(struct xdp_md *ctx)
 	}
 	if (by_address && has_ue(t, &p) && !owns(t, &p, 0)) {
 		count(c_ue_moved);
-		return hand_over(ctx, e_held, 0);
+		return hand_over(ctx, e_moved, 0);
 	}
 	if (t->flags & T_MOVED || (outlet->doubted_ns && t->last_ns < outlet->doubted_ns)) {
 		count(c_ue_doubted);
@@ -2741,6 +2787,8 @@ static __always_inline int ue_side(struct xdp_md *ctx)
 		count(c_ue_no_way_out);
 		return XDP_DROP;
 	}
+	if (by_address)
+		note_opening(ctx, &p, now);
 	clamp(ctx, c, &p, outlet->own.family == 6);
 	surplus = room - p.inner_length;
 	if (surplus && bpf_xdp_adjust_tail(ctx, -(int)surplus))
