@@ -34,6 +34,8 @@ def test_scenarios_are_listed() -> None:
         (("6g",), "no scenario 6g"),
         (("4g", "--enb-interface", "a"), "go together"),
         (("4g", "--service", "203.0.113.10"), "a box of yours"),
+        (("4g", "--api", "http://127.0.0.1:8080"), "--api belongs to a box of yours"),
+        (("4g", "--pinger-target", "9.9.9.9"), "--pinger-target belongs to a box of yours"),
         (
             ("4g", "--enb-interface", "a", "--sgw-interface", "b", "--service", "203.0.113.10"),
             "needs --app-interface",
@@ -56,6 +58,10 @@ def test_what_cannot_be_played_is_said(arguments: tuple[str, ...], complaint: st
         ({"enb_next_hop": "router"}, "--enb-next-hop: 'router' is not a MAC"),
         ({"ue_pool": ("10.45.0.0/24",)}, "too small"),
         ({"ue_pool": ("10.45",)}, "--ue-pool: '10.45' is not a network"),
+        ({"ue_pool": ("224.0.0.0/8",)}, "--ue-pool: 224.0.0.0/8 has no addresses that UEs can have"),
+        ({"enb": ("10.1.0.11", "10.1.0.11")}, "--enb: an address is given twice"),
+        ({"enb": ("10.1.0.1", "10.1.0.12")}, "--enb and --sgw: 10.1.0.1 cannot be both"),
+        ({"sgw_interface": "a"}, "are different adapters"),
         (
             {"service": ("203.0.113.10",), "application": ("fd00::1",), "app_interface": "c"},
             "pairs of one family",

@@ -24,6 +24,7 @@ from tof.lab.play import PlayReport, Wires, play_all
 from tof.lab.replay_lab import APPS, EAST, MTU, WEST, replay_lab
 from tof.lab.wire_ends import WireEnd, open_ends
 from tof.model import address_text
+from tof.wire.inet import is_global_unicast
 
 RESOLVE_S = 1.5
 APP_MAC = bytes.fromhex("021ab0030001")
@@ -148,13 +149,15 @@ def settings_of(options: PlayOptions) -> Settings:
     own = not options.enb_interface
     if own == bool(options.sgw_interface):
         raise SetupError("--enb-interface and --sgw-interface go together")
-    if own and (options.service or options.app_interface):
-        raise SetupError("--service and --app-interface belong to a box of yours: add --enb-interface")
+    _check_own(options) if own else _check_ends(options)
     defaults = Settings()
     targets = tuple(_address("--pinger-target", text) for text in options.pinger_target)
+    enbs, sgws = _places("--enb", options.enb, ENBS), _places("--sgw", options.sgw, SGWS)
+    if both := {place.address for place in enbs} & {place.address for place in sgws}:
+        raise SetupError(f"--enb and --sgw: {address_text(min(both))} cannot be both")
     return Settings(
-        enbs=_places("--enb", options.enb, ENBS),
-        sgws=_places("--sgw", options.sgw, SGWS),
+        enbs=enbs,
+        sgws=sgws,
         edge=_lab_edge() if own else _edge(options),
         targets=targets or defaults.targets,
         ues=options.ues,
@@ -164,6 +167,27 @@ def settings_of(options: PlayOptions) -> Settings:
         enb_next_hop=_mac("--enb-next-hop", options.enb_next_hop),
         sgw_next_hop=_mac("--sgw-next-hop", options.sgw_next_hop),
     )
+
+
+def _check_own(options: PlayOptions) -> None:
+    """What only makes sense for a box that is there already."""
+    given = {
+        "--service": options.service,
+        "--app-interface": options.app_interface,
+        "--application": options.application,
+        "--app-gateway": options.app_gateway,
+        "--pinger-target": options.pinger_target,
+        "--api": options.api,
+    }
+    for option, value in given.items():
+        if value:
+            raise SetupError(f"{option} belongs to a box of yours: add --enb-interface and --sgw-interface")
+
+
+def _check_ends(options: PlayOptions) -> None:
+    ends = [end for end in (options.enb_interface, options.sgw_interface, options.app_interface) if end]
+    if len(set(ends)) < len(ends):
+        raise SetupError("--enb-interface, --sgw-interface and --app-interface are different adapters")
 
 
 def _lab_edge() -> Edge:
@@ -196,6 +220,8 @@ def _places(
         address, _, mac = text.partition("=")
         fallback = default_mac or defaults[number % len(defaults)].mac
         given.append(Place(_address(option, address), _mac(option, mac) or fallback))
+    if len({place.address for place in given}) < len(given):
+        raise SetupError(f"{option}: an address is given twice")
     for family in (IPV4, IPV6) if defaults else ():
         count = sum(len(place.address) == family for place in given)
         if count == 1:
@@ -214,6 +240,8 @@ def _pool(texts: Sequence[str], family: int) -> bytes | None:
         except ValueError:
             raise SetupError(f"--ue-pool: {text!r} is not a network") from None
         largest = _LARGEST_POOL[network.version]
+        if not is_global_unicast(network.network_address.packed):
+            raise SetupError(f"--ue-pool: {text} has no addresses that UEs can have")
         if network.prefixlen > largest:
             raise SetupError(f"--ue-pool: {text} is too small, a /{largest} is needed")
         if len(network.network_address.packed) == family:

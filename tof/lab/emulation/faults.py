@@ -8,6 +8,8 @@ from tof.lab.emulation.player import Script, Wait, answers, pause, quiet
 from tof.lab.emulation.procedures import ask, attach, detach, notify, push, request, spoof
 
 STORM = 250
+RESTARTS_APART_S = 1.1
+"""To a box that remembers an earlier play the nodes have restarted already; it may believe that once a second."""
 
 
 def error_indication(net: Network) -> Script:
@@ -67,6 +69,7 @@ def restart(net: Network) -> Script:
         yield answers(*(one for ue in before for one in (ask(net, ue), request(net, ue))))
         yield quiet(net)
         tunnels = [(ue.bearers[0].up, ue.bearers[0].path) for ue in before]
+        yield pause(RESTARTS_APART_S)
         node.restart()
         net.send(peer.echo_request(node))
         yield quiet(net)

@@ -44,7 +44,7 @@ class Numbers(NamedTuple):
     @classmethod
     def drawn(cls, draw: Random) -> Self:
         """Anywhere."""
-        return cls(draw.randrange(0x1000, 0xFFF00000), draw.randrange(1, 10_000))
+        return cls(draw.randrange(0x1000, 0xFFF00000), draw.randrange(1, 40_000))
 
 
 class Network:
