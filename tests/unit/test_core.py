@@ -441,6 +441,15 @@ def test_a_frame_that_crossed_with_its_tunnel_is_released_at_the_next_tick(world
     assert world.say(Tick()) == [ReleaseFrame(b"frame")]
 
 
+def test_a_frame_of_a_former_ue_s_flow_is_not_given_back(world):
+    world.paired()
+    assert world.say(FrameHeld(b"frame", UE, moved=True)) == []
+    assert world.say(Tick()) == []
+    world.now += holding.HOLD_S
+    assert world.say(Tick()) == []
+    assert world.agent.holding.expired == 1
+
+
 def test_a_frame_for_an_ambiguous_address_waits_in_vain(world):
     world.paired()
     world.paired(5, 6, UE, ENB2, SGW2)
