@@ -355,6 +355,61 @@ def test_sgw_relocation(tof: Tof, app: socket.socket) -> None:
     never(tof, before.down)
 
 
+def test_after_a_relocation_the_edge_goes_on_with_the_core_s_first_word(tof: Tof) -> None:
+    """The UE talks to the edge alone: its flow goes over when the core has answered at the new SGW, before it is clear
+    that the former path is no more."""
+    before = new_bearer()
+    after = before.but(sgw=SGW2, up=before.up + 0x20000, down=before.down + 0x20000)
+    with AnsweringCore(tof, before) as core:
+        tof.attach(before)
+        tof.ran.send(request(before, b"before"))
+        assert reply(tof, b"before").teid == before.down
+        core.bearers[:] = [after]
+        tof.drain()
+        tof.ran.send(request(after, b"goes to the core"))
+        until("the core has answered", lambda: "downlink" in tof.known(after))
+        assert tof.known(before)
+        tof.ran.send(request(after, b"after"))
+        assert reply(tof, b"after").teid == after.down
+        assert tof.known(before)
+
+
+def test_a_handover_whose_first_packet_has_a_foreign_source(tof: Tof) -> None:
+    """A tethered network leaks: the new tunnel is the same bearer's all the same, and its connection stays whole."""
+    before = new_bearer()
+    after = before.but(enb=ENB2, down=before.down + 0x20000)
+    leak = after.but(ue=new_bearer().ue)
+    with AnsweringCore(tof, before) as core, tof.netns["apps"].entered(), socket.create_server((APP, 8083)):
+        tof.attach(before)
+        tof.ran.send(before.uplink(tcp(before.ue, SERVICE, 5003, 8083, SYN)))
+        opened = tof.ran.gpdu(lambda one: one.inner.source == SERVICE)
+        core.bearers[:] = [after]
+        tof.up(leak)
+        seq = int.from_bytes(opened.inner.segment[4:8], "big") + 1
+        tof.core.drain()
+        for n in range(10):
+            tof.ran.send(
+                after.uplink(tcp(before.ue, SERVICE, 5003, 8083, ACK, seq=1001, ack=seq, data=b"on"))
+            )
+            tof.ran.send(request(after, b"datagram %d" % n))
+            time.sleep(0.05)
+        answered = tof.ran.gpdu(lambda one: one.inner.source == SERVICE and one.inner.tcp_flags == ACK)
+        assert (answered.teid, answered.destination) == (after.down, ENB2)
+        assert reply(tof, b"datagram 9").teid == after.down
+        tof.core.silent(lambda one: one.inner.protocol == TCP)
+
+
+def test_a_downlink_packet_to_an_address_of_a_service_stops_nothing(tof: Tof, app: socket.socket) -> None:
+    bearer = new_bearer()
+    tof.attach(bearer)
+    for n in range(3):
+        odd = bearer.downlink(udp(ELSEWHERE, SERVICE, 1, 2, b"%d" % n))
+        tof.core.send(odd)
+        tof.ran.expect(odd)
+        app.sendto(b"push %d" % n, (bearer.ue, 1))
+        assert pushed(tof, b"push %d" % n).teid == bearer.down
+
+
 def test_a_connection_outlives_an_sgw_relocation(tof: Tof) -> None:
     """Its packets wait for the core's word: the service's server, which does not know it, would reset it."""
     before = new_bearer()

@@ -6,6 +6,7 @@ import os
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -20,6 +21,7 @@ from gtp_apps import (
     to_core,
     ue_kernel,
 )
+from gtp_core import AnsweringCore
 from gtp_packets import (
     ELSEWHERE6,
     TARGET6,
@@ -34,7 +36,7 @@ from gtp_packets import (
     pong,
     udp,
 )
-from gtp_peers import APP6, Setting, Tof, until
+from gtp_peers import APP, APP6, Setting, Tof, until
 
 from tof.wire.inet import ICMPV6
 
@@ -174,11 +176,12 @@ def test_a_dual_stack_ue_in_one_tunnel(tof: Tof, first: str) -> None:
     four, six = new_bearer(), new_bearer6()
     six = six.but(up=four.up, down=four.down)
     families = (four, six) if first == "IPv4" else (six, four)
-    for bearer in families:
-        tof.up(bearer)
-        tof.down(bearer)
-        until("learnt", lambda b=bearer: len(tof.known(b)) == 2)
-    until("both families", lambda: all(len(one["ues"]) == 2 for one in tof.known(four).values()))
+    with AnsweringCore(tof, four, six):
+        for bearer in families:
+            tof.up(bearer)
+            tof.down(bearer)
+            until("learnt", lambda b=bearer: len(tof.known(b)) == 2)
+        until("both families", lambda: all(len(one["ues"]) == 2 for one in tof.known(four).values()))
     for tunnel in tof.known(four).values():
         assert set(tunnel["ues"]) == {four.ue, prefix_of(six)}
     tof.settle(four, six)
@@ -191,6 +194,77 @@ def test_a_dual_stack_ue_in_one_tunnel(tof: Tof, first: str) -> None:
         assert tof.ran.to_ue(bearer.ue).inner.source == service
 
 
+def both_families(tof: Tof) -> tuple[Bearer, Bearer]:
+    """A dual-stack UE, known under both its addresses."""
+    four = new_bearer()
+    six = new_bearer6().but(up=four.up, down=four.down)
+    with AnsweringCore(tof, four, six):
+        tof.attach(four)
+        tof.ran.send(echo(six, b"too early"))
+        until("both families", lambda: all(len(one["ues"]) == 2 for one in tof.known(four).values()))
+    tof.drain()
+    return four, six
+
+
+def test_a_source_of_another_family_is_not_diverted_before_the_core_has_spoken_for_it(tof: Tof) -> None:
+    four = new_bearer()
+    six = new_bearer6().but(up=four.up, down=four.down)
+    tof.attach(four)
+    spoofed = tof.packets("spoofed")
+    for n in range(5):
+        frame = echo(six, b"of nobody %d" % n)
+        tof.ran.send(frame)
+        tof.core.expect(frame)
+    assert tof.packets("spoofed") == spoofed + 5
+    tof.ran.send(echo(four, b"the UE itself"))
+    looks_as_from_the_core(answer(tof, four, b"the UE itself"), four)
+    owner = new_bearer6().but(ue=six.ue)  # whose address it is gets no less for it
+    tof.attach(owner)
+    tof.ran.send(echo(owner, b"the owner"))
+    looks_as_from_the_core(answer(tof, owner, b"the owner"), owner)
+    assert tof.known(four)["uplink"]["ues"] == [four.ue]
+
+
+def test_tunnels_that_go_to_a_ue_of_the_other_family_after_a_silent_detach(tof: Tof) -> None:
+    gone = new_bearer()
+    heir = new_bearer6().but(up=gone.up, down=gone.down)
+    other, dedicated = new_bearer(), new_bearer()
+    with AnsweringCore(tof, gone, other) as core:
+        tof.attach(gone)
+        tof.ran.send(echo(gone, b"before"))
+        answer(tof, gone, b"before")
+        tof.attach(other)
+        tof.up(dedicated.but(ue=other.ue))  # has the core answer somebody in IPv4
+        until("asked", lambda: (other.up, other.ue) in core.asked)
+        core.bearers[:] = [heir, other]
+        tof.ran.send(echo(heir, b"first of the heir"))
+        until("confirmed", lambda: tof.known(heir)["downlink"]["ues"] == [prefix_of(heir)])
+        tof.drain()
+        with tof.netns["apps"].entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as app:
+            app.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            app.bind((APP, 6001))
+            for _ in range(20):
+                app.sendto(b"for the one that is gone", (gone.ue, 4000))
+                time.sleep(0.1)
+        until("given up", lambda: tof.known(heir)["uplink"]["ues"] == [prefix_of(heir)])
+        tof.ran.send(echo(heir, b"served"))
+        looks_as_from_the_core(answer(tof, heir, b"served"), heir)
+    tof.ran.silent(lambda one: one.inner.destination == gone.ue, 0.2)
+
+
+def test_a_handover_of_a_dual_stack_ue(tof: Tof) -> None:
+    four, six = both_families(tof)
+    new4, new6 = (one.but(enb="10.1.0.12", down=one.down + 0x20000) for one in (four, six))
+    for bearer in (four, six):
+        tof.ran.send(echo(bearer, b"before"))
+        answer(tof, bearer, b"before")
+    with AnsweringCore(tof, new4, new6):
+        for bearer in (new4, new6, new4, new6):
+            tof.ran.send(echo(bearer, b"after"))
+            looks_as_from_the_core(answer(tof, bearer, b"after"), bearer)
+            time.sleep(0.05)
+
+
 def test_the_pinger_asks_a_dual_stack_ue_in_the_family_that_speaks(tof: Tof) -> None:
     six = new_bearer6()
     four = new_bearer().but(up=six.up, down=six.down)
@@ -198,11 +272,13 @@ def test_the_pinger_asks_a_dual_stack_ue_in_the_family_that_speaks(tof: Tof) -> 
     request = tof.answer_ping(six)
     assert (request.inner.source, request.inner.destination) == (six.ue, TARGET6)
     until("paired", lambda: len(tof.known(six)) == 2)
-    # The address of the other family is another claim, which the first packet raises and the core's silence does not refute.
+    # The address of the other family is another claim: the core speaks for it, and again for the first one beside it.
     first = echo(four, b"the first IPv4 packet")
     tof.ran.send(first)
     tof.core.expect(first)
-    until("the tunnel has both", lambda: four.ue in tof.known(four)["uplink"]["ues"])
+    assert tof.answer_ping(four).inner.source == four.ue
+    assert tof.answer_ping(six).inner.source == six.ue
+    until("the tunnel has both", lambda: all(len(one["ues"]) == 2 for one in tof.known(four).values()))
     tof.drain()
     tof.ran.send(echo(four, b"and now IPv4"))
     looks_as_from_the_core(answer(tof, four, b"and now IPv4"), four)

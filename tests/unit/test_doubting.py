@@ -10,15 +10,17 @@ from tests.agent_world import (
     SGW,
     SGW2,
     TARGET,
+    TARGET_V6,
     UE,
     UE2,
+    UE2_V6,
     UE3,
     UE_V6,
     World,
     downlink,
     uplink,
 )
-from tof.agent.commands import AMBIGUOUS, DropPacket, ReleaseFrame, SendPing, SetDoubt
+from tof.agent.commands import AMBIGUOUS, DropPacket, ReleaseFrame, SendPing, SetDoubt, SetSession
 from tof.agent.doubting import CONTESTS, DEAF_S, TRUST_S
 from tof.agent.events import (
     DownlinkMoved,
@@ -469,3 +471,189 @@ def test_a_frame_in_a_family_that_its_uplink_does_not_know_waits(world):
     assert other is not None
     world.say(FrameHeld(b"frame", UE_V6, up.index))
     assert {ping.ue for ping in world.pings()} == {UE, UE_V6}
+
+
+# A second address family
+
+
+def test_a_second_family_is_the_ue_s_own_once_the_core_has_spoken_for_both(world):
+    up, down = world.paired()
+    assert world.say(ForeignSourceSeen(up.index, UE_V6)) == []  # more often the same UE's: no doubt
+    (ping,) = world.pings()
+    assert ping.ue == UE_V6
+    world.say(downlink(ue=UE_V6, token=ping.token))
+    world.say(FrameHeld(b"for the first one", UE, up.index, moved=True))
+    assert (up.ues, down.ues) == ((UE, UE_V6[:8]), (UE_V6[:8],))
+    assert world.path.defaults == {UE_V6[:8]: down.index}
+    (ping,) = world.pings()
+    assert ping.ue == UE
+    assert ReleaseFrame(b"for the first one") in world.say(downlink(token=ping.token))
+    assert (up.ues, down.ues) == ((UE, UE_V6[:8]), (UE_V6[:8], UE))
+    assert world.path.defaults == {UE: down.index, UE_V6[:8]: down.index}
+    assert run(world, 2.0) == []
+
+
+def test_the_core_s_packets_say_of_both_families_what_its_answers_say(world):
+    up, down = world.paired()
+    world.say(ForeignSourceSeen(up.index, UE_V6))
+    world.say(DownlinkMoved(down.index, UE_V6))
+    assert (up.ues, down.ues) == ((UE, UE_V6[:8]), (UE_V6[:8],))
+    world.say(DownlinkMoved(down.index, UE))
+    assert down.ues == (UE_V6[:8], UE)
+    assert world.pings(0.1) == []
+
+
+def test_tunnels_that_go_to_a_ue_of_the_other_family_are_not_the_former_one_s_too(world):
+    up, down = world.paired()
+    world.paired(11, 12, UE2)
+    world.say(uplink(13, UE2))
+    run(world, 1.0, {(ENB, 11): (12, ENB, SGW)})  # pings are answered here
+    world.say(ForeignSourceSeen(up.index, UE_V6))
+    world.say(downlink(ue=UE_V6, token=world.pings()[0].token))
+    assert world.sessions.knows_ue(UE)
+    world.say(FrameHeld(b"for the former one", UE, up.index, moved=True))
+    assert {ping.ue for _ in range(15) for ping in world.pings(0.1)} == {UE}
+    assert (up.ues, down.ues) == ((UE_V6[:8],), (UE_V6[:8],))
+    assert not world.sessions.knows_ue(UE)
+    assert world.agent.counts["address_given_up"] == 1
+    assert ReleaseFrame(b"for the former one") not in run(world, 6.0)
+
+
+def test_the_former_ue_is_answered_elsewhere(world):
+    """A core without a check of sources: the address in question is the UE's that has come back under other tunnels."""
+    up, down = world.paired()
+    world.say(ForeignSourceSeen(up.index, UE_V6))
+    world.say(downlink(ue=UE_V6, token=world.pings()[0].token))
+    world.say(downlink(8, token=world.pings()[0].token))
+    assert (up.ues, down.ues) == ((UE_V6[:8],), (UE_V6[:8],))
+    assert world.peer(up) == down.index
+
+
+def test_where_nobody_of_a_family_is_answered_silence_takes_no_address_away(world):
+    up, down = world.paired()
+    world.say(DownlinkMoved(down.index, UE_V6))
+    assert down.ues == (UE_V6[:8],)
+    up_index = up.index
+    world.say(ForeignSourceSeen(up_index, UE_V6))
+    world.say(downlink(ue=UE_V6, token=next(p.token for p in world.pings() if p.ue == UE_V6)))
+    run(world, 3.0)
+    assert (up.ues, down.ues) == ((UE, UE_V6[:8]), (UE_V6[:8], UE))
+    assert world.agent.counts["doubt_unsettled"] == 1
+
+
+def test_a_family_without_a_target_stays_beside_the_other():
+    world = World(targets=(TARGET_V6,))
+    up, down = world.paired()
+    world.say(ForeignSourceSeen(up.index, UE_V6))
+    world.say(downlink(ue=UE_V6, token=world.pings()[0].token))
+    assert (up.ues, down.ues) == ((UE, UE_V6[:8]), (UE, UE_V6[:8]))
+
+
+def test_an_unused_address_of_the_other_family_is_nobody_s_by_a_packet_alone(world):
+    up, _ = world.paired()
+    world.say(ForeignSourceSeen(up.index, UE_V6))
+    run(world, 8.0)
+    assert up.ues == (UE,)
+    assert not world.sessions.knows_ue(UE_V6[:8])
+    owner, _ = world.paired(3, 4, UE_V6)
+    assert owner.ues == (UE_V6[:8],)
+    assert world.path.doubted == set()
+
+
+def test_where_pings_of_its_family_are_answered_a_second_family_casts_doubt(world):
+    world.paired(11, 12, UE2_V6)
+    world.say(uplink(13, UE2_V6))
+    run(world, 1.0, {(ENB, 11): (12, ENB, SGW)})
+    up, down = world.paired()
+    assert world.say(ForeignSourceSeen(up.index, UE_V6)) == [SetDoubt(down.key, down.index, True)]
+
+
+def test_another_bearer_of_a_ue_has_both_its_families(world):
+    up, _ = world.paired()
+    world.say(ForeignSourceSeen(up.index, UE_V6))
+    world.say(downlink(ue=UE_V6, token=world.pings()[0].token))
+    world.say(downlink(token=world.pings()[0].token))
+    dedicated, _ = world.hear(uplink(5))
+    world.say(uplink(5, UE_V6))
+    assert dedicated.ues == (UE, UE_V6[:8])
+
+
+# Handover
+
+
+def dual(world):
+    up, down = world.paired()
+    world.say(ForeignSourceSeen(up.index, UE_V6))
+    world.say(downlink(ue=UE_V6, token=world.pings()[0].token))
+    world.say(downlink(token=world.pings()[0].token))
+    return up, down
+
+
+def test_both_families_of_a_ue_are_handed_over(world):
+    up, _ = dual(world)
+    new, _ = world.hear(uplink(enb=ENB2))
+    world.say(uplink(ue=UE_V6, enb=ENB2))
+    assert new.ues == (UE, UE_V6[:8])
+    assert (new.session, up.left, new.left) == (up.session, True, False)
+    asked = {ping.ue: ping for ping in world.pings()}
+    assert set(asked) == {UE, UE_V6}
+    for ue in asked:
+        world.say(downlink(9, ue, ENB2, token=asked[ue].token))
+    assert world.sessions.at(world.peer(new)).ues == (UE, UE_V6[:8])
+
+
+def test_a_frame_of_the_family_that_is_not_answered_at_the_new_node_is_asked_for(world):
+    dual(world)
+    new, _ = world.hear(uplink(enb=ENB2))
+    world.say(uplink(ue=UE_V6, enb=ENB2))
+    asked = {ping.ue: ping for ping in world.pings()}
+    world.say(downlink(9, UE, ENB2, token=asked[UE].token))
+    world.say(FrameHeld(b"six", UE_V6, new.index, moved=True))
+    said = world.say(downlink(9, UE_V6, ENB2, token=asked[UE_V6].token))
+    assert ReleaseFrame(b"six") in said
+    world.say(FrameHeld(b"crossed", UE_V6, new.index, moved=True))
+    assert ReleaseFrame(b"crossed") in world.say(Tick())
+
+
+def test_a_handover_whose_first_packet_has_a_foreign_source(world):
+    up, _ = world.paired()
+    leak, _ = world.hear(uplink(ue=UE_OTHER, enb=ENB2))
+    assert leak.session != up.session
+    _, commands = world.hear(uplink(enb=ENB2))
+    assert SetSession(leak.key, up.session) in commands
+    assert (leak.ues, leak.session, up.left) == ((UE,), up.session, True)
+    assert not world.sessions.knows_ue(UE_OTHER)
+
+
+def test_a_tunnel_that_the_core_gave_to_another_is_handed_over_with_its_word_alone(world):
+    up, _ = world.paired()
+    stale, _ = world.paired(1, 9, UE2, ENB2)
+    world.say(uplink(13, UE2, ENB2))
+    run(world, 1.0, {(ENB2, 1): (9, ENB2, SGW)})
+    assert stale.exactly_paired
+    world.say(ForeignSourceSeen(stale.index, UE))
+    assert (stale.ues, stale.session) == ((UE2,), stale.index)
+    said = run(world, 1.0, {(ENB2, 1): (9, ENB2, SGW)})
+    assert SetSession(stale.key, up.session) in said
+    assert (stale.ues, up.left) == ((UE,), True)
+
+
+def test_a_stray_packet_through_a_node_that_the_ue_has_left_moves_nothing(world):
+    up, _ = world.paired()
+    new, _ = world.hear(uplink(enb=ENB2))
+    world.say(ForeignSourceSeen(new.index, UE_V6))
+    ping = next(ping for ping in world.pings() if ping.ue == UE_V6)
+    world.say(downlink(9, UE_V6, ENB2, token=ping.token))
+    world.say(ForeignSourceSeen(up.index, UE_V6))
+    assert (up.left, new.left) == (True, False)
+
+
+def test_the_default_bearer_stays_it_when_another_speaks_first_after_a_handover(world):
+    world.paired()
+    world.say(uplink(5))
+    run(world, 1.0, {(ENB, 1): (2, ENB, SGW)})
+    world.say(uplink(5, enb=ENB2))
+    world.say(downlink(9, enb=ENB2))
+    new, _ = world.hear(uplink(enb=ENB2))
+    (context,) = [c for c in world.sessions.contexts_of(UE) if c.pair == new.pair]
+    assert context.first is new

@@ -234,7 +234,6 @@ CASES = {
         ("passes", "echo_response_wrong_side"),
         (LEARNT, up(signal(gtpu.ECHO_RESPONSE, 0, b"\x0e\x01", forged=True))),
     ),
-    "owner_unknown": (("passes", "owner_unknown"), (LEARNT, up(FOUR.uplink(udp(UE6, SERVICE6, 1, 2))))),
     "no_ue_address": (("passes", "no_ue_address"), (up(FOUR.uplink(udp("169.254.1.1", SERVICE, 1, 2))),)),
     "forwarded": (
         ("passes", "forwarded"), (SPOKEN_TO, up(FOUR.but(up=99).uplink(udp(ELSEWHERE, UE, 1, 2)))),
@@ -350,11 +349,33 @@ def test_the_first_fragments_of_a_tunnel_teach_it():
     assert found[0].outcome.learnt == ("tunnel_learnt",)
 
 
-def test_a_second_family_is_the_ue_s_from_its_next_packet_on():
+def test_a_second_family_is_the_ue_s_with_the_core_s_word():
     six = up(FOUR.uplink(udp(UE6, SERVICE6, 1, 2)))
-    found = told(LEARNT, six, six)
-    assert [one.outcome.reason for one in found[1:]] == ["owner_unknown", "diverted"]
-    assert found[1].outcome.learnt == ("owner_learnt",)
+    found = told(LEARNT, SPOKEN_TO, six, six, down(FOUR.downlink(udp(SERVICE6, UE6, 2, 1))), six)
+    assert [one.outcome.reason for one in found[2:]] == ["spoofed", "spoofed", "downlink", "diverted"]
+    assert found[2].outcome.learnt == ("candidate_asked",)
+    assert "candidate_confirmed" in found[4].outcome.learnt
+
+
+def test_a_connection_waits_for_its_ue_in_another_tunnel():
+    syn, goes_on = (tcp(UE, SERVICE, 1002, 80, flags) for flags in (SYN, ACK))
+    other = TWIN.but(ue="10.45.0.99")
+    known = LEARNT, up(FOUR.uplink(syn)), up(other.uplink(udp(other.ue, ELSEWHERE, 1000, 53)))
+    assert last(*known, up(other.uplink(goes_on)), gap_ns=5_000_000_000) == ("dropped", "flow_waits")
+    assert last(*known, up(other.uplink(syn)), gap_ns=5_000_000_000) == ("passes", "spoofed")
+    assert last(*known, up(other.uplink(goes_on)), gap_ns=31_000_000_000) == ("passes", "spoofed")
+
+
+def test_a_flow_goes_on_where_the_core_answers_its_ue_now():
+    """The UE has come to another SGW: what it says there is diverted once the core has spoken to it there."""
+    answered = down(TWIN.downlink(udp(ELSEWHERE, UE, 53, 1000)))
+    known = LEARNT, up(FOUR.uplink(ASKED)), up(TWIN.uplink(udp(UE, ELSEWHERE, 1000, 53)))
+    assert last(*known, up(TWIN.uplink(ASKED))) == ("passes", "flow_ambiguous")
+    assert last(*known, answered, up(TWIN.uplink(ASKED))) == ("diverted", "diverted")
+    assert last(*known, answered, up(FOUR.uplink(ASKED)), up(TWIN.uplink(ASKED))) == (
+        "passes",
+        "flow_ambiguous",
+    )
 
 
 def test_a_candidate_that_the_core_speaks_to_owns_the_tunnel():

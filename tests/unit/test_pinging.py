@@ -34,7 +34,7 @@ def test_a_tunnel_is_asked_at_once_then_every_interval_until_attempts_are_used_u
     assert len(p.active) == 1  # the last answer may still come
     assert p.due(3.0) == []
     assert p.active == ()
-    assert not p.pending(1)
+    assert not p.pending(1, UE)
 
 
 def test_asking_again_for_the_same_is_no_new_question():
@@ -63,11 +63,11 @@ def test_asked_means_that_a_request_went_out():
     p = pinging()
     assert not p.asked(1)
     p.ask(1, UE, 0.0)
-    assert (p.pending(1), p.asked(1)) == (True, False)
+    assert (p.pending(1, UE), p.asked(1)) == (True, False)
     p.due(0.0)
-    assert (p.pending(1), p.asked(1)) == (True, True)
+    assert (p.pending(1, UE), p.asked(1)) == (True, True)
     p.stop(1, 0.0)
-    assert (p.pending(1), p.asked(1)) == (False, False)
+    assert (p.pending(1, UE), p.asked(1)) == (False, False)
 
 
 def test_only_so_many_at_once_and_the_newest_first():
@@ -108,9 +108,9 @@ def test_what_waits_without_haste_is_bounded():
     p = pinging()
     for index in range(pinging_module.WAITING + 2):
         p.ask(index, UE, 0.0)
-    assert not p.pending(0)
-    assert not p.pending(1)
-    assert p.pending(2)
+    assert not p.pending(0, UE)
+    assert not p.pending(1, UE)
+    assert p.pending(2, UE)
     assert len(p._by_token) == pinging_module.WAITING
 
 

@@ -10,7 +10,7 @@ from collections import OrderedDict
 
 from tof.agent.pinging import Haste, Pinging
 from tof.agent.sessions import Sessions
-from tof.agent.tunnels import Tunnel
+from tof.agent.tunnels import Tunnel, ue_of
 from tof.model import TunnelKey
 
 REFUSALS = 4096
@@ -28,24 +28,37 @@ class Asker:
         self._refused: OrderedDict[TunnelKey, tuple[tuple[bytes, ...], float]] = OrderedDict()
 
     def review(self, up: Tunnel, now: float) -> None:
-        """Ask through ``up`` exactly while its downlink is unknown, or may not be the right one any more."""
-        if up.foreign is not None and self._pinging.pending(up.index):
-            return
-        if self._settled(up):
-            self._pinging.stop(up.index, now)
-        elif not up.left and self._sessions.is_first(up):
-            self.ask_owner(up, now)
+        """Ask through ``up`` exactly while its downlink is unknown, or may not be the right one any more.
+
+        For each of its UE's addresses by itself: the core may have said where one is, and not yet of the other.
+        """
+        for exact in up.exact:
+            if self.asks_candidate(up, len(exact)):
+                continue
+            if self._settled(up, ue_of(exact)):
+                self._pinging.stop(up.index, now, (len(exact),))
+            elif not up.left and self._sessions.is_first(up):
+                self.ask(up, exact, now)
+
+    def asks_candidate(self, up: Tunnel, family: int) -> bool:
+        """Whether a foreign source of that address length is being asked for through ``up``."""
+        foreign = up.foreign
+        return foreign is not None and len(foreign) == family and self._pinging.pending(up.index, foreign)
 
     def review_changed(self, up: Tunnel, now: float) -> None:
         """The same at once, because the tunnel of the last answer is no more."""
         self.review(up, now)
         self._pinging.again(up.index, now)
 
-    def _settled(self, up: Tunnel) -> bool:
+    def _settled(self, up: Tunnel, ue: bytes) -> bool:
         peer = self._sessions.at(up.peer)
-        if peer is None or peer.pair != up.pair or peer.doubted:
+        if peer is None or peer.pair != up.pair or peer.doubted or ue not in peer.ues:
             return False
         return up.exactly_paired or all(len(context.live) < 2 for context in self._sessions.contexts_with(up))
+
+    def may_ask(self, up: Tunnel, ue: bytes) -> bytes | None:
+        """The exact address under which ``up`` can be asked for ``ue``, if there is a target of its family."""
+        return next((e for e in up.exact if ue_of(e) == ue and self._pinging.may_ask(e)), None)
 
     def ask_owner(self, up: Tunnel, now: float, haste: Haste = Haste.NONE) -> None:
         """Ask through ``up`` on behalf of its UE."""

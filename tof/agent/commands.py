@@ -31,6 +31,14 @@ class SetOwners:
 
 
 @dataclass(frozen=True, slots=True)
+class SetSession:
+    """A known uplink tunnel is another session's than was thought: the one that came through another node before."""
+
+    key: TunnelKey
+    session: int
+
+
+@dataclass(frozen=True, slots=True)
 class SetPeer:
     """Replies to what came from tunnel ``index`` go into tunnel ``peer`` (0: none known)."""
 
@@ -128,6 +136,7 @@ class Converge:
 TunnelCommand = (
     PutTunnel
     | SetOwners
+    | SetSession
     | SetPeer
     | SetDoubt
     | SetCalm

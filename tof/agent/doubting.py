@@ -15,7 +15,7 @@ from tof.agent.commands import Command, SetCalm, SetDoubt
 from tof.agent.holding import Holding
 from tof.agent.pinging import Haste, Ping, Pinging
 from tof.agent.sessions import Sessions
-from tof.agent.tunnels import Context, Tunnel
+from tof.agent.tunnels import Context, Tunnel, ue_of
 
 TRUST_S = 10.0
 """For this long after the core has settled a doubt for a UE no other claim raises one: bounds what forged packets delay."""
@@ -37,7 +37,7 @@ class Doubting:
         self._sessions, self._asker, self._pinging, self._holding = sessions, asker, pinging, holding
         self._counts = counts
         self._contests: OrderedDict[int, int] = OrderedDict()
-        self._heard_at = -DEAF_S
+        self._heard_at: dict[int, float] = {}
 
     def new_claim(self, new: Tunnel, now: float, out: list[Command]) -> None:
         """An uplink tunnel that is no handover: if its UE's address is in use already, ask whether it still is."""
@@ -56,14 +56,22 @@ class Doubting:
     def candidate(self, up: Tunnel, source: bytes, now: float, out: list[Command]) -> None:
         """A foreign ``source`` came through ``up``: ask, one candidate at a time, whether it is the UE's now."""
         peer = self._sessions.at(up.peer)
-        if up.foreign is not None and (now < up.calm_until or self._pinging.pending(up.index)):
+        if up.foreign is not None and (
+            now < up.calm_until or self._asker.asks_candidate(up, len(up.foreign))
+        ):
             self._dismiss(up, out)
             return
         up.foreign, up.calm_until = source, now + CALM_S
         self._counts["candidate_asked"] += 1
-        if peer is not None:
+        # A first address of its family is more often the same UE's second one: no doubt where nobody would settle it.
+        same_family = any(len(exact) == len(source) for exact in up.exact)
+        if peer is not None and (same_family or self._hears(len(source), now)):
             self._sessions.doubt(peer, True, out)
         self._asker.ask(up, source, now, Haste.IN_DOUBT)
+
+    def _hears(self, family: int, now: float) -> bool:
+        """Whether pings for addresses of that length are answered."""
+        return now < self._heard_at.get(family, -DEAF_S) + DEAF_S
 
     def nobody(self, up: Tunnel, out: list[Command]) -> None:
         """A source that can be no UE's came through ``up``: that says nothing about whose the tunnel is."""
@@ -71,10 +79,14 @@ class Doubting:
         out.append(SetCalm(up.key, CALM_S))
 
     def _dismiss(self, up: Tunnel, out: list[Command]) -> None:
-        """Take back the doubt that the data path has raised by itself."""
         peer = self._sessions.at(up.peer)
-        if peer is not None and not peer.doubted:
-            out.append(SetDoubt(peer.key, peer.index, False))
+        if peer is not None:
+            self.says_nothing(peer, out)
+
+    def says_nothing(self, down: Tunnel, out: list[Command]) -> None:
+        """Take back the doubt about ``down`` that the data path has raised by itself."""
+        if not down.doubted:
+            out.append(SetDoubt(down.key, down.index, False))
 
     def contested(self, up: Tunnel, down: Tunnel | None, now: float, out: list[Command]) -> bool:
         """The core answered for the candidate of ``up`` in ``down``: whether that is another uplink's, which is asked then.
@@ -106,13 +118,13 @@ class Doubting:
             self._sessions.doubt(peer, True, out)
         self._asker.ask_owner(up, now, Haste.IN_DOUBT)
 
-    def answered(self, up: Tunnel, down: Tunnel, now: float, out: list[Command]) -> None:
-        """The core confirmed that ``up`` is its UE's, and that replies go into ``down``."""
+    def answered(self, up: Tunnel, down: Tunnel, exact: bytes, now: float, out: list[Command]) -> None:
+        """The core confirmed that ``up`` is the UE's at ``exact``, and that replies go into ``down``."""
         if up.foreign is not None and down.doubted:
             self._counts["owner_reconfirmed"] += 1
             out.append(SetCalm(up.key, CALM_S))
             up.calm_until = now + CALM_S
-        self._heard_at = now
+        self._heard_at[len(exact)] = now
         self._contests.pop(up.index, None)
         mates = self._sessions.mates(up)
         doubted = {down.index: down} if down.doubted else {}
@@ -135,8 +147,32 @@ class Doubting:
         up = self._sessions.at(ping.index)
         if up is not None and ping.ue == up.foreign:
             self._candidate_failed(up, now, out)
+        elif up is not None and self.is_questioned(up, ping.ue):
+            self._address_failed(up, ping.ue, now, out)
         elif up is not None:
             self._claim_failed(up, now, out)
+
+    def is_questioned(self, up: Tunnel, exact: bytes) -> bool:
+        """Whether the core has spoken to the UE of ``up`` under its other address, and not under ``exact`` since."""
+        peer = self._sessions.at(up.peer)
+        return peer is not None and ue_of(exact) in up.ues and ue_of(exact) not in peer.ues
+
+    def _address_failed(self, up: Tunnel, exact: bytes, now: float, out: list[Command]) -> None:
+        if self._hears(len(exact), now):
+            self.give_up_address(up, exact, out)
+        else:  # nobody is answered: silence says nothing about this one
+            self._counts["doubt_unsettled"] += 1
+            for down in self._downs_beside(up):
+                self._sessions.own(down, exact, out)
+
+    def give_up_address(self, up: Tunnel, exact: bytes, out: list[Command]) -> None:
+        """``exact`` was the address of the one that had these tunnels before."""
+        self._counts["address_given_up"] += 1
+        ue = ue_of(exact)
+        beside = [other for c in self._sessions.contexts_of(ue) if c.pair == up.pair for other in c.ups]
+        for other in beside:
+            if len(other.ues) > 1:
+                self._sessions.disown(other, ue, out)
 
     def _claim_failed(self, up: Tunnel, now: float, out: list[Command]) -> None:
         rivals = self._claims_beside(up)
@@ -155,7 +191,9 @@ class Doubting:
         elif unasked := [newer for newer in rivals if newer.index > up.index and not newer.failed]:
             for newer in unasked:
                 self._asker.ask_owner(newer, now, Haste.IN_DOUBT)
-        elif now >= self._heard_at + DEAF_S:  # nobody is answered: silence says nothing about these
+        elif (
+            now >= max(self._heard_at.values(), default=-DEAF_S) + DEAF_S
+        ):  # nobody is answered: silence says nothing about these
             for claim in doubted:
                 self._leave_as_it_was(claim, now, out)
 

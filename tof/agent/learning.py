@@ -77,7 +77,10 @@ class Learning:
     def downlink_moved(self, event: DownlinkMoved, now: float, out: list[Command]) -> None:
         """A known downlink tunnel carried a destination that is none of its UE's."""
         tunnel = self._sessions.at(event.index)
-        if tunnel is None or tunnel.uplink or not self._is_ue_address(event.destination):
+        if tunnel is None or tunnel.uplink:
+            return
+        if not self._is_ue_address(event.destination):
+            self._doubting.says_nothing(tunnel, out)
             return
         if tunnel.ended:  # its TEID is in use anew: its next packet teaches all about it
             self._sessions.forget(tunnel, out)
@@ -96,10 +99,23 @@ class Learning:
             if event.doubted and via is not None:
                 self._believe_doubt(via, out)
             via = via if via is not None and via.uplink else None
-            asked = self._ask_for_ue(ue, now) if via is None else self._ask_for_reply(via, ue, now)
-            # That the UE has a tunnel does not help a flow that leads elsewhere: it waits for a packet of its own.
-            if not asked and not event.moved:
+            if event.moved:
+                self._ask_for_moved(via, ue, now)
+            elif not (self._ask_for_ue(ue, now) if via is None else self._ask_for_reply(via, ue, now)):
                 self._holding.answered(ue)
+
+    def _ask_for_moved(self, via: Tunnel | None, ue: bytes, now: float) -> None:
+        """Its flow leads into a tunnel that is not known to be of ``ue``; another one that ``ue`` has does not help it."""
+        if via is None or ue not in via.ues:
+            self._ask_for_ue(ue, now)
+        elif (peer := self._sessions.at(via.peer)) is not None and ue in peer.ues:
+            self._holding.answered(ue)  # learnt meanwhile
+        else:
+            self._ask_for(self._current(via), ue, now)
+
+    def _current(self, via: Tunnel) -> Tunnel:
+        """The tunnel of ``via``'s bearer that its UE speaks through now."""
+        return next((mate for mate in self._sessions.mates(via) if not mate.left), via)
 
     def _believe_doubt(self, via: Tunnel, out: list[Command]) -> None:
         """The data path doubts a tunnel; what made it do so may have been lost on its way here."""
@@ -112,8 +128,7 @@ class Learning:
         if peer is not None and not peer.doubted:
             return False
         self._impatient.setdefault(via.index, now + PATIENCE_S)
-        current = next((mate for mate in self._sessions.mates(via) if not mate.left), via)
-        self._ask_for(current, ue, now)
+        self._ask_for(self._current(via), ue, now)
         return True
 
     def _ask_for_ue(self, ue: bytes, now: float) -> bool:
@@ -128,8 +143,7 @@ class Learning:
         return True
 
     def _ask_for(self, up: Tunnel, ue: bytes, now: float) -> None:
-        exact = next((exact for exact in up.exact if ue_of(exact) == ue), None)
-        if exact is not None:
+        if (exact := self._asker.may_ask(up, ue)) is not None:
             self._asker.ask(up, exact, now, Haste.AWAITED)
 
     def due(self, now: float, out: list[Command]) -> None:
@@ -168,9 +182,13 @@ class Learning:
 
     def _source(self, up: Tunnel, source: bytes, now: float, out: list[Command]) -> None:
         ue = ue_of(source)
-        second_family = all(len(known) != len(ue) for known in up.ues) and not self._sessions.knows_ue(ue)
-        if ue in up.ues or second_family:
+        if ue in up.ues:
             self._sessions.own(up, source, out)
+        elif self._sessions.take_over(up, source, out):
+            self._asker.review(up, now)
+        elif self._sessions.is_beside(up, ue):
+            self._sessions.own(up, source, out)
+            self._asker.review(up, now)
         else:
             self._doubting.candidate(up, source, now, out)
 
@@ -204,21 +222,39 @@ class Learning:
                     self._asker.ask_owner(context.first, now, Haste.AWAITED)
 
     def _move(self, down: Tunnel, exact: bytes, now: float, out: list[Command]) -> None:
-        """The core says who is behind a downlink tunnel; uplinks beside it follow only if they said so too."""
+        """The core says who is behind a downlink tunnel; uplinks beside it follow only if they said so too.
+
+        An address of the other family may be the same UE's, or that of the one that had the tunnel before: unless an uplink
+        is known to be of both, the core has to speak of it again.
+        """
         if ue_of(exact) in down.ues:
             return
         self._counts["tunnel_moved"] += 1
         ups = [up for context in self._sessions.contexts_with(down) for up in context.ups]
+        others = self._in_question(down, exact, ups)
         self._sessions.own(down, exact, out)
         self._sessions.doubt(down, False, out)
         for up in ups:
             if up.foreign == exact:
                 self._confirmed(up, exact, out)
+        for other in others:
+            self._sessions.disown(down, other, out)
+        for up in ups:
+            for other in others:
+                if self._sessions.is_first(up) and (asked := self._asker.may_ask(up, other)) is not None:
+                    self._asker.ask(up, asked, now, Haste.IN_DOUBT)
             self._asker.review(up, now)
+
+    def _in_question(self, down: Tunnel, exact: bytes, ups: list[Tunnel]) -> list[bytes]:
+        if any(ue_of(exact) in up.ues for up in ups):
+            return []
+        others = (other for other in down.exact if len(other) != len(exact) and self._pinging.may_ask(other))
+        return [ue_of(other) for other in others]
 
     def _confirmed(self, up: Tunnel, exact: bytes, out: list[Command]) -> None:
         self._counts["candidate_confirmed"] += 1
-        self._sessions.own(up, exact, out)
+        if not self._sessions.take_over(up, exact, out, confirmed=True):
+            self._sessions.own(up, exact, out)
 
     def _review_ups(self, down: Tunnel, now: float) -> None:
         for ue in down.ues:
@@ -238,14 +274,18 @@ class Learning:
             return
         self._counts["ping_answered"] += 1
         ping.answered = True
-        if up.foreign == ping.ue:
-            if self._doubting.contested(up, self._sessions.get(event.key), now, out):
-                return
-            self._confirmed(up, ping.ue, out)
+        known = self._sessions.get(event.key)
+        if up.foreign == ping.ue and self._doubting.contested(up, known, now, out):
+            return
         down = self._downlink(event, now, out, dropped=event.size)
+        if up.foreign == ping.ue:
+            self._confirmed(up, ping.ue, out)
         if down is None or ue_of(ping.ue) not in up.ues:
             return
+        if self._doubting.is_questioned(up, ping.ue) and down.index != up.peer:
+            self._doubting.give_up_address(up, ping.ue, out)
+            return
         self._sessions.pair(up, down, out)
-        self._doubting.answered(up, down, now, out)
+        self._doubting.answered(up, down, ping.ue, now, out)
         self._asker.review(up, now)
         self._release(down, out)

@@ -20,6 +20,10 @@ WAITING = 65536
 """Tunnels that wait for their turn without haste; the oldest are given up, and asked for again when they matter."""
 
 
+_Key = tuple[int, int]
+_FAMILIES = (4, 16)
+
+
 class Haste(IntEnum):
     """What depends on the answer: nothing yet, frames that wait for it, whether somebody's frames may be delivered."""
 
@@ -55,16 +59,21 @@ class Ping:
     haste: Haste = Haste.NONE
     answered: bool = False
 
+    @property
+    def key(self) -> _Key:
+        """What it is asked about: the tunnel and the address family, of which its UE may have both."""
+        return self.index, len(self.ue)
+
 
 class Pinging:
     """Tunnels that wait for their turn, tunnels that are being asked, and tokens that may still come back."""
 
     def __init__(self, policy: PingPolicy, tokens: Iterator[int]) -> None:
         self._policy, self._tokens = policy, tokens
-        self._hasty: OrderedDict[int, Ping] = OrderedDict()
-        self._calm: OrderedDict[int, Ping] = OrderedDict()
+        self._hasty: OrderedDict[_Key, Ping] = OrderedDict()
+        self._calm: OrderedDict[_Key, Ping] = OrderedDict()
         self._queues = (True, self._hasty), (False, self._calm)
-        self._active: dict[int, Ping] = {}
+        self._active: dict[_Key, Ping] = {}
         self._by_token: dict[int, Ping] = {}
         self._inherited: frozenset[int] = frozenset()
         self._late: deque[tuple[float, int]] = deque()
@@ -96,38 +105,42 @@ class Pinging:
         """Whether there is a target of the address's family."""
         return self._policy.target_for(ue) is not None
 
-    def pending(self, index: int) -> bool:
-        """Whether uplink tunnel ``index`` waits or is being asked."""
-        return self._of(index) is not None
+    def pending(self, index: int, ue: bytes) -> bool:
+        """Whether a question through uplink tunnel ``index`` about ``ue``'s address family waits or is under way."""
+        return self._of((index, len(ue))) is not None
 
     def asked(self, index: int) -> bool:
         """Whether a request went out through ``index`` and is not answered yet."""
-        ping = self._active.get(index)
-        return ping is not None and ping.sequence > 0
+        return any(ping.sequence > 0 for ping in self._under_way(index))
+
+    def _under_way(self, index: int) -> list[Ping]:
+        found = (self._active.get((index, family)) for family in _FAMILIES)
+        return [ping for ping in found if ping is not None]
 
     def ask(self, index: int, ue: bytes, now: float, haste: Haste = Haste.NONE) -> None:
         """Ask through uplink tunnel ``index`` for ``ue``, unless that is under way or there is no target for it."""
-        target, old = self._policy.target_for(ue), self._of(index)
+        key = index, len(ue)
+        target, old = self._policy.target_for(ue), self._of(key)
         if target is None:
             return
         if old is None or old.ue != ue:
-            self._withdraw(index, now)
+            self._withdraw(key, now)
             ping = Ping(index, ue, target, next(self._tokens), haste=haste)
             self._by_token[ping.token] = ping
             self._enqueue(ping, now)
         elif haste > old.haste:
             old.haste = haste
             old.next_at = min(old.next_at, now)
-            if self._calm.pop(index, None) is not None:
-                self._hasty[index] = old
+            if self._calm.pop(key, None) is not None:
+                self._hasty[key] = old
 
     def _enqueue(self, ping: Ping, now: float) -> None:
         if ping.haste:
-            self._hasty[ping.index] = ping
+            self._hasty[ping.key] = ping
             return
         if len(self._calm) >= WAITING:
             self._retire(self._calm.popitem(last=False)[1], now)
-        self._calm[ping.index] = ping
+        self._calm[ping.key] = ping
 
     def recognises(self, token: int) -> bool:
         """Whether ``token`` is the Pinger's."""
@@ -139,30 +152,32 @@ class Pinging:
 
     def again(self, index: int, now: float) -> None:
         """The way changed while ``index`` is being asked: do not wait for the next attempt's turn."""
-        if (ping := self._active.get(index)) is not None:
+        for ping in self._under_way(index):
             ping.next_at = now
 
-    def stop(self, index: int, now: float) -> None:
-        """Nothing more to ask through ``index``."""
-        self._withdraw(index, now)
-        if index in self._active:
-            self._retire(self._active.pop(index), now)
-            self.changes += 1
+    def stop(self, index: int, now: float, families: Iterable[int] = _FAMILIES) -> None:
+        """Nothing more to ask through ``index``, or not about addresses of these lengths."""
+        for family in families:
+            key = index, family
+            self._withdraw(key, now)
+            if key in self._active:
+                self._retire(self._active.pop(key), now)
+                self.changes += 1
 
     def due(self, now: float) -> list[Ping]:
         """The requests to send now, each counted as an attempt; tunnels out of attempts are left alone."""
         for ping in self.active:
             if ping.next_at <= now and ping.sequence >= self._policy.attempts:
-                self._retire(self._active.pop(ping.index), now)
+                self._retire(self._active.pop(ping.key), now)
                 self.changes += 1
                 if not ping.answered:
                     self.unanswered.append(ping)
         for hasty, queue in self._queues:
             # The newest have the room: after a flood of invented tunnels nobody has to wait for all of them.
             newest = [queue.popitem() for _ in range(min(len(queue), self._room(hasty)))]
-            for index, ping in reversed(newest):
-                self._retire(self._active.pop(index, None), now)
-                self._active[index] = ping
+            for key, ping in reversed(newest):
+                self._retire(self._active.pop(key, None), now)
+                self._active[key] = ping
                 self.changes += 1
         sending = [ping for ping in self._active.values() if ping.next_at <= now]
         for ping in sending:
@@ -179,8 +194,8 @@ class Pinging:
             gone.append(token)
         return gone
 
-    def _of(self, index: int) -> Ping | None:
-        return self._hasty.get(index) or self._calm.get(index) or self._active.get(index)
+    def _of(self, key: _Key) -> Ping | None:
+        return self._hasty.get(key) or self._calm.get(key) or self._active.get(key)
 
     def _room(self, hasty: bool) -> int:
         """How many more of a kind may be asked at once: neither takes the other's share.
@@ -193,9 +208,9 @@ class Pinging:
     def _pace(self, ping: Ping) -> float:
         return self._policy.interval_s * (URGENCY if ping.haste is Haste.IN_DOUBT else 1.0)
 
-    def _withdraw(self, index: int, now: float) -> None:
+    def _withdraw(self, key: _Key, now: float) -> None:
         for _, queue in self._queues:
-            self._retire(queue.pop(index, None), now)
+            self._retire(queue.pop(key, None), now)
 
     def _retire(self, ping: Ping | None, now: float) -> None:
         if ping is not None and ping.sequence:

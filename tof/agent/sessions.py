@@ -20,6 +20,7 @@ from tof.agent.commands import (
     SetLeft,
     SetOwners,
     SetPeer,
+    SetSession,
 )
 from tof.agent.events import AdoptedTunnel
 from tof.agent.nodes import Nodes
@@ -126,12 +127,13 @@ class Sessions:
         before = self._before_handover(tunnel, ue_of(exact))
         tunnel.session = before[0].session if before else index
         self._enter(tunnel)
+        both = (exact, *_others(before, exact))
+        ues = tuple(map(ue_of, both))
         out.append(
-            PutTunnel(
-                key, index, tunnel.session, direction, (ue_of(exact),), form, link=link, dropped=dropped
-            )
-        )
-        self._attach(tunnel, exact, out)
+            PutTunnel(key, index, tunnel.session, direction, ues, form, link=link, dropped=dropped)
+        )  # fmt: skip
+        for one in both:
+            self._attach(tunnel, one, out)
         for up in before:
             self._set_left(up, True, out)
         return tunnel
@@ -179,6 +181,37 @@ class Sessions:
         tunnel.foreign, tunnel.failed = None, False
         self._attach(tunnel, exact, out)
         out.append(SetOwners(tunnel.key, tunnel.ues))
+
+    def disown(self, tunnel: Tunnel, ue: bytes, out: list[Command]) -> None:
+        """``ue`` is no address of this tunnel's UE any more; it has another one."""
+        self._detach(tunnel, ue, out)
+        out.append(SetOwners(tunnel.key, tunnel.ues))
+
+    def take_over(self, up: Tunnel, exact: bytes, out: list[Command], *, confirmed: bool = False) -> bool:
+        """Whether ``exact`` came through ``up`` by a handover: then it is its UE's, who has left the former node.
+
+        ``up`` may be known as another's: of a packet with a foreign source that came first, or from an earlier time. Once
+        the core has spoken for that one it has to be ``confirmed`` that it speaks for this one now.
+        """
+        before = self._before_handover(up, ue_of(exact))
+        same = any(mate.session == up.session for mate in before)
+        if not before or (up.exactly_paired and not same and not confirmed):
+            return False
+        if not same:
+            for ue in up.ues:
+                self._detach(up, ue, out)
+            up.session, up.confirmed = before[0].session, False
+            out.append(SetSession(up.key, up.session))
+        for one in (exact, *_others(before, exact)):
+            self.own(up, one, out)
+        for mate in before if not up.left else ():
+            self._set_left(mate, True, out)
+        return True
+
+    def is_beside(self, up: Tunnel, ue: bytes) -> bool:
+        """Whether another bearer of the UE behind ``up`` has the address ``ue`` too."""
+        contexts = [context for context in self.contexts_of(ue) if context.pair == up.pair]
+        return any(set(other.ues) & set(up.ues) for context in contexts for other in context.ups)
 
     def mates(self, up: Tunnel) -> tuple[Tunnel, ...]:
         """The uplink tunnels of the same bearer, ``up`` included: before and after a handover."""
@@ -325,6 +358,8 @@ class Sessions:
         context.add(tunnel)
         if tunnel.uplink:
             self._answer(tunnel, out)
+            for other in context.ups:  # it may be older than the one that stood for the default bearer
+                self._review_confirmed(other)
         elif not tunnel.ended:
             self._consider(tunnel, context, out)
         self._review_confirmed(tunnel)
@@ -426,6 +461,11 @@ class Sessions:
         if ue.default != index:
             ue.default = index
             out.append(SetDefault(ue.address, index))
+
+
+def _others(before: tuple[Tunnel, ...], exact: bytes) -> tuple[bytes, ...]:
+    """The address of the other family that a UE has besides ``exact``, as its bearer's former tunnels know it."""
+    return tuple([other for up in before for other in up.exact if len(other) != len(exact)][:1])
 
 
 def _answering(ue: _Ue, down: Tunnel) -> tuple[Tunnel, ...]:

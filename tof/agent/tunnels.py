@@ -91,8 +91,12 @@ class Context:
 
     @property
     def first(self) -> Tunnel | None:
-        """The uplink tunnel that stands for the default bearer: a UE's first packets have no other (TS 23.401 4.7.2)."""
-        return self.ups[0] if self.ups else None
+        """The uplink tunnel that stands for the default bearer: a UE's first packets have no other (TS 23.401 4.7.2).
+
+        That of the oldest session: after a handover another bearer may speak first.
+        """
+        ups = self.ups
+        return min(ups, key=_age) if len(ups) > 1 else ups[0] if ups else None
 
     def spare(self, direction: Direction, most: int) -> tuple[Tunnel, ...] | None:
         """None while there is room for one more; else the tunnel to give up, if there is one.
@@ -103,7 +107,8 @@ class Context:
         if len(beside) < most:
             return None
         kept = {up.peer for up in self.ups if up.confirmed}
-        return tuple([t for t in beside[1:] if not t.confirmed and t.index not in kept][:1])
+        first = self.first if direction is Direction.UPLINK else beside[0]
+        return tuple([t for t in beside if t is not first and not t.confirmed and t.index not in kept][:1])
 
     def add(self, tunnel: Tunnel) -> None:
         """``tunnel`` belongs to it from now on."""
@@ -116,3 +121,7 @@ class Context:
         """``tunnel`` does not belong to it any more."""
         self.ups = tuple([up for up in self.ups if up is not tunnel])
         self.downs = tuple([down for down in self.downs if down is not tunnel])
+
+
+def _age(up: Tunnel) -> tuple[int, int]:
+    return up.session, up.index

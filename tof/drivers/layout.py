@@ -44,7 +44,7 @@ SIZES = {
 }
 """Key and value sizes of the maps whose contents are packed here; checked against the loaded object."""
 LAST_SEEN_WORD, INJECTED_WORD = 2, 11  # last_ns and injected_ns are these 64-bit words of a tunnel
-_UES_AT, _FLAGS_AT, _CALM_AT = 24, 57, 100
+_UES_AT, _SESSION_AT, _FLAGS_AT, _CALM_AT = 24, 40, 57, 100
 OUTLET_SIZE = _KEY.size + _OUTLET_END.size
 DIRECTIONS = (Direction.UPLINK, Direction.DOWNLINK)
 
@@ -131,6 +131,11 @@ def with_owners(raw: bytes, ues: tuple[bytes, ...]) -> bytes:
     ue4 = next((ue for ue in ues if len(ue) == 4), bytes(4))
     ue6 = next((ue for ue in ues if len(ue) == 8), bytes(8))
     return raw[:_UES_AT] + ue6 + ue4 + raw[_UES_AT + 12 :]
+
+
+def with_session(raw: bytes, session: int) -> bytes:
+    """A tunnel's value as one of that session."""
+    return raw[:_SESSION_AT] + session.to_bytes(4, "little") + raw[_SESSION_AT + 4 :]
 
 
 def with_flags(raw: bytes, put: int = 0, drop: int = 0) -> bytes:

@@ -17,6 +17,7 @@ from tof.agent.commands import (
     SetLeft,
     SetOwners,
     SetPeer,
+    SetSession,
     TunnelCommand,
 )
 from tof.agent.events import AdoptedTunnel
@@ -66,13 +67,8 @@ class MemoryEndpoints:
             case SetPeer(key, index, peer):
                 self._expect(key)
                 self.peers[index] = peer
-            case SetOwners(key, ues):
-                self.table[key] = self._expect(key)._replace(ues=ues)
-            case SetLeft(key, left):
-                record = self._expect(key)
-                self.table[key] = record._replace(flags=record.flags & ~LEFT | LEFT * left)
-            case SetCalm(key):
-                self._expect(key)
+            case SetOwners() | SetSession() | SetLeft() | SetCalm():
+                self._change(command)
             case SetDoubt(key, index, doubted):
                 self._expect(key)
                 (self.doubted.add if doubted else self.doubted.discard)(index)
@@ -86,6 +82,16 @@ class MemoryEndpoints:
                 self._carry_out_token(command)
             case _:  # pragma: no cover
                 assert_never(command)
+
+    def _change(self, command: SetOwners | SetSession | SetLeft | SetCalm) -> None:
+        record = self._expect(command.key)
+        match command:
+            case SetOwners(key, ues):
+                self.table[key] = record._replace(ues=ues)
+            case SetSession(key, session):
+                self.table[key] = record._replace(session=session)
+            case SetLeft(key, left):
+                self.table[key] = record._replace(flags=record.flags & ~LEFT | LEFT * left)
 
     def _carry_out_token(self, command: PutToken | DropToken) -> None:
         if isinstance(command, PutToken):

@@ -22,6 +22,7 @@ from tof.agent.commands import (
     SetLeft,
     SetOwners,
     SetPeer,
+    SetSession,
     TunnelCommand,
 )
 from tof.agent.events import AdoptedTunnel
@@ -160,24 +161,33 @@ class XdpEndpoints:
                 self._put_tunnel(command, now_ns)
             case SetPeer(key, index, peer):
                 self._put_outlet(key, index, peer)
-            case SetOwners(key, ues):
-                # The agent has decided whose it is: another's packet in it is news again.
-                self._change(
-                    key, lambda raw: layout.with_flags(layout.with_owners(raw, ues), drop=layout.MOVED)
-                )
-            case SetLeft(key, left):
-                put, drop = (layout.LEFT, 0) if left else (0, layout.LEFT)
-                self._change(key, lambda raw: layout.with_flags(raw, put, drop))
-            case SetCalm(key, seconds):
-                self._change(key, lambda raw: layout.with_calm(raw, now_ns + int(seconds * 1e9)))
+            case SetOwners() | SetSession() | SetLeft() | SetCalm():
+                self._change_tunnel(command, now_ns)
             case SetDoubt(key, index, doubted):
                 self._put_outlet(key, index, 0, now_ns if doubted else 0)
+                if not doubted:
+                    self._change(key, lambda raw: layout.with_flags(raw, drop=layout.MOVED))
             case DropTunnel(key, index):
                 self._table(key).drop(layout.tunnel_key(key))
                 self._maps["tof_outlets"].drop(index.to_bytes(4, "little"))
                 self._maps["tof_pending"].drop(layout.general_key(key))
             case SetDefault() | PutToken() | DropToken():
                 self._carry_out_beside(command)
+
+    def _change_tunnel(self, command: SetOwners | SetSession | SetLeft | SetCalm, now_ns: int) -> None:
+        match command:
+            case SetOwners(key, ues):
+                # The agent has decided whose it is: another's packet in it is news again.
+                self._change(
+                    key, lambda raw: layout.with_flags(layout.with_owners(raw, ues), drop=layout.MOVED)
+                )
+            case SetSession(key, session):
+                self._change(key, lambda raw: layout.with_session(raw, session))
+            case SetLeft(key, left):
+                put, drop = (layout.LEFT, 0) if left else (0, layout.LEFT)
+                self._change(key, lambda raw: layout.with_flags(raw, put, drop))
+            case SetCalm(key, seconds):
+                self._change(key, lambda raw: layout.with_calm(raw, now_ns + int(seconds * 1e9)))
 
     def _carry_out_beside(self, command: SetDefault | PutToken | DropToken) -> None:
         match command:

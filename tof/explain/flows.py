@@ -59,27 +59,40 @@ class Flows:
             self._firsts[_piece(user, session)] = First(service, reason, now_ns)
 
     def take(
-        self, user: User, record: TunnelRecord, service: Service, now_ns: int, tunnels: Container[int]
-    ) -> str:
+        self, user: User, record: TunnelRecord, service: Service, now_ns: int, tunnels: Container[int],
+        *, paired: bool,
+    ) -> str:  # fmt: skip
         """The reason why the packet passes, or ``diverted``; ``tunnels``: the numbers of those that are known."""
         if user.part is not Part.LATER:
-            return self._judge(user, record, service, now_ns, tunnels)
+            return self._judge(user, record, service, now_ns, tunnels, paired=paired)
         first = self.first_of(user, record.session, now_ns)
         if first is not None:
             return first.reason
         return "inner_fragment" if user.protocol == inet.TCP else DIVERTED
 
+    def runs(self, user: User, service: Service, now_ns: int, tunnels: Container[int]) -> bool:
+        """Whether the packet belongs to a TCP connection that is diverted to ``service``."""
+        known = self._flows.get((user.source, user.destination, user.protocol, user.ports))
+        goes_on = user.protocol == inet.TCP and not user.opens and user.part is not Part.LATER
+        return (
+            goes_on
+            and known is not None
+            and known.service == service.name
+            and _in_use(known, now_ns, tunnels)
+        )
+
     def _judge(
-        self, user: User, record: TunnelRecord, service: Service, now_ns: int, tunnels: Container[int]
-    ) -> str:
+        self, user: User, record: TunnelRecord, service: Service, now_ns: int, tunnels: Container[int],
+        *, paired: bool,
+    ) -> str:  # fmt: skip
         key = user.source, user.destination, user.protocol, user.ports
         known = self._flows.get(key)
         goes_on = user.protocol == inet.TCP and not user.opens
         if (
             known is not None
             and known.session != record.session
-            and now_ns - known.last_ns < FLOW_FRESH_NS
-            and known.uplink in tunnels
+            and _in_use(known, now_ns, tunnels)
+            and not (paired and known.last_ns < record.learnt_ns)  # its UE has come here from there
         ):
             young = now_ns - record.learnt_ns < YOUNG_NS
             return "flow_waits" if goes_on and young else "flow_ambiguous"
@@ -87,6 +100,10 @@ class Flows:
             return "flow_unknown"
         self._flows[key] = _Flow(record.session, service.name, record.number, now_ns)
         return DIVERTED
+
+
+def _in_use(known: _Flow, now_ns: int, tunnels: Container[int]) -> bool:
+    return now_ns - known.last_ns < FLOW_FRESH_NS and known.uplink in tunnels
 
 
 def _piece(user: User, session: int) -> PieceKey:

@@ -8,7 +8,7 @@ answers the Pinger.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from itertools import count
 from typing import Final
 
@@ -87,13 +87,17 @@ class Path:
         address = user.source if uplink else user.destination
         owned = ue_of(address) in record.ues
         event: Event | None = None
-        if not owned and is_global_unicast(address):
+        if (
+            not owned
+            and is_global_unicast(address)
+            and (uplink or ip_network(address) not in self._lists.lists)
+        ):
             event = (ForeignSourceSeen if uplink else DownlinkMoved)(record.number, address)
         elif owned and uplink and record.flags & LEFT:
             event = UplinkReturned(record.number)
         elif owned and not uplink and record.flags & ENDED:
             event = DownlinkMoved(record.number, address)
-        spoofed = isinstance(event, ForeignSourceSeen) and _has_family(record, address)
+        spoofed = isinstance(event, ForeignSourceSeen)
         if event is None or (isinstance(event, ForeignSourceSeen) and self._calm.get(key, 0) > self.now_ns):
             return (), spoofed
         if self.now_ns - self._told.get(record.number, -TELL_NS) < TELL_NS:
@@ -104,15 +108,26 @@ class Path:
     def serve(self, key: TunnelKey, record: TunnelRecord, user: User, *, spoofed: bool = False) -> Outcome:
         """The judgement on a packet that a UE sent in a known tunnel: ``divert`` of tof.bpf.c."""
         service, detail = self._service(key, record, user)
-        if not service or ue_of(user.source) not in record.ues:
+        if self._may_have_moved(record, user, service):
+            outcome = Outcome(Verdict.DROPPED, "flow_waits", service)
+        elif not service or ue_of(user.source) not in record.ues:
             outcome = _undiverted(record, user, service, detail, spoofed=spoofed)
         elif service.mode is Mode.SHADOW:
             outcome = Outcome(Verdict.SHADOW, "shadow", service)
         else:
-            taken = self._flows.take(user, record, service, self.now_ns, self.endpoints.peers)
+            paired = self.endpoints.peers.get(record.number, 0) != 0
+            taken = self._flows.take(user, record, service, self.now_ns, self.endpoints.peers, paired=paired)
             outcome = Outcome(_VERDICTS.get(taken, Verdict.PASSES), taken, service)
         self._flows.remember(user, record.session, service, outcome.reason, self.now_ns)
         return outcome
+
+    def _may_have_moved(self, record: TunnelRecord, user: User, service: Service | None) -> bool:
+        """Whether it is a segment of a diverted connection: it waits until its tunnel is known to be its UE's."""
+        if service is None or service.mode is Mode.SHADOW or ue_of(user.source) in record.ues:
+            return False
+        return is_global_unicast(user.source) and self._flows.runs(
+            user, service, self.now_ns, self.endpoints.peers
+        )
 
     def to_service(self, key: TunnelKey, user: User) -> Service | None:
         """The service that diverts this packet, if its tunnel is the UE's."""
@@ -163,13 +178,7 @@ def _undiverted(
         return Outcome(
             Verdict.PASSES, "spoofed", service, f"{address_text(user.source)} in a tunnel of {owners}"
         )
-    if service:
-        return Outcome(Verdict.PASSES, "owner_unknown", service)
     return Outcome(Verdict.PASSES, "nested" if user.nested else "no_service", None, detail)
-
-
-def _has_family(record: TunnelRecord, address: bytes) -> bool:
-    return any(len(ue) == len(ue_of(address)) for ue in record.ues)
 
 
 def _facts(key: TunnelKey, user: User) -> Facts:

@@ -57,7 +57,6 @@ OWN: Final = {
     "downlink": "to a UE: only what comes from a UE can be a service's",
     "tunnel_learnt": "the first packet of a tunnel, no service's: it passes, and the tunnel is known from now on",
     "shadow": "a service's that is in shadow mode: counted, and answered by the core",
-    "owner_unknown": "the UE's second address family is not known yet: passed, known from now on",
     "no_ue_address": "no UE can own this address: nothing is learnt from it",
     "forwarded": "a packet to a UE that an eNB relays (handover): not learnt as that UE's uplink",
     "same_side": "between two nodes of one side: it does not cross the TOF",

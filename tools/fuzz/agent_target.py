@@ -287,7 +287,7 @@ def bounded(agent: Agent, path: MemoryEndpoints) -> None:
     sent = {token for token, ping in agent.pinging._by_token.items() if ping.sequence}
     assert set(path.tokens) == sent | agent.pinging._inherited
     asked = {*agent.pinging._calm, *agent.pinging._hasty, *agent.pinging._active}
-    assert asked <= {tunnel.index for tunnel in known if tunnel.uplink}
+    assert {index for index, _ in asked} <= {tunnel.index for tunnel in known if tunnel.uplink}
     assert len(agent.holding._frames) <= holding.UES
     assert all(len(frames) <= holding.PER_UE for _, frames in agent.holding._frames.values())
     assert len(agent.losing._recovery) <= losing.PEERS

@@ -7,6 +7,7 @@ counted, learnt and told is in the oracle afterwards and is compared with counte
 from __future__ import annotations
 
 from collections import Counter
+from ipaddress import ip_network
 from struct import Struct
 
 from tof.agent.commands import AMBIGUOUS
@@ -324,10 +325,6 @@ class Tunnel:
     def owns(self, address: bytes) -> bool:
         return (address if len(address) == 4 else address[:8]) in self.ues
 
-    def has_family(self, inner: Inner) -> bool:
-        """Whether it has a UE of the packet's family: a second one is no other UE."""
-        return any(len(ue) == (8 if inner.v6 else 4) for ue in self.ues)
-
 
 FlowKey = tuple[bytes, bytes, int, int, int]
 Flow = tuple[int, int, int, int | None, bool]
@@ -418,14 +415,17 @@ class Oracle:
         kind = 0
         if tunnel.uplink:
             foreign = not tunnel.owns(inner.source) and inet.is_global_unicast(inner.source)
-            self.counts["spoofed"] += foreign and tunnel.has_family(inner)
+            self.counts["spoofed"] += foreign
             kind = layout.RETURNED if tunnel.left and tunnel.owns(inner.source) else 0
         elif tunnel.owns(inner.destination):
             kind = layout.DOWNLINK_MOVED if tunnel.ended else 0
             tunnel.moved = tunnel.moved and tunnel.ended
-        elif inet.is_global_unicast(inner.destination):
+        elif (
+            inet.is_global_unicast(inner.destination)
+            and ip_network(inner.destination) not in RULES.lists  # a service's is no UE's
+        ):
             kind = layout.DOWNLINK_MOVED
-            tunnel.moved = tunnel.moved or tunnel.has_family(inner)
+            tunnel.moved = True
         if kind:
             self.told.add((kind, tunnel.index, inner.source + inner.destination))
 
@@ -507,8 +507,13 @@ class Oracle:
         if service.serving is Serving.OFF:
             return None
         if not tunnel.owns(inner.source):
-            self.counts["spoofed"] += not inet.is_global_unicast(inner.source)
-            return None
+            if not inet.is_global_unicast(inner.source):
+                self.counts["spoofed"] += 1
+                return None
+            if service.serving is not Serving.DIVERT or not self._may_have_moved(inner, service.service_id):
+                return None
+            self.counts["flow_waits"] += 1
+            return DROP, frame
         if service.serving is Serving.SHADOW:
             self.counts["shadowed"] += 1
             return None
@@ -521,6 +526,13 @@ class Oracle:
         if service.service.application_ip.packed not in TRACKED:  # connection tracking has to see it as it is
             packet = veiled(packet)
         return REDIRECT, service_mac(service.service_id) + tunnel_mac(tunnel.index) + ethertype + packet
+
+    def _may_have_moved(self, inner: Inner, service: int) -> bool:
+        """Whether it is a segment of a diverted connection: dropped until its tunnel is known to be its UE's."""
+        if inner.protocol != inet.TCP or inner.piece == LATER or inner.opens() or self.heart_dead:
+            return False
+        known = self.flows.get((inner.source, inner.destination, *inner.ports(), inner.protocol))
+        return known is not None and known[1] == service and known[2] in self.by_index
 
     def _take_flow(self, tunnel: Tunnel, inner: Inner, qfi: int | None, service: int) -> int:
         """The first fragment is judged like a whole packet, the later ones go where it went."""
@@ -546,14 +558,16 @@ class Oracle:
             self.counts["ovs_down"] += 1
             return PASSES
         known = self.flows.get(key)
-        if known is not None and known[0] != tunnel.session and known[2] in self.by_index:
+        paired = self.by_index[tunnel.index][1] != 0
+        # A young tunnel is younger than every flow's last packet: with the core's word, its UE has come from there.
+        arrived = tunnel.young and paired
+        if known is not None and known[0] != tunnel.session and known[2] in self.by_index and not arrived:
             waits = runs and tunnel.young
             self.counts["flow_waits" if waits else "flow_ambiguous"] += 1
             return WAITS if waits else PASSES
         if runs and (known is None or known[1] not in (0, service)):
             self.counts["flow_unknown"] += 1
             return PASSES
-        paired = self.by_index[tunnel.index][1] != 0
         pooled = (known is None or known[4]) and not paired
         self.flows[key] = tunnel.session, service, tunnel.index, qfi, pooled
         return DIVERTS
@@ -587,8 +601,8 @@ class Oracle:
         tunnel = self.tunnels[key]
         if tunnel.ended:
             return self._hold("ue_ended", layout.HELD, via, frame)
-        if frame[:6] == GATEWAY_MAC and tunnel.has_family(inner) and not tunnel.owns(inner.destination):
-            return self._hold("ue_moved", layout.MOVED_ON, 0, frame)
+        if frame[:6] == GATEWAY_MAC and not tunnel.owns(inner.destination):
+            return self._hold("ue_moved", layout.MOVED_ON, via, frame)
         if tunnel.moved or tunnel.doubted:
             return self._hold("ue_doubted", layout.DOUBTED, via or index, frame)
         return self._inject(frame, inner, key, qfi)

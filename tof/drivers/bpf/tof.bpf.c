@@ -78,7 +78,7 @@ enum counter {
 	c_flow_unknown,         // TCP to a service without its SYN: stays with the core
 	c_flow_ambiguous,       // the same inner 5-tuple is in use by another session
 	c_flow_displaced,       // a flow in use gave way to a newer one: its UE has more of them than its share
-	c_flow_waits,           // dropped: the same for a TCP connection in a new tunnel; its UE may have moved
+	c_flow_waits,           // dropped: of a diverted TCP connection, in a tunnel that is not known to be its UE's yet
 	c_inner_fragment,       // later TCP fragment to a service without its first: to the core
 	c_heartbeats,
 	c_ue_bypassed,          // dropped on the UE side: bypass is on
@@ -911,10 +911,27 @@ static __always_inline int could_be_ue(const struct packet *p, int source)
 	return prefix && six[0] != 0xff && !(six[0] == 0xfe && (six[1] & 0xc0) == 0x80);
 }
 
-// A tunnel that has a UE of the packet's family; a second address family is no other UE.
+// A tunnel that has a UE of the packet's family.
 static __always_inline int has_ue(const struct tunnel *t, const struct packet *p)
 {
 	return p->inner6 ? t->ue6 != 0 : t->ue4 != 0;
+}
+
+static __always_inline void inner_address(const struct packet *p, int source, struct in6_addr *out)
+{
+	if (p->inner6)
+		__builtin_memcpy(out, source ? p->inner6_source : p->inner6_destination, 16);
+	else
+		mapped(out, source ? p->inner4_source : p->inner4_destination);
+}
+
+// Whether it goes to a service's one address, which can be no UE's.
+static __always_inline int to_service_address(const struct packet *p)
+{
+	struct in6_addr address;
+
+	inner_address(p, 0, &address);
+	return bpf_map_lookup_elem(&tof_services, &address) != 0;
 }
 
 // At most one event per tunnel and 100 ms; `now_ms` wraps, which costs one event.
@@ -949,7 +966,7 @@ static __always_inline void tell(struct tunnel *t, __u32 kind, const struct pack
 }
 
 // An uplink tunnel carries a source that is not its UE's: it may be another's by now. Until the agent has decided, nothing
-// goes into its pair on behalf of the one that had it; the second address family of a UE is no such thing.
+// goes into its pair on behalf of the one that had it; a first address of its family is more often the same UE's second one.
 static __always_inline void foreign(struct tunnel *t, const struct packet *p, __u32 side, __u64 now)
 {
 	__u32 now_ms = now / 1000000, index = t->index;
@@ -990,18 +1007,16 @@ static __always_inline void notice(struct tunnel *t, const struct packet *p, __u
 	if (t->direction == ENB) {
 		if (!owns(t, p, 1)) {
 			if (could_be_ue(p, 1)) {
-				if (p->inner6 ? t->ue6 != 0 : t->ue4 != 0) // not the second family of its UE
-					count(c_spoofed);
+				count(c_spoofed);
 				foreign(t, p, side, now);
 			}
 		} else if (t->flags & T_LEFT) {
 			tell(t, e_returned, p, side, now);
 		}
 	} else if (!owns(t, p, 0)) {
-		if (!could_be_ue(p, 0))
+		if (!could_be_ue(p, 0) || to_service_address(p))
 			return;
-		if (has_ue(t, p)) // nothing more goes in on behalf of the one that had the tunnel
-			t->flags |= T_MOVED;
+		t->flags |= T_MOVED; // nothing more goes in on behalf of the one that had the tunnel
 		tell(t, e_downlink_moved, p, side, now);
 	} else if (t->flags & T_ENDED) { // an ended tunnel that speaks again is another one
 		tell(t, e_downlink_moved, p, side, now);
@@ -1241,14 +1256,6 @@ static __always_inline int in_set(__u32 set, const struct in6_addr *address)
 	return !set || bpf_map_lookup_elem(&tof_sets, &key);
 }
 
-static __always_inline void inner_address(const struct packet *p, int source, struct in6_addr *out)
-{
-	if (p->inner6)
-		__builtin_memcpy(out, source ? p->inner6_source : p->inner6_destination, 16);
-	else
-		mapped(out, source ? p->inner4_source : p->inner4_destination);
-}
-
 #define HOLDS 1
 #define UNSEEN 2                // a later fragment, which shows no port
 
@@ -1361,6 +1368,43 @@ static __always_inline int is_paired(__u32 uplink)
 	return outlet && outlet->peer;
 }
 
+static __always_inline int heart_beats(__u64 now)
+{
+	struct shared_state *s = state();
+
+	return s && since(s->beat_ns, now) < HEARTBEAT_NS;
+}
+
+static __always_inline int in_use(const struct flow *known, __u64 now)
+{
+	__u32 uplink = known->uplink;
+
+	return since(known->last_ns, now) < FLOW_FRESH_NS && bpf_map_lookup_elem(&tof_outlets, &uplink);
+}
+
+// In a tunnel that is not known to be its UE's: a segment of a diverted connection, whose UE may have moved here. The
+// service's own server would reset it.
+__noinline int may_have_moved(struct xdp_md *ctx, struct packet *p, __u32 service, __u64 now)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct scratch *scratch;
+	struct flow *known;
+	__u32 zero = 0;
+
+	scratch = bpf_map_lookup_elem(&tof_scratch, &zero);
+	if (!p || !scratch || p->protocol != IPPROTO_TCP || p->fragment == LATER || !heart_beats(now))
+		return 0;
+	__builtin_memset(&scratch->l4, 0, sizeof(scratch->l4));
+	ports_of(data, end, p, &scratch->l4);
+	if ((scratch->l4.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
+		return 0;
+	flow_of(p, &scratch->l4, 1, &scratch->fresh.key);
+	known = flow_at(&scratch->fresh.key, 0, &scratch->place, 0);
+	if (!known)
+		known = flow_at(&scratch->fresh.key, 1, &scratch->place, 0);
+	return known && known->service == service && in_use(known, now);
+}
+
 // Is this flow ours to divert? Writes the flow table, from which replies find their tunnel. Negative: neither ours nor
 // the core's for the moment.
 static __always_inline int judge_flow(void *data, void *end, struct packet *p, struct tunnel *t, __u32 service,
@@ -1393,8 +1437,8 @@ static __always_inline int judge_flow(void *data, void *end, struct packet *p, s
 		count(c_ovs_down);
 		return 0;
 	}
-	if (known && known->session != t->session && since(known->last_ns, now) < FLOW_FRESH_NS &&
-	    bpf_map_lookup_elem(&tof_outlets, &known->uplink)) {
+	if (known && known->session != t->session && in_use(known, now) &&
+	    (known->last_ns >= t->learnt_ns || !is_paired(t->index))) { // its UE has not come here from there
 		// The service's own server would reset a connection that it does not know.
 		if (p->protocol == IPPROTO_TCP && !opens && since(t->learnt_ns, now) < YOUNG_NS) {
 			count(c_flow_waits);
@@ -1489,13 +1533,6 @@ static __always_inline int unveil(struct iphdr *ip)
 	return 1;
 }
 
-static __always_inline int heart_beats(__u64 now)
-{
-	struct shared_state *s = state();
-
-	return s && since(s->beat_ns, now) < HEARTBEAT_NS;
-}
-
 static __always_inline void add_served(struct served *served, __u32 bytes)
 {
 	__sync_fetch_and_add(&served->packets, 1);
@@ -1520,9 +1557,14 @@ __noinline int divert(struct xdp_md *ctx, struct packet *p, struct tunnel *t, __
 	if (!served || !(served->state & (S_DIVERT | S_SHADOW)))
 		return -1;
 	if (!owns(t, p, 1)) {
-		if (!could_be_ue(p, 1)) // what could be one is counted for every packet, see `notice`
+		if (!could_be_ue(p, 1)) { // what could be one is counted for every packet, see `notice`
 			count(c_spoofed);
-		return -1;
+			return -1;
+		}
+		if (!(served->state & S_DIVERT) || !may_have_moved(ctx, p, service, now))
+			return -1;
+		count(c_flow_waits);
+		return XDP_DROP;
 	}
 	if (served->state & S_SHADOW) {
 		add_served(served, p->inner_length);
@@ -2768,9 +2810,9 @@ static __always_inline int ue_side(struct xdp_md *ctx)
 		count(c_ue_ended);
 		return hand_over(ctx, e_held, via);
 	}
-	if (by_address && has_ue(t, &p) && !owns(t, &p, 0)) {
+	if (by_address && !owns(t, &p, 0)) {
 		count(c_ue_moved);
-		return hand_over(ctx, e_moved, 0);
+		return hand_over(ctx, e_moved, via);
 	}
 	if (t->flags & T_MOVED || (outlet->doubted_ns && t->last_ns < outlet->doubted_ns)) {
 		count(c_ue_doubted);
