@@ -296,6 +296,27 @@ def test_the_gap_of_a_handover_is_one_round_of_the_pinger(tof: Tof) -> None:
         assert (answered.destination, answered.teid) == (ENB2, after.down)
 
 
+def test_a_dedicated_bearer_speaks_first_after_a_handover(tof: Tof, app: socket.socket) -> None:
+    """The default bearer's tunnel is asked through all the same, and what an application says first goes down its."""
+    default, dedicated = new_bearer(), new_bearer()
+    dedicated = dedicated.but(ue=default.ue)
+    moved, aside = (one.but(enb=ENB2, down=one.down + 0x20000) for one in (default, dedicated))
+    with AnsweringCore(tof, default) as core:
+        tof.attach(default)
+        tof.up(dedicated)
+        core.bearers[:] = [moved]
+        core.asked.clear()
+        tof.drain()
+        tof.ran.send(request(aside, b"hello"))
+        until("asked", lambda: (moved.up, moved.ue) in core.asked)
+        app.sendto(b"push", (default.ue, 1))
+        assert (got := pushed(tof, b"push")).teid == moved.down
+        assert got.destination == ENB2
+        tof.ran.send(request(moved, b"default", 4001))
+        assert reply(tof, b"default").teid == moved.down
+    never(tof, default.down)
+
+
 def test_handover_with_the_path_switch_later(tof: Tof) -> None:
     """X2: for a while the core still sends to the old eNB, which forwards; the End Marker switches."""
     before = new_bearer()

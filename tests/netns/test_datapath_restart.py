@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 from gtp_apps import udp_echo
-from gtp_packets import ELSEWHERE, Bearer, gpdu_of, is_pinger, new_bearer, udp
+from gtp_packets import ELSEWHERE, Bearer, gpdu_of, is_pinger, new_bearer, new_bearer6, udp
 from gtp_peers import APP, Setting, Tof, running_tof, until
 
 pytestmark = pytest.mark.netns
@@ -124,3 +124,22 @@ def test_a_stopped_agent_harms_no_known_tunnel_and_unknown_ones_pass_in_the_end(
     traffic.judge()
     assert first in tof.core.history
     until("learnt", lambda: tof.known(unknown))
+
+
+def test_a_new_agent_asks_for_the_addresses_that_ues_have_used(tof: Tof) -> None:
+    once, before = new_bearer6(), new_bearer6()
+    after = before.but(ue=before.ue.replace("::99", "::77"))  # a temporary address (RFC 8981)
+    tof.up(once)
+    tof.up(before)
+    time.sleep(0.2)
+    tof.up(after)
+    tof.signal(signal.SIGKILL)
+    tof.drain()
+    tof.start()
+
+    def asked() -> set[str]:
+        tof.core.find(lambda _: False, 0.1)
+        return {one.inner.source for one in tof.core.gpdus() if is_pinger(one)}
+
+    until("both are asked for", lambda: {once.ue, after.ue} <= asked())
+    assert before.ue not in asked()

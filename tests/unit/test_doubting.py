@@ -20,7 +20,7 @@ from tests.agent_world import (
     downlink,
     uplink,
 )
-from tof.agent.commands import AMBIGUOUS, DropPacket, ReleaseFrame, SendPing, SetDoubt, SetSession
+from tof.agent.commands import AMBIGUOUS, DropPacket, PutTunnel, ReleaseFrame, SendPing, SetDoubt, SetSession
 from tof.agent.doubting import CONTESTS, DEAF_S, TRUST_S
 from tof.agent.events import (
     DownlinkMoved,
@@ -648,12 +648,25 @@ def test_a_stray_packet_through_a_node_that_the_ue_has_left_moves_nothing(world)
     assert (up.left, new.left) == (True, False)
 
 
-def test_the_default_bearer_stays_it_when_another_speaks_first_after_a_handover(world):
-    world.paired()
+def test_a_handover_brings_the_default_bearer_whichever_speaks_first(world):
+    """It alone is pinged through: some cores end a dedicated bearer in which they find foreign traffic."""
+    up, _ = world.paired()
     world.say(uplink(5))
     run(world, 1.0, {(ENB, 1): (2, ENB, SGW)})
+    dedicated, commands = world.hear(uplink(5, enb=ENB2))
+    default = world.sessions.get(uplink(enb=ENB2).key)
+    (put,) = [one for one in commands if isinstance(one, PutTunnel) and one.index == default.index]
+    assert (put.like, default.session, default.ues, up.left) == (dedicated.key, up.session, (UE,), True)
+    assert [ping.index for ping in world.pings()] == [default.index]
+    (context,) = [c for c in world.sessions.contexts_of(UE) if c.pair == default.pair]
+    assert context.first is default
+    assert world.say(uplink(enb=ENB2)) == []
+
+
+def test_a_bearer_that_follows_later_brings_nothing_more(world):
+    world.paired()
+    world.say(uplink(5))
+    world.say(uplink(enb=ENB2))
+    before = len(world.sessions)
     world.say(uplink(5, enb=ENB2))
-    world.say(downlink(9, enb=ENB2))
-    new, _ = world.hear(uplink(enb=ENB2))
-    (context,) = [c for c in world.sessions.contexts_of(UE) if c.pair == new.pair]
-    assert context.first is new
+    assert len(world.sessions) == before + 1

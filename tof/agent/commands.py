@@ -20,6 +20,10 @@ class PutTunnel:
     peer: int = 0
     link: Link | None = None
     dropped: int = 0
+    identifier: bytes = bytes(8)
+    """Second half of the UE's IPv6 address, if it has one."""
+    like: TunnelKey | None = None
+    """Nothing has come through it yet: it takes the way of this one, between the same nodes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,7 +108,7 @@ class TunnelRefused:
 
 @dataclass(frozen=True, slots=True)
 class AdoptedTunnel:
-    """A tunnel that the data path held already when the agent started."""
+    """A tunnel that the data path held already when the agent started; ``ues`` are whole addresses."""
 
     key: TunnelKey
     index: int

@@ -167,6 +167,9 @@ class Learning:
             )
             if tunnel is not None:
                 self._asker.review(tunnel, now)
+                for context in self._sessions.contexts_with(tunnel):
+                    if (first := context.first) is not None and first is not tunnel:
+                        self._asker.review(first, now)
                 self._doubting.new_claim(tunnel, now, out)
 
     def _is_forwarding(self, event: GpduSeen) -> bool:

@@ -114,7 +114,7 @@ class Sessions:
 
     def learn(
         self, direction: Direction, key: TunnelKey, exact: bytes, form: Form, out: list[Command],
-        *, link: Link | None = None, dropped: int = 0,
+        *, link: Link | None = None, dropped: int = 0, like: TunnelKey | None = None,
     ) -> Tunnel | None:  # fmt: skip
         """The tunnel under ``key``, new if need be with the UE at ``exact``; None if there is no room."""
         if (tunnel := self._by_key.get(key)) is not None:
@@ -130,13 +130,29 @@ class Sessions:
         both = (exact, *_others(before, exact))
         ues = tuple(map(ue_of, both))
         out.append(
-            PutTunnel(key, index, tunnel.session, direction, ues, form, link=link, dropped=dropped)
+            PutTunnel(
+                key, index, tunnel.session, direction, ues, form, link=link, dropped=dropped,
+                identifier=next((one[8:] for one in both if len(one) == 16), bytes(8)), like=like,
+            )
         )  # fmt: skip
         for one in both:
             self._attach(tunnel, one, out)
         for up in before:
             self._set_left(up, True, out)
+        self._bring_default(tunnel, before, link, out)
         return tunnel
+
+    def _bring_default(
+        self, new: Tunnel, before: tuple[Tunnel, ...], link: Link | None, out: list[Command]
+    ) -> None:
+        """A handover moves all bearers of a UE (TS 23.401 section 5.5.1): the default one is at the new node too, whichever
+        speaks first there."""
+        for first in [
+            first for up in before for c in self.contexts_with(up) if (first := c.first) is not None
+        ]:
+            if first not in before and not first.left:
+                key = key_of(Direction.UPLINK, new.pair, first.key.teid)
+                self.learn(Direction.UPLINK, key, first.exact[0], first.form, out, link=link, like=new.key)
 
     def adopt(self, found: Iterable[AdoptedTunnel], out: list[Command]) -> None:
         """Take over what the data path holds; pairings that are right stay, defaults are told anew."""
@@ -149,7 +165,7 @@ class Sessions:
             tunnel.ended, tunnel.doubted, tunnel.left = old.ended, old.doubted, old.left
             self._enter(tunnel)
             for ue in old.ues:
-                self._attach(tunnel, ue if len(ue) == 4 else ue + bytes(7) + b"\x01", told)
+                self._attach(tunnel, ue, told)
             self._next = max(self._next, old.index + UNUSED_AFTER_RESTART)
         for old in ordered:
             tunnel = self._by_index[old.index]

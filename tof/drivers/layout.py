@@ -20,7 +20,7 @@ SETTLING, ENDED, CONTAINER, MOVED, LEFT = 1, 2, 4, 8, 16
 
 _KEY4 = Struct("=4s4s4sHH")
 _KEY = Struct("=16s16s4sHH")
-_TUNNEL = Struct("=QQQ8s4sIIIIIBBBBI6s6sIQQII")
+_TUNNEL = Struct("=QQQ8s4sIIIIIBBBBI6s6sIQQII8s")
 _OUTLET_END = Struct("=I4xQ")
 _PENDING = Struct("=IIQQQ6s6sII4x")
 _UE = Struct("=8s4sI")
@@ -64,6 +64,13 @@ class TunnelRecord(NamedTuple):
     link: Link
     learnt_ns: int
     injected_ns: int = 0
+    interface_identifier: bytes = bytes(8)
+
+    @property
+    def exact(self) -> tuple[bytes, ...]:
+        """``ues`` with the last address that an IPv6 UE has used, or one of its /64 if it has not been heard."""
+        identifier = self.interface_identifier if any(self.interface_identifier) else bytes(7) + b"\x01"
+        return tuple(ue if len(ue) == 4 else ue + identifier for ue in self.ues)
 
     @property
     def used_ns(self) -> int:
@@ -110,19 +117,19 @@ def pack_tunnel(record: TunnelRecord, link_signature: int = 0) -> bytes:
         record.packets, record.octets, record.last_ns, ue6, ue4, record.number, record.session, link_signature,
         0, 0, DIRECTIONS.index(record.direction), record.flags, record.qfi, record.link.tos, 0,
         record.link.source_mac, record.link.destination_mac, record.link.ifindex, record.learnt_ns,
-        record.injected_ns, 0, 0,
+        record.injected_ns, 0, 0, record.interface_identifier,
     )  # fmt: skip
 
 
 def unpack_tunnel(raw: bytes, offset: int = 0) -> TunnelRecord:
     """The tunnel behind a value."""
     (packets, octets, last_ns, ue6, ue4, index, session, _signature, _out, _generation, direction, flags, qfi, tos,
-     _event_ms, source_mac, destination_mac, ifindex, learnt_ns, injected_ns, _qfi_ms, _pad,
+     _event_ms, source_mac, destination_mac, ifindex, learnt_ns, injected_ns, _qfi_ms, _pad, identifier,
      ) = _TUNNEL.unpack_from(raw, offset)  # fmt: skip
     ues = tuple(ue for ue in (ue4, ue6) if any(ue))
     return TunnelRecord(
         packets, octets, last_ns, ues, index, session, DIRECTIONS[direction], flags, qfi,
-        Link(source_mac, destination_mac, ifindex, tos), learnt_ns, injected_ns,
+        Link(source_mac, destination_mac, ifindex, tos), learnt_ns, injected_ns, identifier,
     )  # fmt: skip
 
 

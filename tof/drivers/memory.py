@@ -106,7 +106,8 @@ class MemoryEndpoints:
         self.peers[command.index] = command.peer
         self.table[command.key] = TunnelRecord(
             1 if command.dropped else 0, command.dropped, now_ns, command.ues, command.index, command.session,
-            command.direction, flags, command.form.qfi or 0, command.link or _NO_LINK, now_ns,
+            command.direction, flags, command.form.qfi or 0, command.link or _NO_LINK, now_ns, 0,
+            command.identifier,
         )  # fmt: skip
 
     def _expect(self, key: TunnelKey) -> TunnelRecord:
@@ -134,7 +135,7 @@ class MemoryEndpoints:
         """What a starting agent takes over."""
         return tuple(
             AdoptedTunnel(
-                key, one.number, one.session, one.direction, one.ues, one.form, bool(one.flags & ENDED),
+                key, one.number, one.session, one.direction, one.exact, one.form, bool(one.flags & ENDED),
                 self.peers[one.number], one.number in self.doubted, bool(one.flags & LEFT),
             )
             for key, one in self.table.items()

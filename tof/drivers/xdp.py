@@ -201,11 +201,11 @@ class XdpEndpoints:
                     self._count_tokens(-1)
 
     def _put_tunnel(self, command: PutTunnel, now_ns: int) -> None:
-        link = command.link or self._pending_link(command.key)
+        link = command.link or self._pending_link(command.like or command.key)
         flags = layout.SETTLING | (layout.CONTAINER if command.form.qfi is not None else 0)
         record = TunnelRecord(
             1 if command.dropped else 0, command.dropped, now_ns, command.ues, command.index, command.session,
-            command.direction, flags, command.form.qfi or 0, link, now_ns,
+            command.direction, flags, command.form.qfi or 0, link, now_ns, 0, command.identifier,
         )  # fmt: skip
         self._put_outlet(command.key, command.index, command.peer)
         self._table(command.key).put(layout.tunnel_key(command.key), layout.pack_tunnel(record))
@@ -270,7 +270,7 @@ class XdpEndpoints:
         }
         return tuple(
             AdoptedTunnel(
-                key, one.number, one.session, one.direction, one.ues, one.form, bool(one.flags & layout.ENDED),
+                key, one.number, one.session, one.direction, one.exact, one.form, bool(one.flags & layout.ENDED),
                 *outlets.get(one.number, (0, False)), left=bool(one.flags & layout.LEFT),
             )
             for key, one in self.tunnels()

@@ -146,6 +146,7 @@ struct tunnel {
 	__u64 injected_ns;      // when the TOF put a packet of its own in; 0: its node's own packets have passed since
 	__u32 qfi_ms;           // when `qfi` was last seen
 	__u32 calm_ms;          // uplink: foreign sources are no news before this; 0: they are
+	__u8 identifier6[8];    // uplink: second half of the IPv6 address that the UE used last
 };
 #define T_SETTLING 1
 #define T_ENDED 2
@@ -1010,9 +1011,12 @@ static __always_inline void notice(struct tunnel *t, const struct packet *p, __u
 				count(c_spoofed);
 				foreign(t, p, side, now);
 			}
-		} else if (t->flags & T_LEFT) {
-			tell(t, e_returned, p, side, now);
+			return;
 		}
+		if (p->inner6)
+			__builtin_memcpy(t->identifier6, p->inner6_source + 8, 8);
+		if (t->flags & T_LEFT)
+			tell(t, e_returned, p, side, now);
 	} else if (!owns(t, p, 0)) {
 		if (!could_be_ue(p, 0) || to_service_address(p))
 			return;
