@@ -519,6 +519,24 @@ def test_tunnels_that_go_to_a_ue_of_the_other_family_are_not_the_former_one_s_to
     assert ReleaseFrame(b"for the former one") not in run(world, 6.0)
 
 
+def test_the_former_ue_s_other_bearers_stay_its_own(world):
+    up, _ = world.paired()
+    dedicated, _ = world.hear(uplink(5))
+    run(world, 1.0, {(ENB, 1): (2, ENB, SGW)})
+    world.say(ForeignSourceSeen(up.index, UE_V6))
+    world.say(downlink(ue=UE_V6, token=world.pings()[0].token))
+    run(world, 2.0)
+    assert (up.ues, dedicated.ues) == ((UE_V6[:8],), (UE,))
+
+
+def test_an_older_claim_that_cannot_be_asked_stays_in_doubt():
+    world = World(targets=(TARGET_V6,))
+    _, down = world.paired()
+    world.say(uplink(3))
+    assert world.pings() == []
+    assert world.path.doubted == {down.index}
+
+
 def test_the_former_ue_is_answered_elsewhere(world):
     """A core without a check of sources: the address in question is the UE's that has come back under other tunnels."""
     up, down = world.paired()
