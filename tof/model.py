@@ -123,13 +123,34 @@ class HealthCheck:
     rise: int = 2
 
 
+class OnFailure(StrEnum):
+    """What becomes of a chain while one of its VNFs is dead: that one is left out, or its services go to the core."""
+
+    SKIP = "skip"
+    CORE = "core"
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A port-chain: the VNFs, by name, that packets walk from the UE to the application, and back in reverse order.
+
+    ``vlan`` marks them on the way, for VNFs that serve several chains and look at it.
+    """
+
+    name: str
+    vnfs: tuple[str, ...]
+    on_failure: OnFailure = OnFailure.CORE
+    vlan: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """Traffic to ``service_ip`` is answered by ``application_ip`` (source document, section 4.3.4.1).
 
     ``prefix_length``: the service has all addresses that begin as ``service_ip`` does. ``application_port``: the one port
     in ``selection`` is translated to it. ``priority``: the higher one has a packet that several services select.
-    ``health``: while the application does not answer, the service's packets go to the core.
+    ``health``: while the application does not answer, the service's packets go to the core. ``chain``: the name of the
+    port-chain that they walk.
     """
 
     name: str
@@ -141,6 +162,7 @@ class Service:
     priority: int = 0
     mode: Mode = Mode.DIVERT
     health: HealthCheck | None = None
+    chain: str | None = None
 
     @property
     def network(self) -> IpNetwork:

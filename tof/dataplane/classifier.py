@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tof.dataplane.desired import DEFAULT_CHAIN, Desired, ServiceRoute, by_application
-from tof.dataplane.flow import Action, Flow, Goto, Masked, Match, SetField, family
-from tof.dataplane.tables import CLASSIFIER, SFF
+from tof.dataplane.desired import DIRECT, Desired, Path, ServiceRoute, by_application
+from tof.dataplane.flow import IPV4, IPV6, Action, Flow, Goto, Masked, Match, SetField, family
+from tof.dataplane.tables import BACK, CLASSIFIER, DOWN, NAT, OUTPUT, SFF, UP
 from tof.model import service_mac
 
 
@@ -14,7 +14,7 @@ def rules(desired: Desired) -> Iterator[Flow]:
     """From the UE by what its packets were judged to be; from an application by its address, once for all its services."""
     for group in by_application(desired.services):
         for route in group:
-            first_hop = _classify(route, 0)
+            first_hop = _classify(route, route.path, 0)
             yield Flow(
                 CLASSIFIER, 100, _selected(desired, route), first_hop, f"{route.service.name}: from the UE"
             )
@@ -22,8 +22,35 @@ def rules(desired: Desired) -> Iterator[Flow]:
         application_ip = owner.service.application_ip.packed
         ip = family(application_ip)
         of = (("in_port", desired.ports.apps), ("eth_type", ip.eth_type), (ip.source, application_ip))
-        last_hop = _classify(owner, len(DEFAULT_CHAIN.hops) - 1)
+        last_hop = _classify(owner, DIRECT, 0)
         yield Flow(CLASSIFIER, 100, of, last_hop, f"{owner.service.name}: from its application")
+    if desired.vnfs:
+        for route in desired.services:
+            yield from _from_vnfs(route)
+
+
+def _from_vnfs(route: ServiceRoute) -> Iterator[Flow]:
+    """By the service's MAC address, which VNFs leave alone: towards the application the destination, back the source.
+
+    What comes out of a VNF that the chain does not have (any more) goes on as if it had been the last one.
+    """
+    mac, name = service_mac(route.service_id), route.service.name
+    eth_type = (IPV4 if route.service.service_ip.version == 4 else IPV6).eth_type
+    for place, vnf in enumerate(route.path.vnfs):
+        up = (("in_port", vnf.far), ("eth_type", eth_type), ("eth_dst", mac))
+        yield Flow(
+            CLASSIFIER, 100, up, _classify(route, route.path, place + 1), f"{name}: up, from {vnf.name}"
+        )
+        down = (("in_port", vnf.near), ("eth_type", eth_type), ("eth_src", mac))
+        yield Flow(
+            CLASSIFIER, 100, down, _classify(route, route.path, place), f"{name}: down, from {vnf.name}"
+        )
+    number = SetField("reg2", route.service_id)
+    up = (("reg3", UP), ("eth_type", eth_type), ("eth_dst", mac))
+    yield Flow(CLASSIFIER, 50, up, (number, Goto(NAT)), f"{name}: up, from a former VNF")
+    down = (("reg3", DOWN), ("eth_type", eth_type), ("eth_src", mac))
+    home = (number, SetField("reg3", BACK), Goto(OUTPUT))
+    yield Flow(CLASSIFIER, 50, down, home, f"{name}: down, from a former VNF")
 
 
 def _selected(desired: Desired, route: ServiceRoute) -> Match:
@@ -42,6 +69,6 @@ def _selected(desired: Desired, route: ServiceRoute) -> Match:
     return (*match, (ip.destination, Masked(network.network_address.packed, network.netmask.packed)))
 
 
-def _classify(route: ServiceRoute, hop: int) -> tuple[Action, ...]:
-    registers = (("reg0", DEFAULT_CHAIN.id), ("reg1", hop), ("reg2", route.service_id))
+def _classify(route: ServiceRoute, path: Path, place: int) -> tuple[Action, ...]:
+    registers = (("reg0", path.id), ("reg1", place), ("reg2", route.service_id))
     return (*(SetField(name, value) for name, value in registers), Goto(SFF))

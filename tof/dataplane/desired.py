@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from binascii import crc32
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
 from tof.model import IpAddress, Service
-
-NAT_HOP: Final = "nat"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +23,36 @@ class Ports:
 
 
 @dataclass(frozen=True, slots=True)
-class Chain:
-    """A port-chain: ``hops`` are walked in order from the UE, in reverse order towards it."""
+class Vnf:
+    """A VNF's two ports: ``near`` is the one on the UE's side of it, ``far`` that on the application's."""
 
-    id: int
     name: str
-    hops: tuple[str, ...]
+    near: int
+    far: int
 
 
-DEFAULT_CHAIN: Final = Chain(1, "default", (NAT_HOP,))
+@dataclass(frozen=True, slots=True)
+class Path:
+    """A port-chain as it is walked now: in order from the UE, in reverse order towards it.
+
+    ``vlan`` marks frames on their way through the VNFs.
+    """
+
+    name: str
+    vnfs: tuple[Vnf, ...] = ()
+    vlan: int | None = None
+
+    @property
+    def id(self) -> int:
+        """The number that stands for it on br-ue: equal paths have the same, 1 is the one without VNFs."""
+        if not self.vnfs:
+            return 1
+        walked = repr((self.vlan, [(vnf.near, vnf.far) for vnf in self.vnfs]))
+        return crc32(walked.encode()) & 0x7FFFFFFF | 2
+
+
+DIRECT: Final = Path("default")
+"""Straight to NAT."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +62,7 @@ class ServiceRoute:
     service: Service
     service_id: int
     next_hop_mac: bytes
+    path: Path = DIRECT
 
     @property
     def transparent(self) -> bool:
@@ -87,6 +108,8 @@ class Desired:
     app_addresses: tuple[IpAddress, ...] = ()
     services: tuple[ServiceRoute, ...] = ()
     pings: tuple[PingRoute, ...] = ()
+    vnfs: tuple[Vnf, ...] = ()
+    """All that have ports on br-ue, whether a chain uses them or not."""
 
 
 def by_application(services: Iterable[ServiceRoute]) -> tuple[tuple[ServiceRoute, ...], ...]:

@@ -58,7 +58,21 @@ class Track:
     mark: int = 0
 
 
-Action = SetField | Output | Goto | Track
+@dataclass(frozen=True, slots=True)
+class PushVlan:
+    """Tag the frame (IEEE 802.1Q)."""
+
+    vlan: int
+
+
+@dataclass(frozen=True, slots=True)
+class PopVlan:
+    """Take the outermost tag off."""
+
+
+Action = SetField | Output | Goto | Track | PushVlan | PopVlan
+TAGGED: Final = Masked(0x1000, 0x1000)
+"""A match of ``vlan_vid``: there is a tag, whatever it says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +142,7 @@ _OFCTL_NAMES: Final = {
     "ipv4_dst": "nw_dst",
     "icmpv4_type": "icmp_type",
     "icmpv6_type": "icmp_type",
+    "vlan_vid": "vlan_tci",
 }
 _PROTOCOLS: Final = {0x0800: "ip", 0x0806: "arp", 0x86DD: "ipv6"}
 _CT_STATE: Final = {CT_REPLY: "+rpl", CT_TRACKED: "+trk"}
@@ -152,7 +167,7 @@ def _value_text(name: str, value: Value) -> str:
     if isinstance(value, Masked):
         return f"{_value_text(name, value.value)}/{_value_text(name, value.mask)}"
     if isinstance(value, int):
-        return f"{value:#06x}" if name == "eth_type" else str(value)
+        return f"{value:#06x}" if name in ("eth_type", "vlan_vid") else str(value)
     return value.hex(":") if name.startswith("eth_") else str(ip_address(value))
 
 
@@ -176,5 +191,9 @@ def _action_text(action: Action) -> str:
             return f"goto_table:{table}"
         case Track():
             return _track_text(action)
+        case PushVlan(vlan):
+            return f"push_vlan:0x8100,set_field:{vlan | 0x1000}->vlan_vid"
+        case PopVlan():
+            return "pop_vlan"
         case _:  # pragma: no cover
             assert_never(action)

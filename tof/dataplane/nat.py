@@ -13,7 +13,7 @@ from hashlib import blake2b
 
 from tof.dataplane.desired import Desired, ServiceRoute, by_application
 from tof.dataplane.flow import Action, Flow, Goto, Match, SetField, Track, family
-from tof.dataplane.tables import NAT, OUTPUT
+from tof.dataplane.tables import DOWN, NAT, OUTPUT, UP
 from tof.model import IpAddress
 
 
@@ -21,9 +21,9 @@ def rules(desired: Desired) -> Iterator[Flow]:
     """Translation of every service, in both directions."""
     for group in by_application(desired.services):
         if is_tracked(group):
-            yield from _tracked(desired, group)
+            yield from _tracked(group)
         else:
-            yield from _stateless(desired, group[0])
+            yield from _stateless(group[0])
 
 
 def zone_of(application_ip: IpAddress) -> int:
@@ -35,10 +35,12 @@ def zone_of(application_ip: IpAddress) -> int:
 def is_tracked(group: tuple[ServiceRoute, ...]) -> bool:
     """Whether the services of one application need connection tracking to find the way back.
 
-    Several services do, and so does one that has several addresses or another port than its application.
+    Several services do, and so does one that has several addresses or another port than its application, or a chain: its
+    VNFs see fragments as they are.
     """
     service = group[0].service
-    return len(group) > 1 or not service.is_host or service.application_port is not None
+    plain = service.is_host and service.application_port is None and service.chain is None
+    return len(group) > 1 or not plain
 
 
 def tracked(services: Iterable[ServiceRoute]) -> frozenset[IpAddress]:
@@ -52,7 +54,7 @@ def zones(desired: Desired) -> frozenset[int]:
     return frozenset(zone_of(application) for application in tracked(desired.services))
 
 
-def _stateless(desired: Desired, route: ServiceRoute) -> Iterator[Flow]:
+def _stateless(route: ServiceRoute) -> Iterator[Flow]:
     service = route.service
     name = service.name
     application_ip = service.application_ip.packed
@@ -62,22 +64,22 @@ def _stateless(desired: Desired, route: ServiceRoute) -> Iterator[Flow]:
     if route.transparent:
         there, back, name = (), (), f"{name} (its own address)"
     onward = Goto(OUTPUT)
-    yield Flow(NAT, 100, _match(desired.ports.ue, route), (*there, onward), f"{name}: to the application")
-    yield Flow(NAT, 100, _match(desired.ports.apps, route), (*back, onward), f"{name}: back to the service")
+    yield Flow(NAT, 100, _match(UP, route), (*there, onward), f"{name}: to the application")
+    yield Flow(NAT, 100, _match(DOWN, route), (*back, onward), f"{name}: back to the service")
 
 
-def _tracked(desired: Desired, group: tuple[ServiceRoute, ...]) -> Iterator[Flow]:
+def _tracked(group: tuple[ServiceRoute, ...]) -> Iterator[Flow]:
     application_ip = group[0].service.application_ip
     zone = zone_of(application_ip)
     for route in group:
         port = route.service.application_port
         track = Track(zone, OUTPUT, application_ip.packed, port, mark=route.service_id)
-        match = _match(desired.ports.ue, route)
+        match = _match(UP, route)
         yield Flow(NAT, 100, match, (track,), f"{route.service.name}: to the shared application")
-    match = _match(desired.ports.apps, group[0])
+    match = _match(DOWN, group[0])
     yield Flow(NAT, 100, match, (Track(zone, OUTPUT),), f"{application_ip}: back to the service asked")
 
 
-def _match(in_port: int, route: ServiceRoute) -> Match:
+def _match(direction: int, route: ServiceRoute) -> Match:
     eth_type = family(route.service.application_ip.packed).eth_type
-    return (("in_port", in_port), ("eth_type", eth_type), ("reg2", route.service_id))
+    return (("reg3", direction), ("eth_type", eth_type), ("reg2", route.service_id))

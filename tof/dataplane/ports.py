@@ -6,24 +6,29 @@ from collections.abc import Iterator
 from typing import Final
 
 from tof.dataplane import nat
-from tof.dataplane.desired import Desired, ServiceRoute, by_application
+from tof.dataplane.desired import Desired, ServiceRoute, Vnf, by_application
 from tof.dataplane.flow import (
     CT_REPLY,
     CT_TRACKED,
     IPV4,
     IPV6,
+    TAGGED,
+    Action,
     Flow,
     Goto,
     Masked,
     Match,
     Output,
+    PopVlan,
     SetField,
     family,
 )
-from tof.dataplane.tables import CLASSIFIER, OUTPUT, PORTS
-from tof.model import GATEWAY_MAC, TUNNEL_MAC_PREFIX
+from tof.dataplane.sff import into
+from tof.dataplane.tables import BACK, CLASSIFIER, DOWN, OUTPUT, PORTS, UP
+from tof.model import GATEWAY_MAC, SERVICE_MAC_PREFIX, TUNNEL_MAC_PREFIX, service_mac
 
 _TUNNEL_MACS: Final = Masked(TUNNEL_MAC_PREFIX + bytes(4), b"\xff\xff" + bytes(4))
+_SERVICE_MACS: Final = Masked(SERVICE_MAC_PREFIX + bytes(4), b"\xff\xff" + bytes(4))
 _BROADCAST: Final = b"\xff" * 6
 _IPV6_MULTICAST: Final = Masked(b"\x33\x33" + bytes(4), b"\xff\xff" + bytes(4))
 _CFM: Final = 0x8902
@@ -39,6 +44,8 @@ def rules(desired: Desired) -> Iterator[Flow]:
     yield from _gateway(desired)
     yield from _apps(desired)
     yield from _pinger(desired)
+    for vnf in desired.vnfs:
+        yield from _vnf(vnf)
     for group in by_application(desired.services):
         yield from _to_application(desired, group)
         yield from _to_ue(desired, group)
@@ -52,7 +59,25 @@ def _heartbeat(desired: Desired) -> Iterator[Flow]:
 def _ue(desired: Desired) -> Iterator[Flow]:
     for ip in (IPV4, IPV6):
         match = (("in_port", desired.ports.ue), ("eth_type", ip.eth_type))
-        yield Flow(PORTS, 100, match, (Goto(CLASSIFIER),), "UE side")
+        yield Flow(PORTS, 100, match, _going(UP), "UE side")
+
+
+def _going(direction: int) -> tuple[Action, ...]:
+    return SetField("reg3", direction), Goto(CLASSIFIER)
+
+
+def _vnf(vnf: Vnf) -> Iterator[Flow]:
+    """What was given to a VNF, and nothing else, comes out of it: a service's MAC address says what it is."""
+    far, near = (
+        (("in_port", vnf.far), ("eth_dst", _SERVICE_MACS)),
+        (("in_port", vnf.near), ("eth_src", _SERVICE_MACS)),
+    )
+    for way, direction in ((far, UP), ((*near, ("eth_dst", _TUNNEL_MACS)), DOWN)):
+        for ip in (IPV4, IPV6):
+            match = (*way, ("eth_type", ip.eth_type))
+            yield Flow(PORTS, 100, match, _going(direction), f"VNF {vnf.name}")
+            tagged = (*match, ("vlan_vid", TAGGED))
+            yield Flow(PORTS, 110, tagged, (PopVlan(), *_going(direction)), f"VNF {vnf.name}, marked")
 
 
 def _pinger(desired: Desired) -> Iterator[Flow]:
@@ -84,7 +109,7 @@ def _apps(desired: Desired) -> Iterator[Flow]:
         yield Flow(PORTS, 150, match, to_gateway, "to the TOF's own address")
     for ip in (IPV4, IPV6):
         match = (*to_us, ("eth_type", ip.eth_type))
-        yield Flow(PORTS, 100, match, (Goto(CLASSIFIER),), "applications")
+        yield Flow(PORTS, 100, match, _going(DOWN), "applications")
     yield Flow(PORTS, 50, (*apps, ("eth_dst", _TUNNEL_MACS)), (), "anti-spoof: no application picks a tunnel")
 
 
@@ -93,29 +118,43 @@ def _to_application(desired: Desired, group: tuple[ServiceRoute, ...]) -> Iterat
     # Conntrack does not translate what it finds invalid, such as the answer to a flow it never saw begin.
     address = (SetField(family(application_ip).destination, application_ip),) if nat.is_tracked(group) else ()
     for route in group:
-        match = _service(desired.ports.ue, route)
+        match = _service(UP, route)
         actions = (*address, SetField("eth_dst", route.next_hop_mac), Output(desired.ports.apps))
         yield Flow(OUTPUT, 100, match, actions, f"{route.service.name}: to its application")
 
 
 def _to_ue(desired: Desired, group: tuple[ServiceRoute, ...]) -> Iterator[Flow]:
     owner = group[0]
-    match = _service(desired.ports.apps, owner)
-    to_ue = Output(desired.ports.ue)
+    match = _service(DOWN, owner)
+    if desired.vnfs:
+        for route in group:
+            home = (SetField("eth_dst", GATEWAY_MAC), Output(desired.ports.ue))
+            yield Flow(
+                OUTPUT, 100, _service(BACK, route), home, f"{route.service.name}: to the UE, from its chain"
+            )
     if not nat.is_tracked(group):
-        yield Flow(OUTPUT, 100, match, (to_ue,), f"{owner.service.name}: to the UE")
+        yield Flow(OUTPUT, 100, match, _out(desired, owner), f"{owner.service.name}: to the UE")
         return
     # Translated back to a service that is gone by now: ended, at once and without touching conntrack.
     yield Flow(OUTPUT, 110, (*match, _REPLY), (), "reply on behalf of a service that was removed")
     for route in group:
         reply = (*match, _REPLY, ("ct_mark", route.service_id))
-        yield Flow(OUTPUT, 120, reply, (to_ue,), f"{route.service.name}: to the UE")
-    speaker = next((route.service for route in group if route.service.is_host), None)
+        yield Flow(OUTPUT, 120, reply, _out(desired, route), f"{route.service.name}: to the UE")
+    speaker = next((route for route in group if route.service.is_host), None)
     if speaker is not None:  # what an application says first it says as the one address of a service
-        source = SetField(family(speaker.service_ip.packed).source, speaker.service_ip.packed)
-        yield Flow(OUTPUT, 100, match, (source, to_ue), f"{speaker.name}: flows that conntrack does not know")
+        address = speaker.service.service_ip.packed
+        actions = (SetField(family(address).source, address), *_out(desired, speaker))
+        note = f"{speaker.service.name}: flows that conntrack does not know"
+        yield Flow(OUTPUT, 100, match, actions, note)
 
 
-def _service(in_port: int, route: ServiceRoute) -> Match:
+def _out(desired: Desired, route: ServiceRoute) -> tuple[Action, ...]:
+    """To the UE, or into the chain that leads there, from its far end."""
+    if not route.path.vnfs:
+        return (Output(desired.ports.ue),)
+    return (SetField("eth_src", service_mac(route.service_id)), *into(route.path, route.path.vnfs[-1].far))
+
+
+def _service(direction: int, route: ServiceRoute) -> Match:
     eth_type = family(route.service.application_ip.packed).eth_type
-    return (("in_port", in_port), ("eth_type", eth_type), ("reg2", route.service_id))
+    return (("reg3", direction), ("eth_type", eth_type), ("reg2", route.service_id))

@@ -10,4 +10,9 @@ SFF: Final = 2
 NAT: Final = 3
 OUTPUT: Final = 4
 
+UP: Final = 1
+DOWN: Final = 2
+BACK: Final = 3
+"""What ``reg3`` says: from a UE, from an application, from an application and through its chain already."""
+
 TABLE_NAMES: Final = {PORTS: "ports", CLASSIFIER: "classifier", SFF: "SFF", NAT: "NAT", OUTPUT: "output"}

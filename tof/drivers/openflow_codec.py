@@ -18,6 +18,8 @@ from tof.dataplane.flow import (
     Goto,
     Masked,
     Output,
+    PopVlan,
+    PushVlan,
     SetField,
     Track,
     Value,
@@ -183,20 +185,24 @@ def _user(value: int | bytes) -> int | str:
 
 
 def _instructions(flow: Flow) -> list[Any]:
-    applied = [_action(action) for action in flow.actions if not isinstance(action, Goto)]
+    applied = [one for action in flow.actions if not isinstance(action, Goto) for one in _actions(action)]
     instructions = [_parser.OFPInstructionActions(_ofp.OFPIT_APPLY_ACTIONS, applied)] if applied else []
     goto = [_parser.OFPInstructionGotoTable(a.table) for a in flow.actions if isinstance(a, Goto)]
     return instructions + goto
 
 
-def _action(action: Action) -> Any:
+def _actions(action: Action) -> list[Any]:
     match action:
         case SetField(name, value):
-            return _parser.OFPActionSetField(**{name: _user(value)})
+            return [_parser.OFPActionSetField(**{name: _user(value)})]
         case Output(port):
-            return _parser.OFPActionOutput(port, 0)
+            return [_parser.OFPActionOutput(port, 0)]
         case Track():
-            return _track(action)
+            return [_track(action)]
+        case PushVlan(vlan):
+            return [_parser.OFPActionPushVlan(0x8100), _parser.OFPActionSetField(vlan_vid=vlan | 0x1000)]
+        case PopVlan():
+            return [_parser.OFPActionPopVlan()]
     raise AssertionError(action)
 
 
