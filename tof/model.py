@@ -149,12 +149,13 @@ class Service:
 
     ``prefix_length``: the service has all addresses that begin as ``service_ip`` does. ``application_port``: the one port
     in ``selection`` is translated to it. ``priority``: the higher one has a packet that several services select.
-    ``health``: while the application does not answer, the service's packets go to the core. ``chain``: the name of the
-    port-chain that they walk.
+    ``health``: while the application does not answer, the service's packets go to the core. ``domain``, without
+    ``service_ip``: its addresses are those that DNS says (``*.`` before it: of all names below it). ``chain``: the name of
+    the port-chain that its packets walk.
     """
 
     name: str
-    service_ip: IpAddress
+    service_ip: IpAddress | None
     application_ip: IpAddress
     prefix_length: int | None = None
     selection: Selection = Selection()
@@ -162,18 +163,23 @@ class Service:
     priority: int = 0
     mode: Mode = Mode.DIVERT
     health: HealthCheck | None = None
+    domain: str | None = None
     chain: str | None = None
 
     @property
-    def network(self) -> IpNetwork:
-        """The service's addresses."""
-        length = self.service_ip.max_prefixlen if self.prefix_length is None else self.prefix_length
-        return ip_network((self.service_ip, length))
+    def network(self) -> IpNetwork | None:
+        """The service's addresses; None if they are learnt."""
+        return None if self.service_ip is None else ip_network((self.service_ip, self.length))
+
+    @property
+    def length(self) -> int:
+        """Of the prefixes that the service has: that of one address if they are learnt."""
+        return self.application_ip.max_prefixlen if self.prefix_length is None else self.prefix_length
 
     @property
     def is_host(self) -> bool:
         """Whether it has one address."""
-        return self.prefix_length is None
+        return self.prefix_length is None and self.service_ip is not None
 
 
 def probe_port(service: Service) -> int | None:

@@ -73,6 +73,8 @@ enb_interface = {enb}
 sgw_interface = "sgw0"
 xdp = "{xdp}"
 {nodes}
+[dns]
+{dns}
 [ue]
 app_interface = "apps0"
 app_address = ["192.168.50.1/24", "fd00:50::1/64"]
@@ -106,6 +108,8 @@ class Setting:
     nodes: str = ""
     """Lines of [s1] that restrict the TOF to provisioned eNBs and SGWs."""
     max_tunnels: int = 1_000_000
+    dns: str = ""
+    """Lines of [dns]."""
 
 
 @dataclass
@@ -332,7 +336,7 @@ def running_tof(setting: Setting | None = None) -> Iterator[Tof]:
         _wire_up(tof)
         enbs = json.dumps([f"enb{n}" for n in range(setting.enbs)])
         values = {"xdp": "native" if setting.xdp == "native" else "auto", "dir": directory, "enb": enbs}
-        for name in ("ping_interval_s", "ping_attempts", "idle_timeout_s", "max_tunnels", "nodes"):
+        for name in ("ping_interval_s", "ping_attempts", "idle_timeout_s", "max_tunnels", "nodes", "dns"):
             values[name] = getattr(setting, name)
         tof.config.write_text(_CONFIG.format(**values))
         tof.start()

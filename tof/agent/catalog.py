@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from tof.agent.addresses import canonical, network_of, parse_prefix, prefix_text
 from tof.agent.service_check import checked
-from tof.dataplane.selection import overlap
+from tof.dataplane.selection import overlap, place_of
 from tof.errors import BadRequest, Conflict, NotFound
 from tof.model import IpAddress, IpNetwork, Service
 
@@ -15,12 +15,17 @@ class Catalog:
     """The provisioned services; a call that raises has changed nothing."""
 
     def __init__(
-        self, pinger_targets: Iterable[IpAddress] = (), own_addresses: Iterable[IpAddress] = ()
+        self,
+        pinger_targets: Iterable[IpAddress] = (),
+        own_addresses: Iterable[IpAddress] = (),
+        *,
+        learns: bool = True,
     ) -> None:
         self._forbidden = {canonical(a): "an address of the TOF" for a in own_addresses}
         self._forbidden |= {canonical(a): "a target of the Pinger" for a in pinger_targets}
+        self._learns = learns
         self._by_name: dict[str, Service] = {}
-        self._names_at: dict[IpNetwork, set[str]] = {}
+        self._names_at: dict[IpNetwork | str, set[str]] = {}
         self.taken = {address.packed for address in self._forbidden}
         """The addresses (packed) that are no UE's: the host services', the Pinger's targets and the TOF's own."""
 
@@ -36,7 +41,7 @@ class Catalog:
         return self._by_name[name]
 
     def lookup(self, key: str) -> Service:
-        """The service with this name, else the one at this service IP in any textual form.
+        """The service with this name, else the one at this service IP in any textual form, or of this domain.
 
         NotFound, or Conflict where several services have that service IP.
         """
@@ -60,7 +65,7 @@ class Catalog:
 
     def replace_all(self, services: Iterable[Service]) -> None:
         """Exactly these services from now on; an error names the service at fault."""
-        fresh = Catalog()
+        fresh = Catalog(learns=self._learns)
         fresh._forbidden = self._forbidden
         for service in services:
             try:
@@ -79,21 +84,30 @@ class Catalog:
     def _resolve(self, key: str) -> str:
         if key in self._by_name:
             return key
+        place: IpNetwork | str
         try:
-            network = network_of(*parse_prefix(key), "name")
+            place = network_of(*parse_prefix(key), "name")
         except (ValueError, BadRequest):
-            return key
-        names = sorted(self._names_at.get(network, ()))
+            place = key.lower().removesuffix(".")
+            if place not in self._names_at:
+                return key
+        names = sorted(self._names_at.get(place, ()))
         if not names:
-            raise NotFound(f"there is no service at {prefix_text(network)}", "name")
+            raise NotFound(f"there is no service at {_where(place)}", "name")
         if len(names) > 1:
             raise Conflict(
-                f"{prefix_text(network)} belongs to several services, use a name: {', '.join(names)}", "name"
+                f"{_where(place)} belongs to several services, use a name: {', '.join(names)}", "name"
             )
         return names[0]
 
     def _admitted(self, service: Service) -> Service:
         service = checked(service)
+        if service.service_ip is None and not self._learns:
+            raise BadRequest(
+                "domain: the addresses of a name are learnt from the answers of dns.resolvers, and the "
+                "configuration names none",
+                "domain",
+            )
         for field, address in (("serviceIP", service.service_ip), ("applicationIP", service.application_ip)):
             # A prefix may have such addresses among its own: the Pinger's requests are no UE's packets.
             if address in self._forbidden and (service.is_host or field == "applicationIP"):
@@ -103,37 +117,42 @@ class Catalog:
     def _check_free(self, service: Service, replacing: str | None) -> None:
         if service.name != replacing and service.name in self._by_name:
             raise Conflict(f"there is already a service called {service.name}", "name")
-        for name in sorted(self._names_at.get(service.network, set()) - {replacing}):
+        for name in sorted(self._names_at.get(place_of(service), set()) - {replacing}):
             other = self._by_name[name]
             if overlap(service, other):
                 raise _clash(service, other)
 
     def _put(self, service: Service) -> None:
         self._by_name[service.name] = service
-        self._names_at.setdefault(service.network, set()).add(service.name)
-        if service.is_host:
+        self._names_at.setdefault(place_of(service), set()).add(service.name)
+        if service.is_host and service.service_ip is not None:
             self.taken.add(service.service_ip.packed)
 
     def _drop(self, service: Service) -> None:
         del self._by_name[service.name]
-        names = self._names_at[service.network]
+        names = self._names_at[place_of(service)]
         names.remove(service.name)
         if not names:
-            del self._names_at[service.network]
-        if service.is_host and not names:
+            del self._names_at[place_of(service)]
+        if service.is_host and service.service_ip is not None and not names:
             self.taken.discard(service.service_ip.packed)
 
 
 def _clash(service: Service, other: Service) -> Conflict:
-    where = prefix_text(service.network)
+    field = "domain" if service.network is None else "serviceIP"
+    where = _where(place_of(service))
     if _is_plain(service) and _is_plain(other):
-        return Conflict(f"{where} already belongs to service {other.name}", "serviceIP")
+        return Conflict(f"{where} already belongs to service {other.name}", field)
     return Conflict(
         f"services {service.name} and {other.name} select the same packets to {where} with priority "
         f"{service.priority}: give one a different priority, or both selections that do not overlap",
-        "serviceIP",
+        field,
     )
 
 
+def _where(place: IpNetwork | str) -> str:
+    return place if isinstance(place, str) else prefix_text(place)
+
+
 def _is_plain(service: Service) -> bool:
-    return service == Service(service.name, service.service_ip, service.application_ip)
+    return service == Service(service.name, service.service_ip, service.application_ip, domain=service.domain)

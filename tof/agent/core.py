@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tof.agent.asking import Asker
 from tof.agent.catalog import Catalog
 from tof.agent.commands import Command, Converge, DropToken, DropTunnel, PutToken, ReleaseFrame, SendPing
 from tof.agent.doubting import Doubting
 from tof.agent.events import (
+    AddressesRecalled,
+    AddressesUnused,
+    AnswerSeen,
     ApplicationProbed,
     DownlinkMoved,
     EchoResponseSeen,
@@ -39,6 +42,8 @@ from tof.agent.events import (
 from tof.agent.holding import Holding
 from tof.agent.learning import Learning
 from tof.agent.losing import Losing
+from tof.agent.names import NamePolicy, Names
+from tof.agent.naming import Naming
 from tof.agent.pinging import Pinging, PingPolicy
 from tof.agent.services import ServicePlane
 from tof.agent.sessions import Sessions
@@ -52,6 +57,7 @@ class AgentPolicy:
     ping: PingPolicy
     most_tunnels: int = 1_000_000
     most_unconfirmed: int = 500_000
+    names: NamePolicy = field(default_factory=NamePolicy)
 
 
 class Agent:
@@ -61,7 +67,7 @@ class Agent:
         self.counts: Counter[str] = Counter()
         """What was decided how often, by name; among them every kind of attack and of odd behaviour."""
         self.sessions = Sessions(policy.most_tunnels, policy.most_unconfirmed, self.counts)
-        self.services = ServicePlane(catalog)
+        self.services = ServicePlane(catalog, Names(catalog, policy.names, self.counts))
         self.holding = Holding()
         self.pinging = Pinging(policy.ping, tokens)
         self.revision = 0
@@ -72,12 +78,16 @@ class Agent:
             self.sessions, self._asker, self.pinging, self.holding, self._doubting, catalog, self.counts
         )
         self.losing = losing = Losing(self.sessions, self._asker, self.counts)
+        naming = Naming(self.sessions, self.services.names, self.counts, self._converge)
         self._handlers: dict[type, Callable[..., None]] = {
             GpduSeen: learning.gpdu,
             ForeignSourceSeen: learning.foreign_source,
             DownlinkMoved: learning.downlink_moved,
             FrameHeld: learning.frame_held,
             UplinkReturned: learning.uplink_returned,
+            AnswerSeen: naming.answer,
+            AddressesUnused: naming.unused,
+            AddressesRecalled: naming.recalled,
             EndMarkerSeen: losing.end_marker,
             ErrorIndicationSeen: losing.error_indication,
             EchoResponseSeen: losing.echo_response,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tof.model import Direction, Form, IpAddress, Link, Service, Side, TunnelKey
+from tof.wire.dns import Answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,29 @@ class GpduSeen:
     size: int
     token: int | None = None
     link: Link | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerSeen:
+    """Downlink tunnel ``index`` carried to ``ue`` (exact) what a resolver answered to its question."""
+
+    index: int
+    ue: bytes
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class AddressesUnused:
+    """To none of these addresses (packed) of services given by domain is there a flow in use."""
+
+    addresses: frozenset[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class AddressesRecalled:
+    """What an earlier agent had learnt: service, address, and until when that holds."""
+
+    learnt: tuple[tuple[str, IpAddress, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +214,9 @@ class Tick:
 
 Event = (
     GpduSeen
+    | AnswerSeen
+    | AddressesUnused
+    | AddressesRecalled
     | EndMarkerSeen
     | ErrorIndicationSeen
     | EchoResponseSeen

@@ -12,9 +12,12 @@ from tof.agent.service_check import checked
 from tof.errors import BadRequest
 from tof.model import IpAddress, IpNetwork, Mode, PortRange, Selection, Service
 
-REQUIRED: Final = ("name", "serviceIP", "applicationIP")
+REQUIRED: Final = ("name", "applicationIP")
 FIELDS: Final = (
-    *REQUIRED,
+    "name",
+    "serviceIP",
+    "domain",
+    "applicationIP",
     "protocol",
     "ports",
     "applicationPort",
@@ -38,19 +41,24 @@ def parse(body: Mapping[str, object]) -> Service:
     for field in body:
         if field not in FIELDS:
             raise BadRequest(f"{field} is not a field of a service", field)
-    name, service_ip, application_ip = (_text(body, field) for field in REQUIRED)
-    address, length = _prefix(service_ip, "serviceIP")
+    name, application_ip = (_text(body, field) for field in REQUIRED)
+    address: IpAddress | None = None
+    length = None
+    if "serviceIP" in body or "domain" not in body:
+        address, length = _prefix(_text(body, "serviceIP"), "serviceIP")
+    application = _address(application_ip, "applicationIP")
     return checked(
         Service(
             name,
             address,
-            _address(application_ip, "applicationIP"),
+            application,
             length,
-            _selection(body, network_of(address, length, "serviceIP").version),
+            _selection(body, application.version),
             _integer(body.get("applicationPort"), "applicationPort") if "applicationPort" in body else None,
             _integer(body.get("priority", 0), "priority"),
             _mode(body.get("mode", Mode.DIVERT)),
             parse_health(body["health"]) if "health" in body else None,
+            _text(body, "domain") if "domain" in body else None,
         ),
     )
 
@@ -59,7 +67,7 @@ def body_of(service: Service) -> dict[str, object]:
     """What ``parse`` reads; beyond the three fields of the source document, only what is not as it is by default."""
     selection = service.selection
     optional: dict[str, object] = {
-        "protocol": _protocol_shown(selection.protocol, service.service_ip.version),
+        "protocol": _protocol_shown(selection.protocol, service.application_ip.version),
         "ports": [first if first == last else f"{first}-{last}" for first, last in selection.ports],
         "applicationPort": service.application_port,
         "dscp": sorted(selection.dscps),
@@ -71,9 +79,11 @@ def body_of(service: Service) -> dict[str, object]:
         "mode": None if service.mode is Mode.DIVERT else service.mode.value,
         "health": None if service.health is None else health_body(service.health),
     }
+    network = service.network
     return {
         "name": service.name,
-        "serviceIP": prefix_text(service.network),
+        **({} if network is None else {"serviceIP": prefix_text(network)}),
+        **({} if service.domain is None else {"domain": service.domain}),
         "applicationIP": str(service.application_ip),
         **{field: value for field, value in optional.items() if value not in (None, [])},
     }

@@ -14,6 +14,8 @@ from tof.errors import BadRequest
 from tof.model import HealthCheck, IpNetwork, PortRange, ProbeKind, Selection, Service, probe_port
 
 NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+DOMAIN_LABEL: Final = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
+LONGEST_DOMAIN: Final = 253
 BROADCAST: Final = IPv4Address("255.255.255.255")
 MOST_ENTRIES: Final = 64
 """Of each list of a service."""
@@ -26,23 +28,46 @@ SHORTEST_UNSPECIFIED: Final = 8
 def checked(service: Service) -> Service:
     """``service`` in canonical form, or BadRequest when no TOF could carry it."""
     _check_name(service.name)
-    network = network_of(service.service_ip, service.prefix_length, "serviceIP")
-    service = replace(
-        service,
-        service_ip=network.network_address,
-        prefix_length=None if is_host(network) else network.prefixlen,
-        application_ip=canonical(service.application_ip),
-    )
-    _check_usable(network, "serviceIP")
-    _check_usable(network_of(service.application_ip, None, "applicationIP"), "applicationIP")
-    if service.service_ip.version != service.application_ip.version:
-        raise BadRequest("serviceIP and applicationIP are of different families", "applicationIP")
+    service = replace(service, application_ip=canonical(service.application_ip))
+    check_usable(network_of(service.application_ip, None, "applicationIP"), "applicationIP")
+    if service.domain is None:
+        service = _checked_addresses(service)
+    elif service.service_ip is None:
+        service = replace(service, domain=checked_domain(service.domain))
+    else:
+        raise BadRequest("serviceIP and domain: one of them says what a service's addresses are", "domain")
     _check_range(service.priority, -1000, 1000, "priority")
-    service = replace(service, selection=_checked_selection(service.selection, network.version))
+    service = replace(
+        service, selection=_checked_selection(service.selection, service.application_ip.version)
+    )
     _check_application_port(service)
     if service.health is not None:
         _check_health(service, service.health)
     return service
+
+
+def checked_domain(text: str) -> str:
+    """A domain in lower case without the dot at its end; BadRequest if it is none."""
+    domain = text.lower().removesuffix(".")
+    labels = domain.removeprefix("*.").split(".")
+    if len(domain) > LONGEST_DOMAIN or not all(map(DOMAIN_LABEL.fullmatch, labels)):
+        raise BadRequest(
+            f"domain {text} is not a name such as video.example.com or *.example.com, in ASCII", "domain"
+        )
+    if labels[-1].isdecimal():  # as no name of the Internet is, but what an address with a slip looks like
+        raise BadRequest(f"domain {text} ends in a number", "domain")
+    return domain
+
+
+def _checked_addresses(service: Service) -> Service:
+    if service.service_ip is None:
+        raise BadRequest("serviceIP is missing, and so is domain", "serviceIP")
+    network = network_of(service.service_ip, service.prefix_length, "serviceIP")
+    check_usable(network, "serviceIP")
+    if network.version != service.application_ip.version:
+        raise BadRequest("serviceIP and applicationIP are of different families", "applicationIP")
+    length = None if is_host(network) else network.prefixlen
+    return replace(service, service_ip=network.network_address, prefix_length=length)
 
 
 def _checked_selection(given: Selection, version: int) -> Selection:
@@ -67,7 +92,7 @@ def _checked_selection(given: Selection, version: int) -> Selection:
         )
     for network in selection.ues:
         if network.version != version:
-            raise BadRequest(f"ues: {network} is not of the family of serviceIP", "ues")
+            raise BadRequest(f"ues: {network} is not of the family of applicationIP", "ues")
     return selection
 
 
@@ -146,7 +171,8 @@ def _check_name(name: str) -> None:
     raise BadRequest("name must not be an IP address", "name")
 
 
-def _check_usable(network: IpNetwork, field: str) -> None:
+def check_usable(network: IpNetwork, field: str) -> None:
+    """BadRequest if these are no addresses of a server, whoever may be that."""
     ends = (network.network_address, network.broadcast_address)
     kinds = {
         "multicast": all(a.is_multicast for a in ends),

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 
 from tof.agent.catalog import Catalog
 from tof.agent.health import Health
+from tof.agent.names import Names
 from tof.dataplane.desired import ServedService, ServiceRoute, Serving
-from tof.dataplane.selection import Facts, RuleLists, judge, rule_lists
+from tof.dataplane.selection import Facts, RuleLists, judge, place_of, rule_lists
 from tof.model import IpAddress, Mode, Service
 
 
@@ -20,14 +21,14 @@ class ServicePlane:
     successor.
     """
 
-    def __init__(self, catalog: Catalog) -> None:
-        self.catalog = catalog
+    def __init__(self, catalog: Catalog, names: Names) -> None:
+        self.catalog, self.names = catalog, names
         self._next_hops: dict[IpAddress, bytes] = {}
         self._ids: dict[str, int] = {}
         self._retired: dict[str, int] = {}
         self.health = Health()
         self._rules = rule_lists(())
-        self._judged: tuple[Service, ...] = ()
+        self._judged: tuple[tuple[Service, ...], int] = ((), 0)
 
     def adopt_ids(self, ids: Iterable[tuple[str, int]]) -> None:
         """The numbers, by name, under which the data path already diverts."""
@@ -36,17 +37,18 @@ class ServicePlane:
     def add(self, service: Service) -> None:
         """Provision; RequestError changes nothing."""
         self._number(self.catalog.put_new(service).name)
-        self.health.keep(self.catalog.services)
+        self._keep_needed()
 
     def replace(self, name: str, service: Service) -> None:
         """Re-provision; flows of kept addresses move with it."""
         before = self.catalog.get(name)
         after = self.catalog.replace(name, service)
-        if after.network != before.network:
+        if place_of(after) != place_of(before):
             self._retire(before.name)
             self._number(after.name)
         elif after.name != before.name:
             self._ids[after.name] = self._ids.pop(before.name)
+            self.names.rename(before.name, after.name)
         self._keep_needed()
 
     def replace_all(self, services: Iterable[Service]) -> None:
@@ -54,7 +56,7 @@ class ServicePlane:
         before = {service.name: service for service in self.catalog.services}
         self.catalog.replace_all(services)
         after = {service.name: service for service in self.catalog.services}
-        kept = {name for name in before.keys() & after.keys() if before[name].network == after[name].network}
+        kept = {n for n in before.keys() & after.keys() if place_of(before[n]) == place_of(after[n])}
         for name in before.keys() - kept:
             self._retire(name)
         for name in after.keys() - kept:
@@ -88,9 +90,10 @@ class ServicePlane:
     @property
     def rules(self) -> RuleLists:
         """The rules by which packets are judged, of every service, whether it can be diverted or not."""
-        if self._judged != self.catalog.services:
-            self._judged = self.catalog.services
-            self._rules = rule_lists(self._judged)
+        judged = self.catalog.services, self.names.revision
+        if self._judged != judged:
+            self._judged = judged
+            self._rules = rule_lists(self.catalog.services, self.names.networks)
         return self._rules
 
     @property
@@ -143,8 +146,10 @@ class ServicePlane:
 
     def _retire(self, name: str) -> None:
         self._retired[name] = self._ids.pop(name)
+        self.names.forget(name)
 
     def _keep_needed(self) -> None:
         self.health.keep(self.catalog.services)
+        self.names.keep()
         needed = self.applications
         self._next_hops = {hop: mac for hop, mac in self._next_hops.items() if hop in needed}

@@ -17,13 +17,14 @@ from tof.model import Direction, Service, TunnelKey, TunnelState
 class ServiceState(StrEnum):
     """``unresolved``: the application's address does not resolve. ``unhealthy``: it does not answer its probes.
 
-    Of these and of a ``shadow`` the traffic goes to the core.
+    Of these and of a ``shadow`` the traffic goes to the core. ``unlearnt``: no address of its domain is known.
     """
 
     IN_FORCE = "in_force"
     UNRESOLVED = "unresolved"
     UNHEALTHY = "unhealthy"
     SHADOW = "shadow"
+    UNLEARNT = "unlearnt"
 
 
 class HealthState(StrEnum):
@@ -34,12 +35,21 @@ class HealthState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class LearntAddress:
+    """An address of a service given by domain, and until when it is, timezone-aware; longer while flows to it live."""
+
+    address: str
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceStatus:
-    """Whether traffic to a service reaches its application, and why not."""
+    """Whether traffic to a service reaches its application, and why not; ``learnt``: None unless given by domain."""
 
     name: str
     state: ServiceState
     detail: str = ""
+    learnt: tuple[LearntAddress, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import binascii
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
-from datetime import UTC
+from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import Any
 
@@ -14,9 +14,12 @@ from tof.errors import BadRequest
 from tof.model import TunnelKey
 
 
-def status(value: ServiceStatus) -> dict[str, str]:
+def status(value: ServiceStatus) -> dict[str, Any]:
     """The status of a service."""
-    return {"name": value.name, "state": value.state.value, "detail": value.detail}
+    body: dict[str, Any] = {"name": value.name, "state": value.state.value, "detail": value.detail}
+    if value.learnt is not None:
+        body["addresses"] = [{"address": one.address, "until": _time(one.until)} for one in value.learnt]
+    return body
 
 
 def tunnel(value: TunnelView) -> dict[str, Any]:
@@ -32,8 +35,12 @@ def tunnel(value: TunnelView) -> dict[str, Any]:
         "state": value.state.value,
         "packets": value.packets,
         "bytes": value.bytes,
-        "last_seen": value.last_seen.astimezone(UTC).isoformat().replace("+00:00", "Z"),
+        "last_seen": _time(value.last_seen),
     }
+
+
+def _time(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def session(value: SessionView) -> dict[str, Any]:

@@ -14,7 +14,11 @@ from tof.model import Mode
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the service.")]
 ServiceIp = Annotated[
-    str, typer.Argument(metavar="SERVICE_IP", help="The address that UEs use, or a prefix of such addresses.")
+    str,
+    typer.Argument(
+        metavar="SERVICE_IP|DOMAIN",
+        help="The address that UEs use, a prefix, or the domain they ask DNS for.",
+    ),
 ]
 ApplicationIp = Annotated[str, typer.Argument(metavar="APPLICATION_IP", help="The application at the edge.")]
 Protocol = Annotated[
@@ -99,8 +103,8 @@ def services_list(context: typer.Context, api: Api = None, json_output: Json = F
     if json_output:
         print_json(body)
         return
-    rows = [(s["name"], s["serviceIP"], _application(s), selection_text(s) or "all") for s in body]
-    print_table(("name", "serviceIP", "applicationIP", "selection"), rows)
+    rows = [(s["name"], _place(s), _application(s), selection_text(s) or "all") for s in body]
+    print_table(("name", "service", "applicationIP", "selection"), rows)
 
 
 @services.command("add")
@@ -159,11 +163,11 @@ def services_set(
 @services.command("remove")
 def services_remove(
     context: typer.Context,
-    key: Annotated[str, typer.Argument(metavar="NAME|SERVICE_IP", help="Which service.")],
+    key: Annotated[str, typer.Argument(metavar="NAME|SERVICE_IP|DOMAIN", help="Which service.")],
     api: Api = None,
     json_output: Json = False,
 ) -> None:
-    """Remove a service, by its name or its service IP; its flows end at once."""
+    """Remove a service, by its name, its service IP or its domain; its flows end at once."""
     call(context, lambda client: client.delete(_path(key)), api)
     print_json({"removed": key}) if json_output else typer.echo(f"{key}: removed")
 
@@ -176,6 +180,8 @@ def services_status(context: typer.Context, name: Name, api: Api = None, json_ou
         print_json(body)
         return
     typer.echo(": ".join(filter(None, (body["name"], body["state"], body["detail"]))))
+    for one in body.get("addresses", ()):
+        typer.echo(f"  {one['address']} until {one['until']}")
 
 
 def selection_text(service: Mapping[str, Any]) -> str:
@@ -194,6 +200,8 @@ def _service(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         value = given[parameter]
         if value not in (None, [], ()):
             body[field] = value
+    if not _is_address(body["serviceIP"]):
+        body["domain"] = body.pop("serviceIP")
     if "protocol" in body:
         body["protocol"] = _number_or_word(body["protocol"])
     if "ports" in body:
@@ -215,6 +223,15 @@ def _number_or_word(text: str) -> int | str:
     return int(text) if text.isdecimal() else text
 
 
+def _is_address(text: str) -> bool:
+    """Whether it is meant to be one: a domain has letters, and no colon or slash."""
+    return ":" in text or "/" in text or not re.search("[A-Za-z]", text)
+
+
+def _place(service: Mapping[str, Any]) -> str:
+    return str(service.get("serviceIP") or service["domain"])
+
+
 def _path(key: str) -> str:
     return "/service/" + quote(key, safe="")
 
@@ -226,6 +243,6 @@ def _application(service: Mapping[str, Any]) -> str:
 
 def _in_force(service: Mapping[str, Any]) -> str:
     selection = selection_text(service)
-    what = f"{service['serviceIP']} ({selection})" if selection else service["serviceIP"]
+    what = f"{_place(service)} ({selection})" if selection else _place(service)
     verb = "would be" if service.get("mode") == Mode.SHADOW else "is"
     return f"{service['name']}: {what} {verb} answered by {_application(service)}"

@@ -30,6 +30,7 @@ from tof.config.settings import (
     Agent,
     Api,
     Config,
+    Dns,
     IpNetwork,
     Log,
     Pinger,
@@ -65,7 +66,7 @@ def parse(text: str) -> Config:
     root = Table("", document)
     agent, s1, ue = _agent(root), _s1(root), _ue(root)
     pinger, tunnels, state = _pinger(root), _tunnels(root), _state(root)
-    config = Config(agent, s1, ue, pinger, tunnels, _api(root, state), state, _log(root))
+    config = Config(agent, s1, ue, pinger, _dns(root), tunnels, _api(root, state), state, _log(root))
     root.done()
     _check_interfaces(config)
     return config
@@ -122,6 +123,20 @@ def _pinger(root: Table) -> Pinger:
     )
     table.done()
     return pinger
+
+
+def _dns(root: Table) -> Dns:
+    table = root.table("dns")
+    dns = Dns(
+        table.take("resolvers", listed(network), ()),
+        table.take("least_hold_s", number(0, 86_400), 60.0),
+        table.take("most_hold_s", number(1, 604_800), 3600.0),
+        table.take("idle_s", number(0, 86_400), 300.0),
+    )
+    table.done()
+    if dns.least_hold_s > dns.most_hold_s:
+        refuse("dns.least_hold_s", f"{dns.least_hold_s:g} is more than dns.most_hold_s, {dns.most_hold_s:g}")
+    return dns
 
 
 def _tunnels(root: Table) -> Tunnels:

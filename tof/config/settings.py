@@ -62,6 +62,19 @@ class Pinger:
 
 
 @dataclass(frozen=True, slots=True)
+class Dns:
+    """``[dns]``: whose answers say which addresses services given by domain have, and how long that holds.
+
+    ``idle_s``: a flow to such an address is in use until it has been silent for so long.
+    """
+
+    resolvers: tuple[IpNetwork, ...] = ()
+    least_hold_s: float = 60.0
+    most_hold_s: float = 3600.0
+    idle_s: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
 class Tunnels:
     """``[tunnels]``: when an idle tunnel is purged, and how many are held."""
 
@@ -115,6 +128,7 @@ class Config:
     s1: S1
     ue: Ue
     pinger: Pinger
+    dns: Dns
     tunnels: Tunnels
     api: Api
     state: State

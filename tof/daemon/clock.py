@@ -17,6 +17,10 @@ class Clock:
         """Nanoseconds."""
         return time.monotonic_ns()
 
+    def epoch(self) -> float:
+        """The date and time in seconds since 1970."""
+        return datetime.now(UTC).timestamp()
+
     def calendar(self, monotonic_ns: int) -> datetime:
         """The date and time of a moment of the data path's clock."""
         ago = (time.monotonic_ns() - monotonic_ns) / 1000

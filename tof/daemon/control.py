@@ -115,16 +115,19 @@ class Control:
     async def service_status(self, name: str) -> ServiceStatus:
         """What becomes of the service's packets, and why."""
         service = self._services.catalog.get(name)
+        learnt = None if service.network is not None else self._observation.learnt(name)
+        return ServiceStatus(name, *self._state(service), learnt)
+
+    def _state(self, service: Service) -> tuple[ServiceState, str]:
         if service.mode is Mode.SHADOW:
-            return ServiceStatus(
-                name, ServiceState.SHADOW, "nothing is diverted; see tof_service_packets_total"
-            )
+            return ServiceState.SHADOW, "nothing is diverted; see tof_service_packets_total"
         if not self._services.resolved(service):
-            why = self._resolver.why(service.application_ip)
-            return ServiceStatus(name, ServiceState.UNRESOLVED, why)
-        if not self._services.health.lives(name):
-            return ServiceStatus(name, ServiceState.UNHEALTHY, self._prober.why(service))
-        return ServiceStatus(name, ServiceState.IN_FORCE)
+            return ServiceState.UNRESOLVED, self._resolver.why(service.application_ip)
+        if not self._services.health.lives(service.name):
+            return ServiceState.UNHEALTHY, self._prober.why(service)
+        if service.network is None and not self._services.names.of(service.name):
+            return ServiceState.UNLEARNT, f"no answer has said yet which addresses {service.domain} has"
+        return ServiceState.IN_FORCE, ""
 
     async def tunnels(self, query: TunnelQuery) -> Sequence[TunnelView]:
         """The tunnels that ``query`` wants."""

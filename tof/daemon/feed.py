@@ -22,6 +22,7 @@ from tof.agent.events import (
     TunnelRefused,
     UplinkReturned,
 )
+from tof.agent.naming import observe_answer
 from tof.agent.observe import observe
 from tof.daemon.clock import Clock
 from tof.daemon.switch import Switch
@@ -106,6 +107,16 @@ class Feed:
                 self.handle(FrameHeld(record.data, ue, record.tunnel, doubted, moved))
         elif record.kind == layout.TOO_BIG:
             self.too_big(record.data, record.tunnel)
+        elif record.kind == layout.ANSWER:
+            self._answer(record)
+
+    def _answer(self, record: layout.RawEvent) -> None:
+        try:
+            event = observe_answer(record.tunnel, record.data)
+        except DecodeError as error:
+            self.undecodable[error.reason] += 1
+            return
+        self.handle(event)
 
     def seen(self, raw: bytes) -> None:
         """A G-PDU of an unknown tunnel that passed beside the crowded queue."""

@@ -9,7 +9,7 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from tof.agent.tunnels import Tunnel
-from tof.api.port import Check, HealthState, HealthView, SessionView, TunnelQuery, TunnelView
+from tof.api.port import Check, HealthState, HealthView, LearntAddress, SessionView, TunnelQuery, TunnelView
 from tof.daemon.clock import Clock
 from tof.daemon.feed import Feed
 from tof.daemon.fragments import Fragments
@@ -85,6 +85,13 @@ class Observation:
             paired = any(up.peer == tunnel.index for c in contexts for up in c.ups)
         return TunnelState.PAIRED if paired else TunnelState.LEARNT
 
+    def learnt(self, service: str) -> tuple[LearntAddress, ...]:
+        """The addresses of a service that is given by domain."""
+        held = self._feed.agent.services.names.of(service)
+        return tuple(
+            LearntAddress(str(one.address), self._clock.calendar(int(one.until * 1e9))) for one in held
+        )
+
     def health(self) -> HealthView:
         """The named checks."""
         beat = self._clock.now_ns() - self._endpoints.heartbeat_ns() < HEARTBEAT_NS
@@ -130,6 +137,10 @@ class Observation:
         gauges = {
             "tof_tunnels": ("Tunnels known", len(agent.sessions)),
             "tof_services": ("Services provisioned", len(agent.services.catalog.services)),
+            "tof_names_addresses": (
+                "Learnt addresses of services",
+                sum(1 for _ in agent.services.names.all()),
+            ),
             "tof_pings_active": ("Uplink tunnels being asked by the Pinger", len(agent.pinging.active)),
             "tof_held_frames_expired": ("Frames from apps given up", agent.holding.expired),
             "tof_fragments_held": ("Outer fragments held for reassembly", self._fragments.held.fragments),

@@ -22,6 +22,7 @@ from tof.agent.catalog import Catalog
 from tof.agent.commands import SendPing
 from tof.agent.core import Agent, AgentPolicy
 from tof.agent.events import ServiceAdded, SwitchReturned, TunnelsAdopted, TunnelsIdle
+from tof.agent.names import NamePolicy
 from tof.agent.pinging import PingPolicy
 from tof.api.app import create_app
 from tof.api.server import serve
@@ -32,6 +33,7 @@ from tof.daemon.feed import Feed
 from tof.daemon.fragments import Fragments
 from tof.daemon.idle import idle_tunnels
 from tof.daemon.logs import configure_logs
+from tof.daemon.naming import Naming
 from tof.daemon.observation import Observation
 from tof.daemon.prober import Prober
 from tof.daemon.resolver import Resolver
@@ -138,8 +140,11 @@ class Daemon:
         fragments = Fragments(feed, endpoints, onward, ue_side, apps_side, self._clock)
         feed.too_big = TooBig(agent, endpoints, config.ue, ue_side, apps_side, self._clock).handle
         self._adopt(endpoints, feed)
+        endpoints.set_resolvers(config.dns.resolvers)
         store = await stack.enter_async_context(Store(config.state.dir / FILE_NAME))
         await self._load_services(store, feed)
+        naming = Naming(feed, endpoints, store, self._clock, config.dns.idle_s)
+        await naming.recall()
         group = await stack.enter_async_context(asyncio.TaskGroup())
         tasks: list[asyncio.Task[None]] = []
         stack.callback(lambda: [task.cancel() for task in tasks])
@@ -151,6 +156,7 @@ class Daemon:
         tasks += [
             group.create_task(switch.run(), name="switch"),
             group.create_task(prober.run(), name="prober"),
+            group.create_task(naming.run(), name="naming"),
             group.create_task(self._ticks(feed, fragments), name="ticks"),
             group.create_task(self._purge(feed, endpoints), name="purge"),
         ]
@@ -243,11 +249,13 @@ def _policy(config: Config) -> AgentPolicy:
     most = config.tunnels.max
     targets = tuple(target.packed for target in config.pinger.target)
     ping = PingPolicy(targets, config.pinger.interval_s, config.pinger.attempts)
-    return AgentPolicy(ping, most, max(1, most // 2))
+    names = NamePolicy(config.dns.resolvers, config.dns.least_hold_s, config.dns.most_hold_s)
+    return AgentPolicy(ping, most, max(1, most // 2), names)
 
 
 def _catalog(config: Config) -> Catalog:
-    return Catalog(config.pinger.target, [address.ip for address in config.ue.app_address])
+    own = [address.ip for address in config.ue.app_address]
+    return Catalog(config.pinger.target, own, learns=bool(config.dns.resolvers))
 
 
 def _ovs(config: Config) -> Ovs:

@@ -20,6 +20,7 @@ from tof.dataplane.desired import Desired, Ports, ServedService, ServiceRoute
 from tof.dataplane.flow import Flow
 from tof.dataplane.pipeline import render
 from tof.dataplane.plan import Plan, diff
+from tof.dataplane.selection import RuleLists
 from tof.drivers.openflow import OpenFlowChannel
 from tof.drivers.ovsdb import Ovs, Port
 from tof.drivers.socket_buffers import deepen
@@ -57,6 +58,7 @@ class Switch:
         self._refusal: str = ""
         self._routes: tuple[ServiceRoute, ...] | None = None
         self._served: tuple[ServedService, ...] = ()
+        self._rules: RuleLists | None = None
         self._base: frozenset[Flow] = frozenset()
         self._present: dict[int, int] = {}
         self._app_addresses: tuple[IpAddress, ...] = tuple(a.ip for a in config.ue.app_address)
@@ -124,6 +126,7 @@ class Switch:
         self.dirty.clear()
         services = self._agent.services
         revision, routes, served = self._agent.revision, services.routes, services.served
+        rules = services.rules
         if routes != self._routes:
             self._base = render(Desired(OFPORTS, self._app_addresses, routes))
             kept = {route.service_id for route in routes}
@@ -138,10 +141,10 @@ class Switch:
             self._note(plan)
             if plan.drop and routes != self._routes:
                 await self._ovs.forget_cached_flows()  # a change of services is in force when the API says so
-        if (routes, served) != (self._routes, self._served):
+        if (routes, served) != (self._routes, self._served) or rules is not self._rules:
             self._endpoints.set_tracked(nat.tracked(routes))
-            self._endpoints.set_services(served, services.rules)
-            self._routes, self._served = routes, served
+            self._endpoints.set_services(served, rules)
+            self._routes, self._served, self._rules = routes, served, rules
         self.applied, self._refusal = revision, ""
         if not self.up:
             self.ready.set()

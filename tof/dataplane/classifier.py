@@ -35,7 +35,7 @@ def _from_vnfs(route: ServiceRoute) -> Iterator[Flow]:
     What comes out of a VNF that the chain does not have (any more) goes on as if it had been the last one.
     """
     mac, name = service_mac(route.service_id), route.service.name
-    eth_type = (IPV4 if route.service.service_ip.version == 4 else IPV6).eth_type
+    eth_type = (IPV4 if route.service.application_ip.version == 4 else IPV6).eth_type
     for place, vnf in enumerate(route.path.vnfs):
         up = (("in_port", vnf.far), ("eth_type", eth_type), ("eth_dst", mac))
         yield Flow(
@@ -56,12 +56,14 @@ def _from_vnfs(route: ServiceRoute) -> Iterator[Flow]:
 def _selected(desired: Desired, route: ServiceRoute) -> Match:
     """By its MAC address, which the GTP Tunnel Endpoint gave the frames that the service selects."""
     network = route.service.network
-    ip = family(network.network_address.packed)
+    ip = family(route.service.application_ip.packed)
     match: Match = (
         ("in_port", desired.ports.ue),
         ("eth_dst", service_mac(route.service_id)),
         ("eth_type", ip.eth_type),
     )
+    if network is None:  # by name: XDP alone knows the addresses of the moment
+        return match
     if network.prefixlen == network.max_prefixlen:
         return (*match, (ip.destination, network.network_address.packed))
     if network.prefixlen == 0:

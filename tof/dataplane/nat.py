@@ -14,7 +14,7 @@ from hashlib import blake2b
 from tof.dataplane.desired import Desired, ServiceRoute, by_application
 from tof.dataplane.flow import Action, Flow, Goto, Match, SetField, Track, family
 from tof.dataplane.tables import DOWN, NAT, OUTPUT, UP
-from tof.model import IpAddress
+from tof.model import IpAddress, Service
 
 
 def rules(desired: Desired) -> Iterator[Flow]:
@@ -43,6 +43,12 @@ def is_tracked(group: tuple[ServiceRoute, ...]) -> bool:
     return len(group) > 1 or not plain
 
 
+def address_of(service: Service) -> bytes:
+    """The one address (packed) of a service that has one."""
+    assert service.service_ip is not None, service.name
+    return service.service_ip.packed
+
+
 def tracked(services: Iterable[ServiceRoute]) -> frozenset[IpAddress]:
     """The applications whose packets connection tracking translates."""
     groups = by_application(services)
@@ -60,7 +66,7 @@ def _stateless(route: ServiceRoute) -> Iterator[Flow]:
     application_ip = service.application_ip.packed
     ip = family(application_ip)
     there: tuple[Action, ...] = (SetField(ip.destination, application_ip),)
-    back: tuple[Action, ...] = (SetField(ip.source, service.service_ip.packed),)
+    back: tuple[Action, ...] = (SetField(ip.source, address_of(service)),)
     if route.transparent:
         there, back, name = (), (), f"{name} (its own address)"
     onward = Goto(OUTPUT)

@@ -142,7 +142,7 @@ def _to_ue(desired: Desired, group: tuple[ServiceRoute, ...]) -> Iterator[Flow]:
         yield Flow(OUTPUT, 120, reply, _out(desired, route), f"{route.service.name}: to the UE")
     speaker = next((route for route in group if route.service.is_host), None)
     if speaker is not None:  # what an application says first it says as the one address of a service
-        address = speaker.service.service_ip.packed
+        address = nat.address_of(speaker.service)
         actions = (SetField(family(address).source, address), *_out(desired, speaker))
         note = f"{speaker.service.name}: flows that conntrack does not know"
         yield Flow(OUTPUT, 100, match, actions, note)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from itertools import product
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from tof.model import IpNetwork, PortRange, Service, TunnelKey
@@ -23,6 +24,10 @@ _FRAGMENT: Final = 44
 ANY_PROTOCOL: Final = 0xFFFF
 ANY_VLAN: Final = 0xFFFF
 ANY_PORT: Final = PortRange(0, 0xFFFF)
+
+Learnt = Mapping[str, tuple[IpNetwork, ...]]
+"""By name of a service that is given by domain, the addresses that it has now."""
+NOTHING_LEARNT: Final[Learnt] = MappingProxyType({})
 
 
 class Facts(NamedTuple):
@@ -128,7 +133,7 @@ class RuleLists:
 
 def rank(service: Service) -> tuple[int, int, str]:
     """Sorts services in the order in which they are asked."""
-    return -service.priority, -service.network.prefixlen, service.name
+    return -service.priority, -service.length, service.name
 
 
 def rules_of(service: Service) -> Iterator[Rule]:
@@ -139,18 +144,24 @@ def rules_of(service: Service) -> Iterator[Rule]:
         yield Rule(service, protocol, ports, s.dscps, vlan, s.ues, s.enbs, s.sgws)
 
 
-def rule_lists(services: Iterable[Service]) -> RuleLists:
+def networks_of(service: Service, learnt: Learnt = NOTHING_LEARNT) -> tuple[IpNetwork, ...]:
+    """The addresses of a service, those that a name has by now among them."""
+    return learnt.get(service.name, ()) if service.network is None else (service.network,)
+
+
+def rule_lists(services: Iterable[Service], learnt: Learnt = NOTHING_LEARNT) -> RuleLists:
     """For each prefix that a service has: the rules for its addresses, those of the prefixes around it included."""
     ordered = sorted(services, key=rank)
-    networks = {service.network for service in ordered}
+    networks = {network for service in ordered for network in networks_of(service, learnt)}
     around: dict[IpNetwork, list[Service]] = {network: [] for network in networks}
     for service in ordered:
-        if service.is_host:
-            around[service.network].append(service)
-            continue
-        for network, inside in around.items():
-            if _contains(service.network, network):
-                inside.append(service)
+        for outer in networks_of(service, learnt):
+            if outer.prefixlen == outer.max_prefixlen:
+                around[outer].append(service)
+                continue
+            for network, inside in around.items():
+                if _contains(outer, network):
+                    inside.append(service)
     lists = {
         network: tuple(rule for service in inside for rule in rules_of(service))
         for network, inside in around.items()
@@ -175,7 +186,17 @@ def judge(lists: RuleLists, facts: Facts) -> Rule | None:
 
 def overlap(one: Service, other: Service) -> bool:
     """Whether some packet is selected by both, and neither ranks above the other."""
-    if rank(one)[:2] != rank(other)[:2] or one.network != other.network:
+    return place_of(one) == place_of(other) and rival(one, other)
+
+
+def place_of(service: Service) -> IpNetwork | str:
+    """What a service is provisioned at: its addresses, or the domain that it learns them from."""
+    return service.network or service.domain or ""
+
+
+def rival(one: Service, other: Service) -> bool:
+    """Whether ``overlap`` would hold if both had the same addresses."""
+    if rank(one)[:2] != rank(other)[:2]:
         return False
     a, b = one.selection, other.selection
     return (

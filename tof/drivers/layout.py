@@ -24,7 +24,7 @@ _TUNNEL = Struct("=QQQ8s4sIIIIIBBBBI6s6sIQQII8s")
 _OUTLET_END = Struct("=I4xQ")
 _PENDING = Struct("=IIQQQ6s6sII4x")
 _UE = Struct("=8s4sI")
-_CONFIG = Struct("=4I2I2I2I16I2I6sHI4xQ")
+_CONFIG = Struct("=4I2I2I2I16I2I6sHIIQ")
 _RULE = Struct("=IHHHHHHIII4xQ")
 _SERVED = Struct("=QQI4x64s")
 _EVENT = Struct("=IIIIIHH")
@@ -41,6 +41,7 @@ SIZES = {
     "tof_config": (4, _CONFIG.size),
     "tof_rules": (4, _RULE.size),
     "tof_served": (4, _SERVED.size),
+    "tof_flows": (16, 64),
 }
 """Key and value sizes of the maps whose contents are packed here; checked against the loaded object."""
 LAST_SEEN_WORD, INJECTED_WORD = 2, 11  # last_ns and injected_ns are these 64-bit words of a tunnel
@@ -207,6 +208,7 @@ class DataPathConfig:
     own_mac: bytes = bytes(6)
     restricted: int = 0
     prefixes: int = 0
+    names: int = 0
     service_filter: int = 0
 
     def pack(self) -> bytes:
@@ -215,7 +217,7 @@ class DataPathConfig:
         return _CONFIG.pack(
             self.bypass, self.services, self.pinging, self.shared, self.ue_ifindex, self.mtu, *self.queues,
             len(self.ports[0]), len(self.ports[1]), *listed, self.apps_ifindex, self.splice_ifindex,
-            self.own_mac, self.restricted, self.prefixes, self.service_filter,
+            self.own_mac, self.restricted, self.prefixes, self.names, self.service_filter,
         )  # fmt: skip
 
 
@@ -297,7 +299,16 @@ def unpack_seen(raw: bytes) -> SeenRecord:
     )  # fmt: skip
 
 
-SAMPLE, SPOOFED, DOWNLINK_MOVED, HELD, TOO_BIG, RETURNED, DOUBTED, MOVED_ON = range(1, 9)
+SAMPLE, SPOOFED, DOWNLINK_MOVED, HELD, TOO_BIG, RETURNED, DOUBTED, MOVED_ON, ANSWER = range(1, 10)
+
+
+_FLOW = Struct("=Q16x16x16s4xBB2x")
+
+
+def unpack_flow(raw: bytes, offset: int = 0) -> tuple[bytes, int] | None:
+    """Where the flow behind a value of tof_flows goes (sixteen bytes, an IPv4 address in the first four) and when last."""
+    last_ns, service, _protocol, over = _FLOW.unpack_from(raw, offset)
+    return None if over else (service, last_ns)
 
 
 def unpack_event(raw: bytes) -> RawEvent:

@@ -15,15 +15,23 @@ from typing import TypeVar
 
 from tof.agent.service_body import body_of, parse
 from tof.errors import BackendError, BadRequest, SetupError
-from tof.model import Service
+from tof.model import IpAddress, Service
 
 FILE_NAME = "services.db"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 SCHEMA = "CREATE TABLE service (name TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT"
+LEARNT_SCHEMA = (
+    "CREATE TABLE learnt "
+    "(service TEXT, address TEXT, until REAL NOT NULL, PRIMARY KEY (service, address)) STRICT"
+)
+"""Since version 3: the addresses of services given by domain, until when in seconds since 1970."""
+INSERT_LEARNT = "INSERT INTO learnt (service, address, until) VALUES (?, ?, ?)"
 INSERT = "INSERT INTO service (name, body) VALUES (?, ?)"
 SELECT_1 = "SELECT name, service_ip, application_ip FROM service"
 """What a file of schema version 1 holds."""
 
+Learnt = tuple[str, IpAddress, float]
+"""Service, address, until when in seconds since 1970."""
 T = TypeVar("T")
 
 
@@ -68,6 +76,15 @@ class Store:
         wanted = tuple(services)
         await self._submit(lambda: self._file.write(insert=wanted, clear=True))
 
+    async def load_learnt(self) -> list[Learnt]:
+        """The stored addresses of services given by domain; SetupError if the file is damaged."""
+        return await self._submit(self._file.load_learnt)
+
+    async def keep_learnt(self, learnt: Iterable[Learnt]) -> None:
+        """Store exactly these; BackendError if refused."""
+        wanted = [(name, str(address), until) for name, address, until in learnt]
+        await self._submit(lambda: self._file.keep_learnt(wanted))
+
     async def _submit(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._worker, work)
 
@@ -95,6 +112,23 @@ class _File:
             return [_read(name, body) for name, body in rows]
         except (ValueError, BadRequest, sqlite3.DatabaseError) as error:
             raise self._damaged(error) from error
+
+    def load_learnt(self) -> list[Learnt]:
+        try:
+            rows = self._opened.execute(
+                "SELECT service, address, until FROM learnt ORDER BY service, address"
+            )
+            return [(name, ip_address(address), until) for name, address, until in rows]
+        except (ValueError, sqlite3.DatabaseError) as error:
+            raise self._damaged(error) from error
+
+    def keep_learnt(self, rows: list[tuple[str, str, float]]) -> None:
+        try:
+            with _transaction(self._opened) as db:
+                db.execute("DELETE FROM learnt")
+                db.executemany(INSERT_LEARNT, rows)
+        except sqlite3.DatabaseError as error:
+            raise BackendError(f"cannot write {self._path}: {error}") from error
 
     def write(self, drop: Iterable[str] = (), insert: Iterable[Service] = (), clear: bool = False) -> None:
         rows = [_row(service) for service in insert]
@@ -135,8 +169,10 @@ class _File:
         if version == 1:
             rows = self._rows_of_version_1(db)
             db.execute("DROP TABLE service")
-        db.execute(SCHEMA)
-        db.executemany(INSERT, rows)
+        if version < 2:
+            db.execute(SCHEMA)
+            db.executemany(INSERT, rows)
+        db.execute(LEARNT_SCHEMA)
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def _rows_of_version_1(self, db: sqlite3.Connection) -> list[tuple[str, str]]:

@@ -37,7 +37,7 @@ from tof.drivers.layout import DataPathConfig, TunnelRecord
 from tof.drivers.libbpf import BpfObject, Map, RingBuffer, maps_of
 from tof.drivers.selection import SelectionMaps, filter_bits
 from tof.errors import SetupError
-from tof.model import IpAddress, Link, TunnelKey
+from tof.model import IpAddress, IpNetwork, Link, TunnelKey
 
 _ZERO = bytes(4)
 _NO_LINK = Link(bytes(6), bytes(6), 0, 0)
@@ -113,6 +113,7 @@ class XdpEndpoints:
             self._config.services = int.from_bytes(raw[4:8], "little")
             self._config.pinging = int.from_bytes(raw[8:12], "little")
             self._config.prefixes = int.from_bytes(raw[-16:-12], "little")
+            self._config.names = int.from_bytes(raw[-12:-8], "little")
             self._config.service_filter = int.from_bytes(raw[-8:], "little")
         self._config.ue_ifindex, self._config.mtu = p.ue, p.s1_mtu
         self._config.queues = (p.queue[0].a, p.queue[1].a)
@@ -318,6 +319,26 @@ class XdpEndpoints:
                 self._config.service_filter = bits
                 self._write_config()
         self.selection.drop_others(wanted)
+        names = int(any(one.service.network is None for one in wanted))
+        if names != self._config.names:
+            self._config.names = names
+            self._write_config()
+
+    def set_resolvers(self, resolvers: Iterable[IpNetwork]) -> None:
+        """The agent is shown the answers of these, while a service is given by domain."""
+        table, wanted = self._maps["tof_resolvers"], {layout.prefix_key(network) for network in resolvers}
+        present = {keys[at * 20 : at * 20 + 20] for keys, _, count in table.slices() for at in range(count)}
+        for key in wanted - present:
+            table.put(key, bytes(4))
+        for key in present - wanted:
+            table.drop(key)
+
+    def flows(self) -> Iterator[list[tuple[bytes, int]]]:
+        """Where the flows to services go and when they last did, in slices: see ``layout.unpack_flow``."""
+        table = self._maps["tof_flows"]
+        for _, values, count in table.slices():
+            found = (layout.unpack_flow(values, at * table.value_size) for at in range(count))
+            yield [one for one in found if one is not None]
 
     def set_tracked(self, addresses: Iterable[IpAddress]) -> None:
         """Leave the later fragments of these, services and applications, to connection tracking."""

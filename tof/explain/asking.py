@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Any, Protocol
 from urllib.parse import quote
 
 from tof.agent.service_body import parse
 from tof.explain.live import Known, Question
-from tof.model import address_text
+from tof.model import IpNetwork, address_text
 
 
 class Client(Protocol):
@@ -25,14 +25,18 @@ async def ask(client: Client, question: Question) -> Known:
     wrong = {check["name"]: check["detail"] for check in health["checks"] if check["state"] != "ok"}
     services = [parse(body) for body in await client.get("/service")]
     absent: dict[str, dict[str, str]] = {"unresolved": {}, "unhealthy": {}}
+    learnt: dict[str, tuple[IpNetwork, ...]] = {}
     for service in services:
-        if ip_address(question.to) in service.network:
+        if service.network is None or ip_address(question.to) in service.network:
             status = await client.get(f"/service/{quote(service.name, safe='')}/status")
+            if service.network is None:
+                learnt[service.name] = tuple(ip_network(each["address"]) for each in status["addresses"])
             if status["state"] in absent:
                 absent[status["state"]][service.name] = status["detail"]
     return Known(
         tunnels=await client.get("/tunnels", {"ue": address_text(question.ue)}),
         services=services,
+        learnt=learnt,
         **absent,
         bypass=wrong.get("bypass", ""),
         ovs_down=wrong.get("heartbeat", ""),

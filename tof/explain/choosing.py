@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import Any, Final, NamedTuple
 
-from tof.dataplane.selection import Facts, Rule, rank, rules_of
+from tof.dataplane.selection import NOTHING_LEARNT, Facts, Learnt, Rule, networks_of, rank, rules_of
 from tof.model import PortRange, Service, address_text
 from tof.wire import inet
 
@@ -54,13 +54,13 @@ def missed(rule: Rule, facts: Facts) -> list[str]:
     return found
 
 
-def nearest(services: Iterable[Service], facts: Facts) -> Miss | None:
+def nearest(services: Iterable[Service], facts: Facts, learnt: Learnt = NOTHING_LEARNT) -> Miss | None:
     """Of the services with this destination none of which selects the packet: the one with the fewest objections."""
     address = ip_address(facts.destination)
     candidates = [
         (missed(rule, facts), service)
         for service in sorted(services, key=rank)
-        if address in service.network
+        if any(address in network for network in networks_of(service, learnt))
         for rule in rules_of(service)
     ]
     objections, service = min(candidates, key=lambda each: len(each[0]), default=([], None))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any, Final, NamedTuple
 
-from tof.dataplane.selection import Facts, judge, rule_lists
+from tof.dataplane.selection import Facts, Learnt, judge, rule_lists
 from tof.explain.choosing import UNKNOWN_PROTOCOL, nearest
 from tof.explain.words import Outcome, Verdict
 from tof.model import Direction, Mode, Service, TunnelState
@@ -46,10 +46,13 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the agent said: the UE's tunnels, all services, whose application is not there and why; what is wrong."""
+    """What the agent said: the UE's tunnels, all services, the addresses that those given by domain have; whose
+    application is not there and why; what is wrong.
+    """
 
     tunnels: Sequence[Tunnel] = ()
     services: Sequence[Service] = ()
+    learnt: Learnt = field(default_factory=dict)
     unresolved: Mapping[str, str] = field(default_factory=dict)
     unhealthy: Mapping[str, str] = field(default_factory=dict)
     bypass: str = ""
@@ -106,9 +109,9 @@ def _facts(question: Question, enb: bytes, sgw: bytes, vlan: int) -> Facts:
 def _judge(facts: Facts, known: Known) -> Outcome:
     if known.bypass:
         return Outcome(Verdict.PASSES, "bypassed", detail=known.bypass)
-    rule = judge(rule_lists(known.services), facts)
+    rule = judge(rule_lists(known.services, known.learnt), facts)
     if rule is None:
-        miss = nearest(known.services, facts)
+        miss = nearest(known.services, facts, known.learnt)
         return Outcome(Verdict.PASSES, "no_service", None, miss.text if miss else _no_such_address(facts))
     for reason, names in (("unresolved", known.unresolved), ("unhealthy", known.unhealthy)):
         if rule.service.name in names:

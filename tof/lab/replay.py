@@ -181,7 +181,7 @@ async def _replay(
 ) -> Finding:
     before = frozenset(map(tunnel_key, await agent.get("/tunnels"))) if agent else frozenset()
     services = (
-        frozenset(_address(each["serviceIP"]) for each in await agent.get("/service"))
+        frozenset(_address(each["serviceIP"]) for each in await agent.get("/service") if "serviceIP" in each)
         if agent
         else frozenset()
     )

@@ -98,6 +98,9 @@ enum counter {
 	c_station_moved,        // a MAC address is heard on another adapter than before
 	c_nested,               // a UE's user data is GTP-U itself: carried like any other, and never believed
 	c_wrong_side,           // a known tunnel's packet from the side it does not come from: by the bridge, not believed
+	c_names_shown,          // a resolver's answer to a UE: a copy went to the agent, for services given by domain
+	c_names_unasked,        // one from a resolver that no question was seen for: not shown
+	c_names_unshown,        // one that is too long, or too many of them: not shown
 	c_max
 };
 
@@ -108,7 +111,8 @@ struct config {
 	__u32 apps_ifindex, splice_ifindex;
 	__u8 own_mac[6];        // of a shared adapter
 	__u16 restricted;       // separate adapters: only between the nodes in tof_sides
-	__u32 prefixes, pad;    // services with more addresses than one: a look into tof_prefixes
+	__u32 prefixes;         // services with more addresses than one: a look into tof_prefixes
+	__u32 names;            // services given by domain: the agent is shown the answers of tof_resolvers
 	__u64 service_filter;   // one bit per service address, by hash: most packets need no look into tof_services
 };
 
@@ -292,7 +296,9 @@ struct seen {            // a G-PDU of an unknown tunnel, all that the agent lea
 	__u16 size;
 	__u8 side, inner6, tos, gtp_flags, has_container, qfi;
 };
-enum event_kind { e_sample = 1, e_spoofed, e_downlink_moved, e_held, e_too_big, e_returned, e_doubted, e_moved };
+enum event_kind {
+	e_sample = 1, e_spoofed, e_downlink_moved, e_held, e_too_big, e_returned, e_doubted, e_moved, e_answer
+};
 struct side_key {        // shared adapter: which side an outer source address is on
 	__u32 prefix;
 	__u8 address[16];
@@ -303,6 +309,22 @@ struct hop {             // shared adapter: where an outer address's own packets
 	__u16 vlan;
 	__u64 heard_ns, usable_ns;
 };
+
+struct query_key {       // a UE's question to a resolver that has not been answered yet
+	__u8 ue[16], server[16];
+	__be16 port, ident;
+};
+
+struct answers {         // that were shown to the agent in this window
+	__u64 window_ns;
+	__u32 shown, pad;
+};
+#define DNS_PORT 53
+#define DNS_HEADER 12
+#define QUERY_FRESH_NS 10000000000ULL
+#define ANSWERS_WINDOW_NS 100000000ULL
+#define ANSWERS_SHOWN 200
+
 #define SAMPLE_BYTES 256
 #define HELD_BYTES 2048
 
@@ -339,6 +361,9 @@ MAP(tof_stations, BPF_MAP_TYPE_LRU_HASH, struct station_key, struct station, 163
 MAP(tof_tokens, BPF_MAP_TYPE_LRU_HASH, __u64, __u32, 16384, 0);
 MAP(tof_sides, BPF_MAP_TYPE_LPM_TRIE, struct side_key, __u32, 4096, BPF_F_NO_PREALLOC);
 MAP(tof_hops, BPF_MAP_TYPE_LRU_HASH, struct in6_addr, struct hop, 16384, 0);
+MAP(tof_resolvers, BPF_MAP_TYPE_LPM_TRIE, struct prefix_key, __u32, 4096, BPF_F_NO_PREALLOC);
+MAP(tof_queries, BPF_MAP_TYPE_LRU_HASH, struct query_key, __u64, 65536, 0);
+MAP(tof_answers, BPF_MAP_TYPE_ARRAY, __u32, struct answers, 1, 0);
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 4 << 20);
@@ -1673,6 +1698,89 @@ static __always_inline void follow_form(struct tunnel *t, const struct packet *p
 		t->qfi_ms = now_ms;
 }
 
+// ---------------------------------------------------------------------------------------------- names
+
+static __always_inline int is_dns(void *data, void *end, const struct config *c, const struct packet *p, int from_ue)
+{
+	__be16 *ports = data + OFFSET(p->l4);
+
+	return c->names && p->protocol == IPPROTO_UDP && !p->fragment && has_l4(p, sizeof(struct udphdr) + DNS_HEADER) &&
+	       (void *)(ports + 2) <= end && (from_ue ? ports[1] : ports[0]) == bpf_htons(DNS_PORT);
+}
+
+static __always_inline int is_resolver(const struct in6_addr *address)
+{
+	struct prefix_key key = {.prefix = 128};
+
+	__builtin_memcpy(key.address, address, 16);
+	return bpf_map_lookup_elem(&tof_resolvers, &key) != 0;
+}
+
+static __always_inline void show_answer(struct xdp_md *ctx, const struct packet *p, __u32 index, __u64 now)
+{
+	struct answers *answers;
+	__u64 size = p->inner_length;
+	struct event *e = 0;
+	__u32 zero = 0;
+
+	answers = bpf_map_lookup_elem(&tof_answers, &zero);
+	if (answers && since(answers->window_ns, now) > ANSWERS_WINDOW_NS) {
+		answers->window_ns = now;
+		answers->shown = 0;
+	}
+	if (answers && size <= HELD_BYTES && __sync_fetch_and_add(&answers->shown, 1) < ANSWERS_SHOWN)
+		e = bpf_ringbuf_reserve(&tof_events, sizeof(*e) + HELD_BYTES, 0);
+	if (!e) {
+		count(c_names_unshown);
+		return;
+	}
+	e->kind = e_answer;
+	e->side = SGW;
+	e->ifindex = ctx->ingress_ifindex;
+	e->index = index;
+	e->length = e->captured = size;
+	e->vlan = p->vlan;
+	BOUNDED(size, 0xfff);
+	if (!size || size > HELD_BYTES || bpf_xdp_load_bytes(ctx, OFFSET(p->inner), e->data, size)) {
+		bpf_ringbuf_discard(e, 0);
+		return;
+	}
+	bpf_ringbuf_submit(e, 0);
+	count(c_names_shown);
+}
+
+// A UE's question to a resolver is remembered. The answer to it, and nothing else, is shown to the agent, and passes
+// untouched: whoever wants to say which addresses a service has must be heard by the UE that has just asked.
+__noinline int follow_names(struct xdp_md *ctx, struct packet *p, struct tunnel *t, __u32 from_ue)
+{
+	__u64 now = bpf_ktime_get_ns(), *asked;
+	struct query_key key = {};
+	struct in6_addr ue, server;
+	__u8 head[10];
+
+	if (!p || !t || !owns(t, p, from_ue != 0) || bpf_xdp_load_bytes(ctx, OFFSET(p->l4), head, sizeof(head)))
+		return 0;
+	inner_address(p, from_ue != 0, &ue);
+	inner_address(p, from_ue == 0, &server);
+	__builtin_memcpy(key.ue, &ue, 16);
+	__builtin_memcpy(key.server, &server, 16);
+	__builtin_memcpy(&key.port, from_ue ? head : head + 2, 2);
+	__builtin_memcpy(&key.ident, head + 8, 2);
+	if (from_ue) {
+		if (is_resolver(&server))
+			bpf_map_update_elem(&tof_queries, &key, &now, BPF_ANY);
+		return 0;
+	}
+	asked = bpf_map_lookup_elem(&tof_queries, &key);
+	if (asked && since(*asked, now) < QUERY_FRESH_NS) {
+		bpf_map_delete_elem(&tof_queries, &key);
+		show_answer(ctx, p, t->index, now);
+	} else if (is_resolver(&server)) {
+		count(c_names_unasked);
+	}
+	return 0;
+}
+
 // ---------------------------------------------------------------------------------------------- shared adapter
 
 static __always_inline int side_of(const struct packet *p, int source)
@@ -1901,6 +2009,8 @@ static __always_inline int fast(struct xdp_md *ctx, __u32 side, const int shared
 	notice(t, &p, side, now);
 	if (t->direction == ENB && is_nested(data, end, &p))
 		count(c_nested);
+	if (is_dns(data, end, c, &p, t->direction == ENB))
+		follow_names(ctx, &p, t, t->direction == ENB);
 	if (t->flags & T_SETTLING && !settled(t, &p, side, bpf_ktime_get_ns()))
 		return XDP_PASS;
 	follow_form(t, &p, now);
@@ -2430,6 +2540,8 @@ static __always_inline int back(struct xdp_md *ctx, __u32 side)
 	heard(t, &p, now);
 	data = (void *)(long)ctx->data;
 	end = (void *)(long)ctx->data_end;
+	if (is_dns(data, end, c, &p, side == ENB))
+		follow_names(ctx, &p, t, side == ENB);
 	service = c->bypass || side != ENB ? 0 : service_of(data, end, c, &p, t);
 	if (service) {
 		verdict = divert(ctx, &p, t, now, service);
@@ -2835,6 +2947,8 @@ static __always_inline int ue_side(struct xdp_md *ctx)
 	}
 	if (by_address)
 		note_opening(ctx, &p, now);
+	if (is_dns((void *)(long)ctx->data, (void *)(long)ctx->data_end, c, &p, 0))
+		follow_names(ctx, &p, t, 0);
 	clamp(ctx, c, &p, outlet->own.family == 6);
 	surplus = room - p.inner_length;
 	if (surplus && bpf_xdp_adjust_tail(ctx, -(int)surplus))

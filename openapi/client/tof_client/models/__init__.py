@@ -7,6 +7,7 @@ from .health import Health
 from .health_check import HealthCheck
 from .health_check_kind import HealthCheckKind
 from .health_state import HealthState
+from .learnt_address import LearntAddress
 from .policy import Policy
 from .problem import Problem
 from .service import Service
@@ -27,6 +28,7 @@ __all__ = (
     "HealthCheck",
     "HealthCheckKind",
     "HealthState",
+    "LearntAddress",
     "Policy",
     "Problem",
     "Service",

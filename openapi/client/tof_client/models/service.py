@@ -21,7 +21,8 @@ class Service:
     and neither multicast, broadcast, loopback, unspecified, IPv6 link-local, a Pinger target nor an address of the
     TOF (a prefix may contain such addresses). An IPv4-mapped IPv6 address is the IPv4 address.
 
-    All fields but the first three are optional, and are in an answer only when they say something; an empty list is
+    `domain` stands in the place of `serviceIP` where the addresses are those that DNS says; one of the two is needed.
+    The other fields are optional, and are in an answer only when they say something; an empty list is
     as if absent. The selection is `protocol`, `ports`, `dscp`, `vlans`, `ues`, `enbs` and `sgws`: a packet must suit
     all that are given, and in each list one entry. A packet that several services select belongs to the one with
     the highest `priority`, then to the one with the longest prefix; services that are still equal then must not
@@ -29,10 +30,14 @@ class Service:
 
         Attributes:
             name (str): 1 to 63 letters, digits, dots, underscores and hyphens, the first a letter or digit; no address
-            service_ip (str): The address that UEs use, or a prefix of such addresses (203.0.113.0/24) without bits behind
-                it; 0.0.0.0/0 and
-                ::/0 are every address of their family
             application_ip (str): The address of the application at the edge
+            service_ip (str | Unset): The address that UEs use, or a prefix of such addresses (203.0.113.0/24) without bits
+                behind it; 0.0.0.0/0 and
+                ::/0 are every address of their family
+            domain (str | Unset): Instead of `serviceIP`: the service has the addresses that the resolvers named in the
+                configuration
+                (`dns.resolvers`, else 400) answer to UEs that ask for this name, or for a name that is an alias of it;
+                `*.example.com` are all names below example.com. They are of the family of `applicationIP`.
             protocol (int | str | Unset): `tcp`, `udp`, `sctp`, `icmp` (1 for IPv4, 58 for IPv6), or the number of an IP
                 protocol; without it, every
                 protocol
@@ -43,7 +48,7 @@ class Service:
                 `ports`
             dscp (list[int] | Unset): DSCP of the UE's packet
             vlans (list[int] | Unset): VLAN ids of S1 or N3; 0 is untagged
-            ues (list[str] | Unset): Addresses and prefixes of UEs, of the family of `serviceIP`
+            ues (list[str] | Unset): Addresses and prefixes of UEs, of the family of `applicationIP`
             enbs (list[str] | Unset): Addresses and prefixes of eNodeBs or gNBs
             sgws (list[str] | Unset): Addresses and prefixes of SGWs or UPFs
             priority (int | Unset): Which of several services has a packet that they select; without it, 0
@@ -55,8 +60,9 @@ class Service:
     """
 
     name: str
-    service_ip: str
     application_ip: str
+    service_ip: str | Unset = UNSET
+    domain: str | Unset = UNSET
     protocol: int | str | Unset = UNSET
     ports: list[int | str] | Unset = UNSET
     application_port: int | Unset = UNSET
@@ -72,9 +78,11 @@ class Service:
     def to_dict(self) -> dict[str, Any]:
         name = self.name
 
+        application_ip = self.application_ip
+
         service_ip = self.service_ip
 
-        application_ip = self.application_ip
+        domain = self.domain
 
         protocol: int | str | Unset
         if isinstance(self.protocol, Unset):
@@ -127,10 +135,13 @@ class Service:
         field_dict.update(
             {
                 "name": name,
-                "serviceIP": service_ip,
                 "applicationIP": application_ip,
             }
         )
+        if service_ip is not UNSET:
+            field_dict["serviceIP"] = service_ip
+        if domain is not UNSET:
+            field_dict["domain"] = domain
         if protocol is not UNSET:
             field_dict["protocol"] = protocol
         if ports is not UNSET:
@@ -163,9 +174,11 @@ class Service:
         d = dict(src_dict)
         name = d.pop("name")
 
-        service_ip = d.pop("serviceIP")
-
         application_ip = d.pop("applicationIP")
+
+        service_ip = d.pop("serviceIP", UNSET)
+
+        domain = d.pop("domain", UNSET)
 
         def _parse_protocol(data: object) -> int | str | Unset:
             if isinstance(data, Unset):
@@ -217,8 +230,9 @@ class Service:
 
         service = cls(
             name=name,
-            service_ip=service_ip,
             application_ip=application_ip,
+            service_ip=service_ip,
+            domain=domain,
             protocol=protocol,
             ports=ports,
             application_port=application_port,

@@ -5,6 +5,7 @@ class ServiceStatusState(StrEnum):
     IN_FORCE = "in_force"
     SHADOW = "shadow"
     UNHEALTHY = "unhealthy"
+    UNLEARNT = "unlearnt"
     UNRESOLVED = "unresolved"
 
     def __str__(self) -> str:

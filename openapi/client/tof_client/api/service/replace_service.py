@@ -93,8 +93,10 @@ def sync_detailed(
             TOF (a prefix may contain such addresses). An IPv4-mapped IPv6 address is the IPv4
             address.
 
-            All fields but the first three are optional, and are in an answer only when they say
-            something; an empty list is
+            `domain` stands in the place of `serviceIP` where the addresses are those that DNS says;
+            one of the two is needed.
+            The other fields are optional, and are in an answer only when they say something; an empty
+            list is
             as if absent. The selection is `protocol`, `ports`, `dscp`, `vlans`, `ues`, `enbs` and
             `sgws`: a packet must suit
             all that are given, and in each list one entry. A packet that several services select
@@ -143,8 +145,10 @@ def sync(
             TOF (a prefix may contain such addresses). An IPv4-mapped IPv6 address is the IPv4
             address.
 
-            All fields but the first three are optional, and are in an answer only when they say
-            something; an empty list is
+            `domain` stands in the place of `serviceIP` where the addresses are those that DNS says;
+            one of the two is needed.
+            The other fields are optional, and are in an answer only when they say something; an empty
+            list is
             as if absent. The selection is `protocol`, `ports`, `dscp`, `vlans`, `ues`, `enbs` and
             `sgws`: a packet must suit
             all that are given, and in each list one entry. A packet that several services select
@@ -188,8 +192,10 @@ async def asyncio_detailed(
             TOF (a prefix may contain such addresses). An IPv4-mapped IPv6 address is the IPv4
             address.
 
-            All fields but the first three are optional, and are in an answer only when they say
-            something; an empty list is
+            `domain` stands in the place of `serviceIP` where the addresses are those that DNS says;
+            one of the two is needed.
+            The other fields are optional, and are in an answer only when they say something; an empty
+            list is
             as if absent. The selection is `protocol`, `ports`, `dscp`, `vlans`, `ues`, `enbs` and
             `sgws`: a packet must suit
             all that are given, and in each list one entry. A packet that several services select
@@ -236,8 +242,10 @@ async def asyncio(
             TOF (a prefix may contain such addresses). An IPv4-mapped IPv6 address is the IPv4
             address.
 
-            All fields but the first three are optional, and are in an answer only when they say
-            something; an empty list is
+            `domain` stands in the place of `serviceIP` where the addresses are those that DNS says;
+            one of the two is needed.
+            The other fields are optional, and are in an answer only when they say something; an empty
+            list is
             as if absent. The selection is `protocol`, `ports`, `dscp`, `vlans`, `ues`, `enbs` and
             `sgws`: a packet must suit
             all that are given, and in each list one entry. A packet that several services select
