@@ -174,7 +174,8 @@ class Service:
     @property
     def length(self) -> int:
         """Of the prefixes that the service has: that of one address if they are learnt."""
-        return self.application_ip.max_prefixlen if self.prefix_length is None else self.prefix_length
+        address = self.service_ip or self.application_ip
+        return address.max_prefixlen if self.prefix_length is None else self.prefix_length
 
     @property
     def is_host(self) -> bool:

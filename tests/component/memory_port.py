@@ -12,6 +12,7 @@ from tof.api.port import (
     Check,
     HealthState,
     HealthView,
+    LearntAddress,
     ServiceState,
     ServiceStatus,
     SessionView,
@@ -42,6 +43,7 @@ class MemoryPort:
         self.catalog = Catalog([ip_address("8.8.8.8")], [ip_address("192.168.50.1")])
         self.held: list[TunnelView] = []
         self.unresolved: set[str] = set()
+        self.learnt: dict[str, tuple[LearntAddress, ...]] = {}
         self.refuses: Exception | None = None
         self.ovs_is_up = True
 
@@ -69,7 +71,7 @@ class MemoryPort:
         self.catalog.get(name)
         if name in self.unresolved:
             return ServiceStatus(name, ServiceState.UNRESOLVED, "192.168.50.10 does not answer")
-        return ServiceStatus(name, ServiceState.IN_FORCE)
+        return ServiceStatus(name, ServiceState.IN_FORCE, learnt=self.learnt.get(name))
 
     async def tunnels(self, query):
         views = {key_of(view): view for view in self.held}

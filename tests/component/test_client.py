@@ -7,6 +7,7 @@ import filecmp
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -14,6 +15,7 @@ import pytest
 from memory_port import SEEN, MemoryPort, tunnel
 
 from tof.api.app import create_app
+from tof.api.port import LearntAddress
 from tof.api.server import serve
 from tof.errors import BackendError
 
@@ -44,6 +46,7 @@ from tof_client.models import (  # noqa: E402
     ServiceStatusState,
     TunnelDirection,
 )
+from tof_client.types import UNSET  # noqa: E402
 
 VIDEO = Service(name="video", service_ip="198.51.100.10", application_ip="192.168.50.10")
 GAMES = Service(
@@ -105,9 +108,17 @@ async def test_the_service_api(client, port):
     assert await replace_service.asyncio("video", client=client, body=films) == films
     status = await get_service_status.asyncio("films", client=client)
     assert status.state is ServiceStatusState.IN_FORCE
+    assert status.addresses is UNSET
     answer = await remove_service.asyncio_detailed("198.51.100.11", client=client)
     assert (answer.status_code, answer.content) == (200, b"")
     assert port.catalog.services == ()
+    cinema = Service(name="cinema", domain="cinema.example.com", application_ip="192.168.50.11")
+    assert await add_service.asyncio(client=client, body=cinema) == cinema
+    port.learnt["cinema"] = (LearntAddress("203.0.113.81", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)),)
+    status = await get_service_status.asyncio("cinema", client=client)
+    [one] = status.addresses
+    assert (one.address, one.until) == ("203.0.113.81", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
+    assert (await remove_service.asyncio_detailed("cinema.example.com", client=client)).status_code == 200
 
 
 async def test_a_service_with_a_selection(client):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from memory_port import MemoryPort, tunnel
@@ -12,6 +14,7 @@ from memory_port import MemoryPort, tunnel
 from tof.agent.service_body import parse
 from tof.api.app import create_app
 from tof.api.client import connect
+from tof.api.port import LearntAddress
 from tof.api.server import serve
 from tof.explain.asking import ask
 from tof.explain.live import Question, answers
@@ -54,6 +57,20 @@ async def test_what_is_wrong_is_named(address, port):
     assert (one.outcome.reason, one.outcome.detail) == ("unresolved", "192.168.50.10 does not answer")
     (other,) = await asked(address, Question(bytes((10, 45, 0, 77)), TO))
     assert (other.uplink, other.outcome.reason) == (None, "unresolved")
+
+
+async def test_a_service_has_the_addresses_of_the_moment(address, port):
+    body = {"name": "cinema", "domain": "cinema.example.com", "applicationIP": "192.168.50.12", "priority": 1}
+    port.catalog.put_new(parse({**body, "protocol": "tcp", "ports": [80]}))
+    port.learnt["cinema"] = ()
+    there = Question(UE, bytes((203, 0, 113, 81)), TCP, 80)
+    (one,) = await asked(address, there)
+    assert (one.outcome.reason, one.outcome.detail) == ("no_service", "no service has 203.0.113.81")
+    port.learnt["cinema"] = (LearntAddress("203.0.113.81", datetime(2026, 1, 2, tzinfo=UTC)),)
+    (one,) = await asked(address, there)
+    assert (one.outcome.verdict.value, one.outcome.service.name) == ("diverted", "cinema")
+    (one,) = await asked(address, replace(there, port=81))
+    assert "cinema: port 81 is not 80" in one.outcome.detail
 
 
 async def test_of_an_unknown_ue(address):

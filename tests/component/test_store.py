@@ -107,6 +107,36 @@ async def test_delete_and_replace_all(tmp_path):
         assert await store.load() == [service("b", 1), V6]
 
 
+async def test_what_names_mean_is_there_after_a_restart(tmp_path):
+    path = tmp_path / "services.db"
+    learnt = [("a", ip_address("203.0.113.81"), 1e9 + 0.5), ("a", ip_address("2001:db8::81"), 2e9)]
+    async with Store(path) as store:
+        assert await store.load_learnt() == []
+        await store.keep_learnt([*learnt, ("b", ip_address("203.0.113.81"), 0.0)])
+        await store.keep_learnt(iter(learnt))
+    async with Store(path) as store:
+        assert sorted(await store.load_learnt(), key=str) == sorted(learnt, key=str)
+    write(path, "UPDATE learnt SET address = 'nonsense'")
+    async with Store(path) as store:
+        with pytest.raises(SetupError, match="damaged"):
+            await store.load_learnt()
+    write(path, "DROP TABLE learnt")
+    async with Store(path) as store:
+        with pytest.raises(BackendError):
+            await store.keep_learnt(learnt)
+
+
+async def test_a_file_of_the_second_schema_is_carried_over(tmp_path):
+    path = tmp_path / "services.db"
+    async with Store(path) as store:
+        await store.put(SELECTIVE)
+    write(path, "DROP TABLE learnt", "PRAGMA user_version = 2")
+    async with Store(path) as store:
+        assert await store.load() == [SELECTIVE]
+        assert await store.load_learnt() == []
+    assert written(path, "PRAGMA user_version") == [(3,)]
+
+
 async def test_services_may_share_an_address(tmp_path):
     async with Store(tmp_path / "services.db") as store:
         await store.put(service("a", 1))
@@ -152,7 +182,7 @@ async def test_a_file_of_the_first_schema_is_carried_over(tmp_path):
     for _ in range(2):
         async with Store(path) as store:
             assert await store.load() == [service("a", 1), service("b", 2), V6]
-    assert written(path, "PRAGMA user_version") == [(2,)]
+    assert written(path, "PRAGMA user_version") == [(3,)]
     assert [row[1] for row in written(path, "PRAGMA table_info(service)")] == ["name", "body"]
     async with Store(path) as store:
         await store.put(SELECTIVE)

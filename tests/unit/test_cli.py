@@ -182,6 +182,7 @@ SELECTIVE = {
     "priority": -5,
     "mode": "shadow",
 }
+NAMED = {"name": "cinema", "domain": "cinema.example.com", "applicationIP": "192.168.50.12"}
 SELECTED = (
     "tcp port 80 dscp 0,46 vlan 0,100 ue 10.45.0.0/16 enb 10.0.0.1 sgw 10.0.1.1,10.0.1.2 priority -5 shadow"
 )
@@ -193,9 +194,15 @@ BODIES = {
     },
     "/tunnels": [TUNNEL],
     "/sessions": [{"ue": "10.45.0.2", "uplink": [TUNNEL], "downlink": [], "state": "learnt"}],
-    "/service": [SERVICE, SELECTIVE],
+    "/service": [SERVICE, SELECTIVE, NAMED],
     "/policy": {"services": [SERVICE, SELECTIVE]},
     "/service/video/status": {"name": "video", "state": "unresolved", "detail": "no answer"},
+    "/service/cinema/status": {
+        "name": "cinema",
+        "state": "in_force",
+        "detail": "",
+        "addresses": [{"address": "203.0.113.81", "until": "2026-01-02T03:04:05Z"}],
+    },
 }
 
 
@@ -271,7 +278,12 @@ def test_json_is_the_body_of_the_api(agent, run, args, path):
         (["sessions"], ["10.45.0.2", "10.0.0.1 > 10.0.1.1 0x00000007"]),
         (["services"], ["video", "198.51.100.10", "192.168.50.10", " all"]),
         (["services"], ["games", "203.0.113.0/24", "192.168.50.11 port 8080", SELECTED]),
+        (["services"], ["cinema", "cinema.example.com", "192.168.50.12"]),
         (["services", "status", "video"], ["video: unresolved: no answer"]),
+        (
+            ["services", "status", "cinema"],
+            ["cinema: in_force\n", "  203.0.113.81 until 2026-01-02T03:04:05Z"],
+        ),
     ],
 )
 def test_tables_for_people(agent, run, args, says):
@@ -302,6 +314,24 @@ def test_services_add_set_remove(agent, run):
         ("PUT", "/service/video", SERVICE),
         ("DELETE", "/service/%3A%3Affff%3A198.51.100.10", None),
         ("DELETE", "/service/a%2Fb", None),
+    ]
+
+
+def test_services_by_domain(agent, run):
+    values = list(NAMED.values())
+    assert run("services", "add", *values)[1] == "cinema: cinema.example.com is answered by 192.168.50.12\n"
+    run("services", "set", "cinema", "*.example.com", "192.168.50.12")
+    for address in ("fd00::1", "203.0.113.300", "abcd/8"):
+        run("services", "add", "cinema", address, "192.168.50.12")
+    run("services", "remove", "cinema.example.com")
+    assert agent == [
+        ("POST", "/service", NAMED),
+        ("PUT", "/service/cinema", {**NAMED, "domain": "*.example.com"}),
+        *(
+            ("POST", "/service", {"name": "cinema", "serviceIP": one, "applicationIP": "192.168.50.12"})
+            for one in ("fd00::1", "203.0.113.300", "abcd/8")
+        ),
+        ("DELETE", "/service/cinema.example.com", None),
     ]
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tof.config import Config, TcpListen, UnixListen, load, names_of, parse
+from tof.config import Config, Dns, TcpListen, UnixListen, load, names_of, parse
 from tof.errors import SetupError
 
 MINIMAL = """
@@ -47,6 +47,7 @@ def test_defaults() -> None:
     assert config.ue.app_gateway == ()
     assert config.pinger.target == (ip_address("8.8.8.8"), ip_address("2001:4860:4860::8888"))
     assert (config.pinger.interval_s, config.pinger.attempts) == (1.0, 5)
+    assert config.dns == Dns((), 60.0, 3600.0, 300.0)
     assert (config.tunnels.idle_timeout_s, config.tunnels.max) == (300.0, 1_000_000)
     assert config.api.listen == (UnixListen("/run/tof/api.sock"), TcpListen("127.0.0.1", 8080))
     assert (config.state.dir, config.state.run_dir) == (Path("/var/lib/tof"), Path("/run/tof"))
@@ -136,6 +137,10 @@ def test_both_families_never_overlap() -> None:
         ("pinger", "interval_s = 0", "pinger.interval_s: expected a number"),
         ("pinger", "interval_s = nan", "pinger.interval_s: expected a number"),
         ("pinger", "attempts = 0", "pinger.attempts: expected a whole number"),
+        ("dns", 'resolvers = "video.example.com"', "dns.resolvers: expected an address or prefix"),
+        ("dns", "least_hold_s = -1", "dns.least_hold_s: expected a number"),
+        ("dns", "most_hold_s = 59.5", "dns.least_hold_s: 60 is more than dns.most_hold_s, 59.5"),
+        ("dns", "idle_s = inf", "dns.idle_s: expected a number"),
         ("tunnels", "idle_timeout_s = 0", "tunnels.idle_timeout_s: expected a number"),
         ("tunnels", "max = 0", "tunnels.max: expected a whole number"),
         ("api", 'listen = ["http://10.0.0.1:80"]', "api.listen[0]: 10.0.0.1 is not a loopback address"),

@@ -105,7 +105,8 @@ def test_only_where_the_way_back_needs_it_is_anything_tracked() -> None:
             action.zone for flow in render(desired) for action in flow.actions if isinstance(action, Track)
         }
         assert tracked == zones(desired)
-        assert bool(tracked) == (name in ("shared-application", "selecting-services", "chains"))
+        ways = "shared-application", "selecting-services", "named-services", "chains"
+        assert bool(tracked) == (name in ways)
 
 
 def test_the_zone_of_an_application_is_never_the_hosts() -> None:

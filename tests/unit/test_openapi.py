@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tof.agent.service_body import FIELDS, REQUIRED, body_of, parse
-from tof.agent.service_check import MOST_ENTRIES, NAME_PATTERN
+from tof.agent.service_check import LONGEST_DOMAIN, MOST_ENTRIES, NAME_PATTERN
 from tof.api import render
 from tof.api.docs import as_openapi_30
 from tof.api.document import DOCUMENT, load_document
@@ -64,7 +64,7 @@ def test_the_operations_api_is_complete():
     }
 
 
-def test_a_service_is_three_required_strings_and_what_may_be_added():
+def test_a_service_is_two_required_strings_and_what_may_be_added():
     schema = SCHEMAS["Service"]
     assert schema["additionalProperties"] is False
     assert tuple(schema["required"]) == REQUIRED
@@ -72,20 +72,23 @@ def test_a_service_is_three_required_strings_and_what_may_be_added():
     assert {schema["properties"][field]["type"] for field in REQUIRED} == {"string"}
 
 
-@pytest.mark.parametrize("name", ["address", "port", "prefix", "health", "shadow"])
+@pytest.mark.parametrize("name", ["address", "port", "prefix", "domain", "health", "shadow"])
 def test_the_examples_of_services_are_services_in_their_canonical_form(name):
     media = DOC.content["components"]["requestBodies"]["Service"]["content"]["application/json"]
     [add] = [op for op in DOC.operations if op.operation_id == "addService"]
     example = media["examples"][name]["value"]
     assert add.check_body(example) == []
     assert body_of(parse(example)) == example
-    assert len(media["examples"]) == 5
+    assert len(media["examples"]) == 6
 
 
 def test_the_examples_of_fields_make_a_service():
     properties = SCHEMAS["Service"]["properties"]
-    body = {field: properties[field]["examples"][0] for field in FIELDS[:-1] if field != "applicationPort"}
-    assert body_of(parse(body)) == body
+    for place, other in (("serviceIP", "domain"), ("domain", "serviceIP")):
+        left_out = ("applicationPort", "health", other)
+        body = {field: properties[field]["examples"][0] for field in FIELDS if field not in left_out}
+        assert place in body
+        assert body_of(parse(body)) == body
     assert properties["mode"]["enum"] == [mode.value for mode in Mode]
 
 
@@ -94,6 +97,7 @@ def test_the_bounds_of_document_and_code_are_the_same():
     for field in ("ports", "dscp", "vlans", "ues", "enbs", "sgws"):
         assert properties[field]["maxItems"] == MOST_ENTRIES
     plain = {"name": "a", "serviceIP": "198.51.100.10", "applicationIP": "192.168.50.10"}
+    assert properties["domain"]["maxLength"] > LONGEST_DOMAIN
     for field, schema in properties.items():
         of = schema.get("items", schema)
         for bound, beyond in (("minimum", -1), ("maximum", 1)):

@@ -41,12 +41,12 @@ def parse(body: Mapping[str, object]) -> Service:
     for field in body:
         if field not in FIELDS:
             raise BadRequest(f"{field} is not a field of a service", field)
-    name, application_ip = (_text(body, field) for field in REQUIRED)
+    name = _text(body, "name")
     address: IpAddress | None = None
     length = None
     if "serviceIP" in body or "domain" not in body:
         address, length = _prefix(_text(body, "serviceIP"), "serviceIP")
-    application = _address(application_ip, "applicationIP")
+    application = _address(_text(body, "applicationIP"), "applicationIP")
     return checked(
         Service(
             name,

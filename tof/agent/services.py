@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from binascii import crc32
+from collections import Counter
 from collections.abc import Iterable
 
 from tof.agent.catalog import Catalog
 from tof.agent.health import Health
-from tof.agent.names import Names
+from tof.agent.names import NamePolicy, Names
 from tof.dataplane.desired import ServedService, ServiceRoute, Serving
 from tof.dataplane.selection import Facts, RuleLists, judge, place_of, rule_lists
 from tof.model import IpAddress, Mode, Service
@@ -21,8 +22,9 @@ class ServicePlane:
     successor.
     """
 
-    def __init__(self, catalog: Catalog, names: Names) -> None:
-        self.catalog, self.names = catalog, names
+    def __init__(self, catalog: Catalog, names: Names | None = None) -> None:
+        self.catalog = catalog
+        self.names = names or Names(catalog, NamePolicy(), Counter())
         self._next_hops: dict[IpAddress, bytes] = {}
         self._ids: dict[str, int] = {}
         self._retired: dict[str, int] = {}
