@@ -116,7 +116,7 @@ async def test_what_names_mean_is_there_after_a_restart(tmp_path):
         await store.keep_learnt(iter(learnt))
     async with Store(path) as store:
         assert sorted(await store.load_learnt(), key=str) == sorted(learnt, key=str)
-    write(path, "UPDATE learnt SET address = 'nonsense'")
+    write(path, "UPDATE learnt SET address = 'nonsense' || address")
     async with Store(path) as store:
         with pytest.raises(SetupError, match="damaged"):
             await store.load_learnt()

@@ -25,8 +25,10 @@ from tof.agent.events import (
 from tof.agent.names import MOST_OF_A_SERVICE, MOST_RULES, NamePolicy, Names
 from tof.agent.naming import observe_answer
 from tof.agent.service_body import parse
+from tof.agent.service_check import checked
 from tof.dataplane.selection import Facts
 from tof.errors import BadRequest, Conflict, DecodeError, NotFound
+from tof.model import Service
 from tof.wire.dns import Address, Answer
 from tof.wire.inet import UDP, IPv4, IPv6, encode_ipv4, encode_ipv6, encode_udp, fill_checksum
 
@@ -300,6 +302,9 @@ def test_address_or_domain():
     for body in ({}, {"domain": 7}):
         with pytest.raises(BadRequest):
             parse({"name": "a", "applicationIP": APP, **body})
+    with pytest.raises(BadRequest) as caught:
+        checked(Service("a", None, ip_address(APP)))
+    assert caught.value.field == "serviceIP"
 
 
 # --- the agent -----------------------------------------------------------------------------------------------

@@ -114,6 +114,15 @@ def test_a_kept_service_ip_keeps_its_number(plane):
     assert numbers(plane)["film"] != before
 
 
+def test_a_number_that_went_with_a_service_to_another_name_is_not_given_again(plane):
+    plane.add(video("b", "198.51.100.10"))
+    number = plane.number(video("b"))
+    plane.replace("b", video("a", "198.51.100.10"))
+    assert plane.number(video("a")) == number
+    plane.replace("a", video("b", "198.51.100.11"))
+    assert plane.number(video("b")) != number
+
+
 def test_numbers_found_in_the_data_path_stay(plane):
     plane.adopt_ids([("video", 4711)])
     plane.add(video())

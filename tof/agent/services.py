@@ -27,7 +27,7 @@ class ServicePlane:
         self.names = names or Names(catalog, NamePolicy(), Counter())
         self._next_hops: dict[IpAddress, bytes] = {}
         self._ids: dict[str, int] = {}
-        self._retired: dict[str, int] = {}
+        self._retired: dict[int, int] = {}
         self.health = Health()
         self._rules = rule_lists(())
         self._judged: tuple[tuple[Service, ...], int] = ((), 0)
@@ -137,17 +137,17 @@ class ServicePlane:
     def _number(self, name: str) -> None:
         if name in self._ids:
             return
-        number = self._retired.pop(name, None)
-        number = (
-            crc32(name.encode()) & 0xFFFFFF00 if number is None else (number & ~0xFF) | ((number + 1) & 0xFF)
-        )
-        taken = set(self._ids.values()) | {0}
-        while number in taken:
-            number = (number + 0x100) & 0xFFFFFFFF
-        self._ids[name] = number
+        # The last byte counts; what counts is not the name, with which a service may have been renamed.
+        taken = {number & ~0xFF for number in self._ids.values()} | {0}
+        series = crc32(name.encode()) & ~0xFF
+        while series in taken:
+            series = (series + 0x100) & 0xFFFFFFFF
+        last = self._retired.get(series)
+        self._ids[name] = series if last is None else series | ((last + 1) & 0xFF)
 
     def _retire(self, name: str) -> None:
-        self._retired[name] = self._ids.pop(name)
+        number = self._ids.pop(name)
+        self._retired[number & ~0xFF] = number
         self.names.forget(name)
 
     def _keep_needed(self) -> None:
