@@ -42,6 +42,8 @@ from tof.model import IpAddress, IpNetwork, Link, TunnelKey
 _ZERO = bytes(4)
 _NO_LINK = Link(bytes(6), bytes(6), 0, 0)
 EVENTS_A_TURN = 128
+TICK_NS = 10_000_000
+"""The programs' coarse clock may be so far behind: what a flow did after a tunnel was learnt never looks older than that."""
 
 
 def object_path() -> Path:
@@ -206,7 +208,8 @@ class XdpEndpoints:
         flags = layout.SETTLING | (layout.CONTAINER if command.form.qfi is not None else 0)
         record = TunnelRecord(
             1 if command.dropped else 0, command.dropped, now_ns, command.ues, command.index, command.session,
-            command.direction, flags, command.form.qfi or 0, link, now_ns, 0, command.identifier,
+            command.direction, flags, command.form.qfi or 0, link, now_ns - TICK_NS, 0,
+            command.identifier,
         )  # fmt: skip
         self._put_outlet(command.key, command.index, command.peer)
         self._table(command.key).put(layout.tunnel_key(command.key), layout.pack_tunnel(record))
