@@ -183,6 +183,14 @@ class Service:
         return self.prefix_length is None and self.service_ip is not None
 
 
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Everything that is provisioned, sorted by name."""
+
+    services: tuple[Service, ...] = ()
+    chains: tuple[Chain, ...] = ()
+
+
 def probe_port(service: Service) -> int | None:
     """The application's port that a probe of it asks."""
     if service.health is not None and service.health.port is not None:

@@ -18,7 +18,7 @@ from tof.api.port import (
     SessionView,
     TunnelView,
 )
-from tof.model import Direction, TunnelKey, TunnelState
+from tof.model import Direction, Policy, TunnelKey, TunnelState
 
 SEEN = datetime(2026, 1, 2, 3, 4, 5, 500000, tzinfo=UTC)
 
@@ -62,10 +62,13 @@ class MemoryPort:
         self._refuse()
         self.catalog.remove(key)
 
-    async def replace_services(self, services):
+    async def policy(self):
+        return Policy(self.catalog.services, self.catalog.chains)
+
+    async def replace_policy(self, policy):
         self._refuse()
-        self.catalog.replace_all(services)
-        return self.catalog.services
+        self.catalog.replace_all(policy.services, policy.chains)
+        return await self.policy()
 
     async def service_status(self, name):
         self.catalog.get(name)

@@ -12,7 +12,7 @@ import pytest
 from tof.agent.service_body import parse
 from tof.drivers.store import Store
 from tof.errors import BackendError, SetupError
-from tof.model import Service
+from tof.model import Chain, OnFailure, Policy, Service
 
 
 def service(name, number):
@@ -103,7 +103,7 @@ async def test_delete_and_replace_all(tmp_path):
         await store.delete("never")
         assert await store.load() == []
         await store.put(service("a", 1))
-        await store.replace_all([service("b", 1), V6])
+        await store.replace_all(Policy((service("b", 1), V6)))
         assert await store.load() == [service("b", 1), V6]
 
 
@@ -130,11 +130,37 @@ async def test_a_file_of_the_second_schema_is_carried_over(tmp_path):
     path = tmp_path / "services.db"
     async with Store(path) as store:
         await store.put(SELECTIVE)
-    write(path, "DROP TABLE learnt", "PRAGMA user_version = 2")
+    write(path, "DROP TABLE learnt", "DROP TABLE chain", "PRAGMA user_version = 2")
     async with Store(path) as store:
         assert await store.load() == [SELECTIVE]
         assert await store.load_learnt() == []
-    assert written(path, "PRAGMA user_version") == [(3,)]
+    assert written(path, "PRAGMA user_version") == [(4,)]
+
+
+async def test_chains_are_stored_with_the_services_that_walk_them(tmp_path):
+    path = tmp_path / "services.db"
+    chains = (Chain("a", ("x", "y"), OnFailure.SKIP, 40), Chain("b", ("x",)))
+    async with Store(path) as store:
+        await store.replace_all(Policy((SELECTIVE,), chains))
+        assert await store.load_chains() == list(chains)
+        await store.replace_all(Policy((SELECTIVE,), chains[1:]))
+    async with Store(path) as store:
+        assert await store.load_chains() == [chains[1]]
+    write(path, "UPDATE chain SET body = '{}'")
+    async with Store(path) as store:
+        with pytest.raises(SetupError, match="is damaged"):
+            await store.load_chains()
+
+
+async def test_a_file_of_the_third_schema_is_carried_over(tmp_path):
+    path = tmp_path / "services.db"
+    async with Store(path) as store:
+        await store.put(SELECTIVE)
+    write(path, "DROP TABLE chain", "PRAGMA user_version = 3")
+    async with Store(path) as store:
+        assert await store.load() == [SELECTIVE]
+        assert await store.load_chains() == []
+    assert written(path, "PRAGMA user_version") == [(4,)]
 
 
 async def test_services_may_share_an_address(tmp_path):
@@ -152,7 +178,7 @@ async def test_a_refused_write_changes_nothing(tmp_path):
         with pytest.raises(BackendError, match="cannot write"):
             await store.put(service("b", 3), replaces="a")
         with pytest.raises(BackendError):
-            await store.replace_all([service("c", 3), service("c", 4)])
+            await store.replace_all(Policy((service("c", 3), service("c", 4))))
         assert await store.load() == [service("a", 1), service("b", 2)]
 
 
@@ -182,7 +208,7 @@ async def test_a_file_of_the_first_schema_is_carried_over(tmp_path):
     for _ in range(2):
         async with Store(path) as store:
             assert await store.load() == [service("a", 1), service("b", 2), V6]
-    assert written(path, "PRAGMA user_version") == [(3,)]
+    assert written(path, "PRAGMA user_version") == [(4,)]
     assert [row[1] for row in written(path, "PRAGMA table_info(service)")] == ["name", "body"]
     async with Store(path) as store:
         await store.put(SELECTIVE)
@@ -242,7 +268,7 @@ async def test_a_damaged_file_says_what_to_do(tmp_path, junk):
 async def test_a_file_damaged_in_the_middle(tmp_path):
     path = tmp_path / "services.db"
     async with Store(path) as store:
-        await store.replace_all(service(f"s{n}", n) for n in range(250))
+        await store.replace_all(Policy(tuple(service(f"s{n}", n) for n in range(250))))
     raw = bytearray(path.read_bytes())
     raw[4096:8192] = b"\xff" * 4096
     path.write_bytes(raw)

@@ -92,7 +92,7 @@ dir = "{dir}/state"
 run_dir = "{dir}/run"
 [log]
 level = "debug"
-"""
+{more}"""
 
 
 @dataclass
@@ -110,6 +110,8 @@ class Setting:
     max_tunnels: int = 1_000_000
     dns: str = ""
     """Lines of [dns]."""
+    more: str = ""
+    """Tables of their own."""
 
 
 @dataclass
@@ -336,7 +338,15 @@ def running_tof(setting: Setting | None = None) -> Iterator[Tof]:
         _wire_up(tof)
         enbs = json.dumps([f"enb{n}" for n in range(setting.enbs)])
         values = {"xdp": "native" if setting.xdp == "native" else "auto", "dir": directory, "enb": enbs}
-        for name in ("ping_interval_s", "ping_attempts", "idle_timeout_s", "max_tunnels", "nodes", "dns"):
+        for name in (
+            "ping_interval_s",
+            "ping_attempts",
+            "idle_timeout_s",
+            "max_tunnels",
+            "nodes",
+            "dns",
+            "more",
+        ):
             values[name] = getattr(setting, name)
         tof.config.write_text(_CONFIG.format(**values))
         tof.start()

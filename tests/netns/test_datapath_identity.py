@@ -387,7 +387,9 @@ def test_after_a_relocation_the_edge_goes_on_with_the_core_s_first_word(tof: Tof
         assert reply(tof, b"before").teid == before.down
         core.bearers[:] = [after]
         tof.drain()
-        time.sleep(0.05)  # a relocation takes longer; within a tick of the clock it cannot be told from a second UE
+        time.sleep(
+            0.05
+        )  # a relocation takes longer; within a tick of the clock it cannot be told from a second UE
         tof.ran.send(request(after, b"goes to the core"))
         until("the core has answered", lambda: "downlink" in tof.known(after))
         assert tof.known(before)

@@ -87,7 +87,7 @@ def test_what_is_no_policy(text: str, message: str) -> None:
 
 
 def test_a_policy_of_the_api_names_the_entry() -> None:
-    body = {"services": [*policy_body(read_policy(GOOD, "p").services)["services"], {"name": "x"}]}  # type: ignore[misc]
+    body = {"services": [*policy_body(read_policy(GOOD, "p").policy)["services"], {"name": "x"}]}  # type: ignore[misc]
     with pytest.raises(BadRequest) as refused:
         parse_policy(body)
     assert refused.value.field == "services[2].serviceIP"

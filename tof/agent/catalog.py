@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from tof.agent.addresses import canonical, network_of, parse_prefix, prefix_text
+from tof.agent.chain_body import check_vnfs
 from tof.agent.service_check import checked
 from tof.dataplane.selection import overlap, place_of
 from tof.errors import BadRequest, Conflict, NotFound
-from tof.model import IpAddress, IpNetwork, Service
+from tof.model import Chain, IpAddress, IpNetwork, Service
 
 
 class Catalog:
@@ -20,10 +21,14 @@ class Catalog:
         own_addresses: Iterable[IpAddress] = (),
         *,
         learns: bool = True,
+        vnfs: Collection[str] | None = None,
     ) -> None:
+        """``vnfs``: the names of those that chains may walk; None: of any."""
         self._forbidden = {canonical(a): "an address of the TOF" for a in own_addresses}
         self._forbidden |= {canonical(a): "a target of the Pinger" for a in pinger_targets}
-        self._learns = learns
+        self._learns, self._vnfs = learns, vnfs
+        self.chains: tuple[Chain, ...] = ()
+        """What services may walk; ``replace_all`` checks them."""
         self._by_name: dict[str, Service] = {}
         self._names_at: dict[IpNetwork | str, set[str]] = {}
         self.taken = {address.packed for address in self._forbidden}
@@ -63,16 +68,21 @@ class Catalog:
         self._put(service)
         return service
 
-    def replace_all(self, services: Iterable[Service]) -> None:
-        """Exactly these services from now on; an error names the service at fault."""
+    def replace_all(self, services: Iterable[Service], chains: Iterable[Chain] = ()) -> None:
+        """Exactly these from now on; an error names the service or chain at fault."""
         fresh = Catalog(learns=self._learns)
-        fresh._forbidden = self._forbidden
+        fresh._forbidden, fresh.chains = self._forbidden, tuple(chains)
+        for chain in fresh.chains if self._vnfs is not None else ():
+            try:
+                check_vnfs(chain, self._vnfs or ())
+            except BadRequest as error:
+                raise BadRequest(f"chain {chain.name}: {error}", error.field) from error
         for service in services:
             try:
                 fresh.put_new(service)
             except (BadRequest, Conflict) as error:
                 raise type(error)(f"service {service.name}: {error}", error.field) from error
-        self._by_name, self._names_at = fresh._by_name, fresh._names_at
+        self._by_name, self._names_at, self.chains = fresh._by_name, fresh._names_at, fresh.chains
         self.taken = fresh.taken | {address.packed for address in self._forbidden}
 
     def remove(self, key: str) -> Service:
@@ -108,6 +118,8 @@ class Catalog:
                 "configuration names none",
                 "domain",
             )
+        if service.chain is not None and service.chain not in {chain.name for chain in self.chains}:
+            raise BadRequest(f"chain: there is no chain called {service.chain}", "chain")
         for field, address in (("serviceIP", service.service_ip), ("applicationIP", service.application_ip)):
             # A prefix may have such addresses among its own: the Pinger's requests are no UE's packets.
             if address in self._forbidden and (service.is_host or field == "applicationIP"):

@@ -38,6 +38,7 @@ from tof.agent.events import (
     TunnelsAdopted,
     TunnelsIdle,
     UplinkReturned,
+    VnfSeen,
 )
 from tof.agent.holding import Holding
 from tof.agent.learning import Learning
@@ -47,7 +48,7 @@ from tof.agent.naming import Naming
 from tof.agent.pinging import Pinging, PingPolicy
 from tof.agent.services import ServicePlane
 from tof.agent.sessions import Sessions
-from tof.dataplane.desired import PingRoute
+from tof.dataplane.desired import PingRoute, Vnf
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class AgentPolicy:
     most_tunnels: int = 1_000_000
     most_unconfirmed: int = 500_000
     names: NamePolicy = field(default_factory=NamePolicy)
+    vnfs: tuple[Vnf, ...] = ()
 
 
 class Agent:
@@ -67,7 +69,7 @@ class Agent:
         self.counts: Counter[str] = Counter()
         """What was decided how often, by name; among them every kind of attack and of odd behaviour."""
         self.sessions = Sessions(policy.most_tunnels, policy.most_unconfirmed, self.counts)
-        self.services = ServicePlane(catalog, Names(catalog, policy.names, self.counts))
+        self.services = ServicePlane(catalog, Names(catalog, policy.names, self.counts), policy.vnfs)
         self.holding = Holding()
         self.pinging = Pinging(policy.ping, tokens)
         self.revision = 0
@@ -100,6 +102,7 @@ class Agent:
             ServicesReplaced: self._services_replaced,
             NextHopChanged: self._next_hop_changed,
             ApplicationProbed: self._application_probed,
+            VnfSeen: self._vnf_seen,
             SwitchReturned: self._review_pings,
             Tick: self._tick,
         }
@@ -167,11 +170,15 @@ class Agent:
         self._converge(out)
 
     def _services_replaced(self, event: ServicesReplaced, _now: float, out: list[Command]) -> None:
-        self.services.replace_all(event.services)
+        self.services.replace_all(event.services, event.chains)
         self._converge(out)
 
     def _next_hop_changed(self, event: NextHopChanged, _now: float, out: list[Command]) -> None:
         if self.services.next_hop_changed(event.application, event.mac):
+            self._converge(out)
+
+    def _vnf_seen(self, event: VnfSeen, _now: float, out: list[Command]) -> None:
+        if self.services.chains.seen(event.name, alive=event.alive):
             self._converge(out)
 
     def _application_probed(self, event: ApplicationProbed, _now: float, out: list[Command]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tof.model import Direction, Form, IpAddress, Link, Service, Side, TunnelKey
+from tof.model import Chain, Direction, Form, IpAddress, Link, Service, Side, TunnelKey
 from tof.wire.dns import Answer
 
 
@@ -181,9 +181,10 @@ class ServiceRemoved:
 
 @dataclass(frozen=True, slots=True)
 class ServicesReplaced:
-    """PUT /policy: exactly these services."""
+    """PUT /policy: exactly these services, and chains that they may walk."""
 
     services: tuple[Service, ...]
+    chains: tuple[Chain, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +201,14 @@ class ApplicationProbed:
 
     name: str
     answered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class VnfSeen:
+    """A VNF was looked at."""
+
+    name: str
+    alive: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +242,7 @@ Event = (
     | ServicesReplaced
     | NextHopChanged
     | ApplicationProbed
+    | VnfSeen
     | SwitchReturned
     | Tick
 )

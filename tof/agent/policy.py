@@ -2,35 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from tof.agent.catalog import Catalog
+from tof.agent.chain_body import chain_body, parse_chain
 from tof.agent.service_body import body_of, parse
 from tof.errors import BadRequest, Conflict
-from tof.model import Service
+from tof.model import Chain, Policy
+
+FIELDS = ("services", "chains")
 
 
-def parse_policy(body: Mapping[str, object]) -> tuple[Service, ...]:
-    """The services that a policy declares; BadRequest or Conflict name the entry at fault, as ``services[2].ports``."""
+def parse_policy(body: Mapping[str, object]) -> Policy:
+    """What a policy declares; BadRequest or Conflict name the entry at fault, as ``services[2].ports``."""
     for field in body:
-        if field != "services":
+        if field not in FIELDS:
             raise BadRequest(f"{field} is not a field of a policy", field)
-    entries = body.get("services")
-    if not isinstance(entries, list):
+    if "services" not in body:
         raise BadRequest("services is missing or not a list", "services")
-    catalog = Catalog()
+    catalog, chains = Catalog(), dict[str, Chain]()
+
+    def declare(entry: Mapping[str, object]) -> None:
+        chain = parse_chain(entry)
+        if chains.setdefault(chain.name, chain) is not chain:
+            raise Conflict(f"there is already a chain called {chain.name}", "name")
+
+    _each(body, "chains", declare)
+    catalog.chains = tuple(chains.values())
+    _each(body, "services", lambda entry: catalog.put_new(parse(entry)))
+    return Policy(catalog.services, tuple(chains[name] for name in sorted(chains)))
+
+
+def policy_body(policy: Policy) -> dict[str, object]:
+    """What ``parse_policy`` reads."""
+    body: dict[str, object] = {"services": [body_of(service) for service in policy.services]}
+    return body | ({"chains": [chain_body(chain) for chain in policy.chains]} if policy.chains else {})
+
+
+def _each(body: Mapping[str, object], field: str, take: Callable[[Mapping[str, object]], object]) -> None:
+    for where, entry in _entries(body, field):
+        try:
+            take(entry)
+        except (BadRequest, Conflict) as error:
+            at = f"{where}.{error.field}" if error.field else where
+            raise type(error)(f"{at}: {str(error).removeprefix(f'{error.field}: ')}", at) from error
+
+
+def _entries(body: Mapping[str, object], field: str) -> Iterator[tuple[str, Mapping[str, object]]]:
+    entries = body.get(field, [])
+    if not isinstance(entries, list):
+        raise BadRequest(f"{field} is missing or not a list", field)
     for number, entry in enumerate(entries):
-        where = f"services[{number}]"
+        where = f"{field}[{number}]"
         if not isinstance(entry, Mapping):
             raise BadRequest(f"{where} is not an object", where)
-        try:
-            catalog.put_new(parse(entry))
-        except (BadRequest, Conflict) as error:
-            field = f"{where}.{error.field}" if error.field else where
-            raise type(error)(f"{field}: {str(error).removeprefix(f'{error.field}: ')}", field) from error
-    return catalog.services
-
-
-def policy_body(services: Iterable[Service]) -> dict[str, object]:
-    """What ``parse_policy`` reads."""
-    return {"services": [body_of(service) for service in services]}
+        yield where, entry

@@ -29,6 +29,7 @@ FIELDS: Final = (
     "priority",
     "mode",
     "health",
+    "chain",
 )
 PROTOCOLS: Final[Mapping[str, int]] = {"tcp": 6, "udp": 17, "sctp": 132}
 ICMP: Final[Mapping[int, int]] = {4: 1, 6: 58}
@@ -59,6 +60,7 @@ def parse(body: Mapping[str, object]) -> Service:
             _mode(body.get("mode", Mode.DIVERT)),
             parse_health(body["health"]) if "health" in body else None,
             _text(body, "domain") if "domain" in body else None,
+            _text(body, "chain") if "chain" in body else None,
         ),
     )
 
@@ -78,6 +80,7 @@ def body_of(service: Service) -> dict[str, object]:
         "priority": service.priority or None,
         "mode": None if service.mode is Mode.DIVERT else service.mode.value,
         "health": None if service.health is None else health_body(service.health),
+        "chain": service.chain,
     }
     network = service.network
     return {

@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Iterable
 
 from tof.agent.catalog import Catalog
+from tof.agent.chains import Chains
 from tof.agent.health import Health
 from tof.agent.names import NamePolicy, Names
-from tof.dataplane.desired import ServedService, ServiceRoute, Serving
+from tof.dataplane.desired import ServedService, ServiceRoute, Serving, Vnf
 from tof.dataplane.selection import Facts, RuleLists, judge, place_of, rule_lists
-from tof.model import IpAddress, Mode, Service
+from tof.model import Chain, IpAddress, Mode, Policy, Service
 
 
 class ServicePlane:
@@ -22,13 +23,13 @@ class ServicePlane:
     successor.
     """
 
-    def __init__(self, catalog: Catalog, names: Names | None = None) -> None:
+    def __init__(self, catalog: Catalog, names: Names | None = None, vnfs: Iterable[Vnf] = ()) -> None:
         self.catalog = catalog
         self.names = names or Names(catalog, NamePolicy(), Counter())
         self._next_hops: dict[IpAddress, bytes] = {}
         self._ids: dict[str, int] = {}
         self._retired: dict[int, int] = {}
-        self.health = Health()
+        self.health, self.chains = Health(), Chains(vnfs)
         self._rules = rule_lists(())
         self._judged: tuple[tuple[Service, ...], int] = ((), 0)
 
@@ -53,10 +54,16 @@ class ServicePlane:
             self.names.rename(before.name, after.name)
         self._keep_needed()
 
-    def replace_all(self, services: Iterable[Service]) -> None:
-        """Exactly these services from now on; those that keep name and addresses keep their flows."""
+    @property
+    def policy(self) -> Policy:
+        """Everything that is provisioned."""
+        return Policy(self.catalog.services, self.chains.chains)
+
+    def replace_all(self, services: Iterable[Service], chains: Iterable[Chain] = ()) -> None:
+        """Exactly these from now on; services that keep name and addresses keep their flows."""
         before = {service.name: service for service in self.catalog.services}
-        self.catalog.replace_all(services)
+        self.catalog.replace_all(services, chains)
+        self.chains.replace_all(self.catalog.chains)
         after = {service.name: service for service in self.catalog.services}
         kept = {n for n in before.keys() & after.keys() if place_of(before[n]) == place_of(after[n])}
         for name in before.keys() - kept:
@@ -115,7 +122,7 @@ class ServicePlane:
     def routes(self) -> tuple[ServiceRoute, ...]:
         """The services whose packets br-ue can carry now; a dead application is no reason to change it."""
         return tuple(
-            ServiceRoute(service, self._ids[service.name], mac)
+            ServiceRoute(service, self._ids[service.name], mac, self.chains.path(service))
             for service in self.catalog.services
             if service.mode is Mode.DIVERT
             and (mac := self._next_hops.get(service.application_ip)) is not None
@@ -124,7 +131,8 @@ class ServicePlane:
     def _serving(self, service: Service) -> Serving:
         if service.mode is Mode.SHADOW:
             return Serving.SHADOW
-        return Serving.DIVERT if self.resolved(service) and self.health.lives(service.name) else Serving.OFF
+        lives = self.health.lives(service.name) and not self.chains.is_broken(service)
+        return Serving.DIVERT if self.resolved(service) and lives else Serving.OFF
 
     def number(self, service: Service) -> int:
         """The number under which the data path knows the service."""

@@ -87,10 +87,10 @@ class Handlers:
         return web.json_response(render.status(await self._port.service_status(call.name)))
 
     async def _get_policy(self, call: Call) -> web.StreamResponse:
-        return web.json_response(policy_body(await self._port.list_services()))
+        return web.json_response(policy_body(await self._port.policy()))
 
     async def _replace_policy(self, call: Call) -> web.StreamResponse:
-        return web.json_response(policy_body(await self._port.replace_services(parse_policy(call.body))))
+        return web.json_response(policy_body(await self._port.replace_policy(parse_policy(call.body))))
 
     async def _list_tunnels(self, call: Call) -> web.StreamResponse:
         query = _tunnel_query(call.query)

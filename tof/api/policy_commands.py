@@ -29,7 +29,7 @@ def apply(
     api: Api = None,
     json_output: Json = False,
 ) -> None:
-    """Provision exactly the services of a file: all of the change or nothing."""
+    """Provision exactly the services and chains of a file: all of the change or nothing."""
     from tof.api.policy_file import read_policy
 
     wanted = read_policy(_read(file), str(file)).body
@@ -73,7 +73,14 @@ def _read(file: Path) -> str:
 
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, list[Any]]:
-    old, new = ({one["name"]: one for one in policy["services"]} for policy in (before, after))
+    old, new = (
+        {("", one["name"]): one for one in policy["services"]}
+        | {
+            ("chain ", one["name"]): {**one, "name": f"chain {one['name']}"}
+            for one in policy.get("chains", [])
+        }
+        for policy in (before, after)
+    )
     return {
         "added": [new[name] for name in sorted(new.keys() - old.keys())],
         "changed": [

@@ -11,19 +11,24 @@ import yaml
 
 from tof.agent.policy import parse_policy, policy_body
 from tof.errors import RequestError, SetupError
-from tof.model import Service
+from tof.model import Policy, Service
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyFile:
-    """The services that a file declares."""
+    """What a file declares."""
 
-    services: tuple[Service, ...]
+    policy: Policy
+
+    @property
+    def services(self) -> tuple[Service, ...]:
+        """The services that it declares."""
+        return self.policy.services
 
     @property
     def body(self) -> dict[str, object]:
         """As the API takes it."""
-        return policy_body(self.services)
+        return policy_body(self.policy)
 
 
 def read_policy(text: str, name: str) -> PolicyFile:

@@ -11,13 +11,14 @@ from typing import Protocol
 
 from prometheus_client import Metric
 
-from tof.model import Direction, Service, TunnelKey, TunnelState
+from tof.model import Direction, Policy, Service, TunnelKey, TunnelState
 
 
 class ServiceState(StrEnum):
     """``unresolved``: the application's address does not resolve. ``unhealthy``: it does not answer its probes.
 
-    Of these and of a ``shadow`` the traffic goes to the core. ``unlearnt``: no address of its domain is known.
+    ``broken_chain``: a VNF of its chain is dead. Of these and of a ``shadow`` the traffic goes to the core. ``unlearnt``: no
+    address of its domain is known.
     """
 
     IN_FORCE = "in_force"
@@ -25,6 +26,7 @@ class ServiceState(StrEnum):
     UNHEALTHY = "unhealthy"
     SHADOW = "shadow"
     UNLEARNT = "unlearnt"
+    BROKEN_CHAIN = "broken_chain"
 
 
 class HealthState(StrEnum):
@@ -154,8 +156,12 @@ class ControlPort(Protocol):
         """Withdraw the service with this name, else with this service IP."""
         ...
 
-    async def replace_services(self, services: Sequence[Service]) -> Sequence[Service]:
-        """Exactly these services from now on, sorted by name; all of the change or nothing."""
+    async def policy(self) -> Policy:
+        """Everything that is provisioned."""
+        ...
+
+    async def replace_policy(self, policy: Policy) -> Policy:
+        """Exactly this from now on; all of the change or nothing."""
         ...
 
     async def service_status(self, name: str) -> ServiceStatus:

@@ -54,6 +54,10 @@ HealthOption = Annotated[
         "--health", metavar="KIND[:PORT][/PATH]", help="Ask whether it lives: tcp, http:8080/healthz, icmp."
     ),
 ]
+ChainOption = Annotated[
+    str | None,
+    typer.Option("--chain", metavar="CHAIN", help="Its packets walk this port-chain of the policy."),
+]
 
 FIELDS: Final[Mapping[str, str]] = {
     "service_ip": "serviceIP",
@@ -69,6 +73,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "priority": "priority",
     "mode": "mode",
     "health": "health",
+    "chain": "chain",
 }
 """What the parameters of ``add`` and ``set`` are in the API."""
 SHOWN: Final[Mapping[str, str]] = {
@@ -124,6 +129,7 @@ def services_add(
     priority: Priority = None,
     mode: ModeOption = None,
     health: HealthOption = None,
+    chain: ChainOption = None,
     api: Api = None,
     json_output: Json = False,
 ) -> None:
@@ -151,6 +157,7 @@ def services_set(
     priority: Priority = None,
     mode: ModeOption = None,
     health: HealthOption = None,
+    chain: ChainOption = None,
     api: Api = None,
     json_output: Json = False,
 ) -> None:

@@ -17,6 +17,7 @@ from tof.config.settings import (
     Tunnels,
     Ue,
     UnixListen,
+    Vnf,
 )
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "Tunnels",
     "Ue",
     "UnixListen",
+    "Vnf",
     "load",
     "names_of",
     "parse",

@@ -33,12 +33,18 @@ class Table:
             refuse(path, "missing")
         return default
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys that were not taken yet."""
+        return tuple(self._rest)
+
     def table(self, key: str) -> Table:
         """Remove and open a sub-table; a missing one is empty."""
+        path = f"{self._path}.{key}" if self._path else key
         data = self._rest.pop(key, {})
         if not isinstance(data, dict):
-            refuse(key, "expected a table")
-        return Table(key, data)
+            refuse(path, "expected a table")
+        return Table(path, data)
 
     def done(self) -> None:
         """Refuse whatever was not taken."""

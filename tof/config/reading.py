@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Sequence
 from ipaddress import ip_address, ip_interface
@@ -39,6 +40,7 @@ from tof.config.settings import (
     Tunnels,
     Ue,
     UnixListen,
+    Vnf,
 )
 from tof.errors import SetupError
 
@@ -66,9 +68,12 @@ def parse(text: str) -> Config:
     root = Table("", document)
     agent, s1, ue = _agent(root), _s1(root), _ue(root)
     pinger, tunnels, state = _pinger(root), _tunnels(root), _state(root)
-    config = Config(agent, s1, ue, pinger, _dns(root), tunnels, _api(root, state), state, _log(root))
+    config = Config(
+        agent, s1, ue, pinger, _dns(root), tunnels, _api(root, state), state, _log(root), _vnfs(root)
+    )
     root.done()
     _check_interfaces(config)
+    _check_vnfs(config)
     return config
 
 
@@ -137,6 +142,32 @@ def _dns(root: Table) -> Dns:
     if dns.least_hold_s > dns.most_hold_s:
         refuse("dns.least_hold_s", f"{dns.least_hold_s:g} is more than dns.most_hold_s, {dns.most_hold_s:g}")
     return dns
+
+
+MOST_VNFS = 64
+
+
+def _vnfs(root: Table) -> tuple[Vnf, ...]:
+    table = root.table("vnfs")
+    vnfs = []
+    for name in table.keys:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,30}", name):
+            refuse(f"vnfs.{name}", "a name is 1 to 31 of a-z, 0-9 and -")
+        one = table.table(name)
+        vnfs.append(
+            Vnf(
+                name,
+                one.take("ingress", interface),
+                one.take("egress", interface),
+                one.take("health", choice("port", "frames"), "port"),
+                one.take("interval_s", number(0.05, 60), 0.2),
+                one.take("fall", whole(1, 100), 3),
+            )
+        )
+        one.done()
+    if len(vnfs) > MOST_VNFS:
+        refuse("vnfs", f"{len(vnfs)} of them; {MOST_VNFS} at most")
+    return tuple(sorted(vnfs, key=lambda vnf: vnf.name))
 
 
 def _tunnels(root: Table) -> Tunnels:
@@ -221,6 +252,18 @@ def _check_interfaces(config: Config) -> None:
         for name in names:
             if name in config.names.devices:
                 refuse(path, f"{name} is a device of the TOF itself")
+
+
+def _check_vnfs(config: Config) -> None:
+    taken = {*config.s1.interfaces, config.ue.app_interface, *config.names.devices}
+    for vnf in config.vnfs:
+        for key, name in (("ingress", vnf.ingress), ("egress", vnf.egress)):
+            if name in taken:
+                refuse(
+                    f"vnfs.{vnf.name}.{key}",
+                    f"{name} is in use already: a VNF needs two interfaces of its own",
+                )
+            taken.add(name)
 
 
 def _one_per_family(path: str, versions: Sequence[int]) -> None:

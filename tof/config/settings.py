@@ -75,6 +75,22 @@ class Dns:
 
 
 @dataclass(frozen=True, slots=True)
+class Vnf:
+    """``[vnfs.NAME]``: a VNF for port-chains; frames enter it by ``ingress`` on their way to an application and leave it by
+    ``egress``, the other way round on their way back.
+
+    ``health``: what it lives by, the links of its ``port``s alone, or ``frames`` that the TOF sends through it.
+    """
+
+    name: str
+    ingress: str
+    egress: str
+    health: str = "port"
+    interval_s: float = 0.2
+    fall: int = 3
+
+
+@dataclass(frozen=True, slots=True)
 class Tunnels:
     """``[tunnels]``: when an idle tunnel is purged, and how many are held."""
 
@@ -133,6 +149,7 @@ class Config:
     api: Api
     state: State
     log: Log
+    vnfs: tuple[Vnf, ...] = ()
 
     @property
     def names(self) -> Names:

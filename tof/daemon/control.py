@@ -22,9 +22,10 @@ from tof.daemon.observation import Observation
 from tof.daemon.prober import Prober
 from tof.daemon.resolver import Resolver
 from tof.daemon.switch import Switch
+from tof.daemon.vnfs import VnfWatch
 from tof.drivers.store import Store
 from tof.drivers.xdp import XdpEndpoints
-from tof.model import Mode, Service
+from tof.model import Mode, Policy, Service
 
 IN_FORCE_S = 5.0
 RESOLVE_S = 1.0
@@ -35,11 +36,11 @@ class Control:
 
     def __init__(
         self, feed: Feed, switch: Switch, endpoints: XdpEndpoints, store: Store, resolver: Resolver,
-        prober: Prober, observation: Observation,
+        prober: Prober, observation: Observation, vnfs: VnfWatch,
     ) -> None:  # fmt: skip
         self._feed, self._switch, self._endpoints, self._store = feed, switch, endpoints, store
         self._resolver, self._prober, self._observation = resolver, prober, observation
-        self._services = feed.agent.services
+        self._services, self._vnfs = feed.agent.services, vnfs
         self._lock = asyncio.Lock()
 
     async def list_services(self) -> Sequence[Service]:
@@ -80,14 +81,19 @@ class Control:
                 await self._store.delete(before.name)
             self._review()
 
-    async def replace_services(self, services: Sequence[Service]) -> Sequence[Service]:
-        """Exactly these services, or none of the change."""
+    async def policy(self) -> Policy:
+        """Everything that is provisioned."""
+        return self._services.policy
+
+    async def replace_policy(self, policy: Policy) -> Policy:
+        """Exactly this, or none of the change."""
         async with self._lock:
-            before = self._services.catalog.services
-            self._feed.handle(ServicesReplaced(tuple(services)))
-            after = self._services.catalog.services
-            new = [service for service in after if service not in before]
-            await self._settle(ServicesReplaced(before), partial(self._store.replace_all, after), new)
+            before = self._services.policy
+            self._feed.handle(ServicesReplaced(policy.services, policy.chains))
+            after = self._services.policy
+            new = [service for service in after.services if service not in before.services]
+            undo = ServicesReplaced(before.services, before.chains)
+            await self._settle(undo, partial(self._store.replace_all, after), new)
             self._review()
             return after
 
@@ -125,6 +131,9 @@ class Control:
             return ServiceState.UNRESOLVED, self._resolver.why(service.application_ip)
         if not self._services.health.lives(service.name):
             return ServiceState.UNHEALTHY, self._prober.why(service)
+        if self._services.chains.is_broken(service):
+            dead = {name: self._vnfs.dead.get(name, "") for name in self._services.chains.dead(service)}
+            return ServiceState.BROKEN_CHAIN, "; ".join(f"VNF {name}: {why}" for name, why in dead.items())
         if service.network is None and not self._services.names.of(service.name):
             return ServiceState.UNLEARNT, f"no answer has said yet which addresses {service.domain} has"
         return ServiceState.IN_FORCE, ""

@@ -14,6 +14,7 @@ from tof.daemon.clock import Clock
 from tof.daemon.feed import Feed
 from tof.daemon.fragments import Fragments
 from tof.daemon.switch import Switch
+from tof.daemon.vnfs import VnfWatch
 from tof.drivers.layout import ENDED, HEARTBEAT_NS, TunnelRecord
 from tof.drivers.xdp import XdpEndpoints
 from tof.model import Direction, Mode, TunnelState, address_text
@@ -25,9 +26,10 @@ class Observation:
     """Reads the agent and the data path; changes nothing."""
 
     def __init__(
-        self, feed: Feed, endpoints: XdpEndpoints, switch: Switch, fragments: Fragments, clock: Clock
-    ) -> None:
-        self._fragments = fragments
+        self, feed: Feed, endpoints: XdpEndpoints, switch: Switch, fragments: Fragments, clock: Clock,
+        vnfs: VnfWatch,
+    ) -> None:  # fmt: skip
+        self._fragments, self._vnfs = fragments, vnfs
         self._feed, self._endpoints, self._switch, self._clock = feed, endpoints, switch, clock
         self._sessions = feed.agent.sessions
         self.queues_read: Callable[[], bool] = lambda: False
@@ -98,6 +100,7 @@ class Observation:
         bypass = self._endpoints.bypass
         services = self._feed.agent.services
         unhealthy = [s.name for s in services.catalog.services if not services.health.lives(s.name)]
+        dead = [f"{name} ({why})" for name, why in self._vnfs.dead.items()]
         unresolved = [s.name for s in self._feed.agent.services.catalog.services
                       if s.mode is Mode.DIVERT and not self._feed.agent.services.resolved(s)]  # fmt: skip
         return HealthView(
@@ -109,6 +112,7 @@ class Observation:
                 _check("bypass", not bypass, "off", "on: everything goes to the wire"),
                 _check("services", not unresolved, "resolved", "unresolved: " + ", ".join(unresolved)),
                 _check("applications", not unhealthy, "alive", "dead: " + ", ".join(unhealthy)),
+                _check("vnfs", not dead, "alive", "dead: " + ", ".join(dead)),
             )
         )
 
@@ -141,6 +145,8 @@ class Observation:
                 "Learnt addresses of services",
                 sum(1 for _ in agent.services.names.all()),
             ),
+            "tof_chains": ("Port-chains provisioned", len(agent.services.chains.chains)),
+            "tof_vnfs_dead": ("VNFs that are dead", len(self._vnfs.dead)),
             "tof_pings_active": ("Uplink tunnels being asked by the Pinger", len(agent.pinging.active)),
             "tof_held_frames_expired": ("Frames from apps given up", agent.holding.expired),
             "tof_fragments_held": ("Outer fragments held for reassembly", self._fragments.held.fragments),

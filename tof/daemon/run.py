@@ -21,7 +21,7 @@ import structlog
 from tof.agent.catalog import Catalog
 from tof.agent.commands import SendPing
 from tof.agent.core import Agent, AgentPolicy
-from tof.agent.events import ServiceAdded, SwitchReturned, TunnelsAdopted, TunnelsIdle
+from tof.agent.events import ServiceAdded, ServicesReplaced, SwitchReturned, TunnelsAdopted, TunnelsIdle
 from tof.agent.names import NamePolicy
 from tof.agent.pinging import PingPolicy
 from tof.api.app import create_app
@@ -37,8 +37,9 @@ from tof.daemon.naming import Naming
 from tof.daemon.observation import Observation
 from tof.daemon.prober import Prober
 from tof.daemon.resolver import Resolver
-from tof.daemon.switch import Switch
+from tof.daemon.switch import Switch, vnfs_of
 from tof.daemon.toobig import TooBig
+from tof.daemon.vnfs import VnfWatch
 from tof.drivers import netfilter
 from tof.drivers.host import Host
 from tof.drivers.nfqueue import PacketQueue, listened_to
@@ -47,7 +48,7 @@ from tof.drivers.sockets import FrameSocket
 from tof.drivers.store import FILE_NAME, Store
 from tof.drivers.xdp import XdpEndpoints
 from tof.errors import RequestError, SetupError
-from tof.model import Side, tunnel_mac
+from tof.model import Chain, Side, tunnel_mac
 from tof.wire.icmp import Echo, echo_packet
 
 log = structlog.get_logger("tof")
@@ -153,18 +154,21 @@ class Daemon:
         resolver.neighbours.start()
         await self._resolve_all(resolver, agent)
         prober = Prober(config.names.gw0, agent.services, feed.handle)
+        vnfs = VnfWatch(config.vnfs, feed.handle, switch.add_anew)
+        vnfs.look()
         tasks += [
             group.create_task(switch.run(), name="switch"),
             group.create_task(prober.run(), name="prober"),
             group.create_task(naming.run(), name="naming"),
+            group.create_task(vnfs.run(), name="vnfs"),
             group.create_task(self._ticks(feed, fragments), name="ticks"),
             group.create_task(self._purge(feed, endpoints), name="purge"),
         ]
         self._watch(stack, loop, feed, fragments, endpoints)
-        observation = Observation(feed, endpoints, switch, fragments, self._clock)
+        observation = Observation(feed, endpoints, switch, fragments, self._clock, vnfs)
         base = config.agent.queue_base
         observation.queues_read = lambda: listened_to((base, base + 1))
-        control = Control(feed, switch, endpoints, store, resolver, prober, observation)
+        control = Control(feed, switch, endpoints, store, resolver, prober, observation, vnfs)
         await self._first_convergence(switch)
         bound = await stack.enter_async_context(serve(create_app(control), config.api.listen))
         log.info("API", listen=bound)
@@ -177,6 +181,13 @@ class Daemon:
         log.info("took over", tunnels=len(feed.agent.sessions), services=len(ids))
 
     async def _load_services(self, store: Store, feed: Feed) -> None:
+        chains: list[Chain] = []
+        for chain in await store.load_chains():
+            try:
+                feed.handle(ServicesReplaced((), (*chains, chain)))
+                chains.append(chain)
+            except RequestError as error:
+                log.warning("a stored chain is not provisioned", name=chain.name, reason=str(error))
         for service in await store.load():
             try:
                 feed.handle(ServiceAdded(service))
@@ -250,12 +261,17 @@ def _policy(config: Config) -> AgentPolicy:
     targets = tuple(target.packed for target in config.pinger.target)
     ping = PingPolicy(targets, config.pinger.interval_s, config.pinger.attempts)
     names = NamePolicy(config.dns.resolvers, config.dns.least_hold_s, config.dns.most_hold_s)
-    return AgentPolicy(ping, most, max(1, most // 2), names)
+    return AgentPolicy(ping, most, max(1, most // 2), names, vnfs_of(config))
 
 
 def _catalog(config: Config) -> Catalog:
     own = [address.ip for address in config.ue.app_address]
-    return Catalog(config.pinger.target, own, learns=bool(config.dns.resolvers))
+    return Catalog(
+        config.pinger.target,
+        own,
+        learns=bool(config.dns.resolvers),
+        vnfs=[vnf.name for vnf in config.vnfs],
+    )
 
 
 def _ovs(config: Config) -> Ovs:

@@ -7,6 +7,7 @@ diverted before they go. Pings are sent only once their source-rewrite flows are
 from __future__ import annotations
 
 import asyncio
+from binascii import crc32
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -16,7 +17,7 @@ from tof.agent.core import Agent
 from tof.config import Config
 from tof.daemon.clock import Clock
 from tof.dataplane import nat, pinger
-from tof.dataplane.desired import Desired, Ports, ServedService, ServiceRoute
+from tof.dataplane.desired import Desired, Ports, ServedService, ServiceRoute, Vnf
 from tof.dataplane.flow import Flow
 from tof.dataplane.pipeline import render
 from tof.dataplane.plan import Plan, diff
@@ -34,7 +35,22 @@ RESTART_AFTER_S = 1.0
 """A dead Open vSwitch is started again after this time: its traffic is with the core by then."""
 OFPORTS = Ports(ue=1, heartbeat=2, apps=3, gateway=4, pinger=5)
 _BEAT_SOURCE = 6
+_FIRST_VNF, _VNFS = 4096, 8192
 _AUDIT_S = 30.0
+
+
+def vnfs_of(config: Config) -> tuple[Vnf, ...]:
+    """The VNFs with their OpenFlow ports, which follow from a VNF's name alone unless two fall together."""
+    found: list[Vnf] = []
+    taken: set[int] = set()
+    for vnf in config.vnfs:
+        number = crc32(vnf.name.encode()) % _VNFS
+        while number in taken:
+            number = (number + 1) % _VNFS
+        taken.add(number)
+        near = _FIRST_VNF + 2 * number
+        found.append(Vnf(vnf.name, near, near + 1))
+    return tuple(found)
 
 
 class Switch:
@@ -63,6 +79,19 @@ class Switch:
         self._present: dict[int, int] = {}
         self._app_addresses: tuple[IpAddress, ...] = tuple(a.ip for a in config.ue.app_address)
 
+    async def add_anew(self, vnf: str) -> None:
+        """The interfaces of a VNF are new ones, under the same names."""
+        await self._ovs.add_anew(self._config.names.br_ue, self._ports_of(vnf))
+
+    def _ports_of(self, name: str | None = None) -> list[Port]:
+        pairs = zip(self._config.vnfs, vnfs_of(self._config), strict=True)
+        return [
+            Port(device, number, optional=True)
+            for vnf, ports in pairs
+            for device, number in ((vnf.ingress, ports.near), (vnf.egress, ports.far))
+            if name in (None, vnf.name)
+        ]
+
     @property
     def up(self) -> bool:
         """Whether the switch is connected and as wanted."""
@@ -86,9 +115,10 @@ class Switch:
         ports = (
             Port(names.ue_ovs, OFPORTS.ue), Port(names.hb1, OFPORTS.heartbeat), Port(names.app1, OFPORTS.apps),
             Port(names.gw1, OFPORTS.gateway), Port(names.pinger1, OFPORTS.pinger),
-            Port(names.hb0, _BEAT_SOURCE, cfm_mpid=1),
+            Port(names.hb0, _BEAT_SOURCE, cfm_mpid=1), *self._ports_of(),
         )  # fmt: skip
         await self._ovs.ensure_ports(names.br_ue, ports)
+        await self._ovs.track_short_fragments()
         for pid in self._ovs.pids().values():
             deepen(pid, {port.device for port in ports})
         channel = await OpenFlowChannel.connect(self._ovs.management_socket(names.br_ue))
@@ -128,7 +158,7 @@ class Switch:
         revision, routes, served = self._agent.revision, services.routes, services.served
         rules = services.rules
         if routes != self._routes:
-            self._base = render(Desired(OFPORTS, self._app_addresses, routes))
+            self._base = render(Desired(OFPORTS, self._app_addresses, routes, vnfs=vnfs_of(self._config)))
             kept = {route.service_id for route in routes}
             self._endpoints.drop_services(
                 r.service_id for r in self._routes or () if r.service_id not in kept

@@ -20,16 +20,21 @@ _SWITCH: Final = "ovs-vswitchd"
 _TIMEOUT_S: Final = 10.0
 
 # Without a prefix tree a rule for one IPv6 address makes a megaflow for every other address.
+_SHORTEST_FRAGMENT: Final = 400
 _PREFIXES: Final = {0: "nw_dst,ipv6_dst", 1: "nw_src,ipv6_src,ipv6_dst"}
 
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """A device to be a port of the bridge, its OpenFlow number, and a CFM endpoint if it beats the heart."""
+    """A device to be a port of the bridge, its OpenFlow number, and a CFM endpoint if it beats the heart.
+
+    ``optional``: nothing depends on it; it may come later, or never.
+    """
 
     device: str
     ofport: int
     cfm_mpid: int | None = None
+    optional: bool = False
 
 
 async def run(*argv: str, env: Mapping[str, str] | None = None, timeout_s: float = _TIMEOUT_S) -> str:
@@ -126,6 +131,19 @@ class Ovs:
         await self.vsctl(*command[1:])
         return {port.device: await self._check(port) for port in ports}
 
+    async def add_anew(self, bridge: str, ports: Sequence[Port]) -> None:
+        """Have Open vSwitch open devices again that went and came back under their names."""
+        command: list[str] = []
+        for port in ports:
+            command += ["--", "--if-exists", "del-port", bridge, port.device]
+        await self.vsctl(*command[1:])
+        command = []
+        for port in ports:
+            command += ["--", "--may-exist", "add-port", bridge, port.device]
+            command += ["--", "set", "Port", port.device, f"external_ids:tof={self.instance}"]
+            command += ["--", "set", "Interface", port.device, f"ofport_request={port.ofport}"]
+        await self.vsctl(*command[1:])
+
     async def remove_bridge(self, bridge: str) -> None:
         """Remove the bridge with all its ports if it is the TOF's; otherwise leave it alone."""
         if await self._owner(bridge) == self.instance:
@@ -140,6 +158,13 @@ class Ovs:
     async def appctl(self, *arguments: str) -> str:
         """Run an ovs-appctl command on this switch."""
         return await run("ovs-appctl", f"--target={self._control()}", *arguments)
+
+    async def track_short_fragments(self) -> None:
+        """Have connection tracking put IPv4 fragments together from the shortest on that it can be made to take.
+
+        By default it drops what is shorter than 1200 bytes and not the last one.
+        """
+        await self.appctl("dpctl/ipf-set-min-frag", "v4", str(_SHORTEST_FRAGMENT))
 
     async def forget_cached_flows(self) -> None:
         """Have the next packet of every flow meet the tables as they are now.
@@ -180,6 +205,8 @@ class Ovs:
         return set(ours.split()) & set((await self.vsctl("list-ports", bridge)).split())
 
     async def _check(self, port: Port) -> int:
+        if port.optional:
+            return port.ofport
         number = (await self.vsctl("get", "Interface", port.device, "ofport")).strip()
         if number != str(port.ofport):
             why = (await self.vsctl("get", "Interface", port.device, "error")).strip(' "[]\n')

@@ -13,18 +13,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
+from tof.agent.chain_body import chain_body, parse_chain
 from tof.agent.service_body import body_of, parse
 from tof.errors import BackendError, BadRequest, SetupError
-from tof.model import IpAddress, Service
+from tof.model import Chain, IpAddress, Policy, Service
 
 FILE_NAME = "services.db"
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 SCHEMA = "CREATE TABLE service (name TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT"
 LEARNT_SCHEMA = (
     "CREATE TABLE learnt "
     "(service TEXT, address TEXT, until REAL NOT NULL, PRIMARY KEY (service, address)) STRICT"
 )
 """Since version 3: the addresses of services given by domain, until when in seconds since 1970."""
+CHAIN_SCHEMA = "CREATE TABLE chain (name TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT"
+"""Since version 4."""
+INSERT_CHAIN = "INSERT INTO chain (name, body) VALUES (?, ?)"
 INSERT_LEARNT = "INSERT INTO learnt (service, address, until) VALUES (?, ?, ?)"
 INSERT = "INSERT INTO service (name, body) VALUES (?, ?)"
 SELECT_1 = "SELECT name, service_ip, application_ip FROM service"
@@ -71,10 +75,13 @@ class Store:
         """Forget the service called ``name``; BackendError if refused."""
         await self._submit(lambda: self._file.write(drop=(name,)))
 
-    async def replace_all(self, services: Iterable[Service]) -> None:
-        """Store exactly ``services``; BackendError if refused, and then nothing changed."""
-        wanted = tuple(services)
-        await self._submit(lambda: self._file.write(insert=wanted, clear=True))
+    async def load_chains(self) -> list[Chain]:
+        """Every stored chain, sorted by name; SetupError if the file is damaged."""
+        return await self._submit(self._file.load_chains)
+
+    async def replace_all(self, policy: Policy) -> None:
+        """Store exactly this; BackendError if refused, and then nothing changed."""
+        await self._submit(lambda: self._file.write(insert=policy.services, clear=True, chains=policy.chains))
 
     async def load_learnt(self) -> list[Learnt]:
         """The stored addresses of services given by domain; SetupError if the file is damaged."""
@@ -113,6 +120,13 @@ class _File:
         except (ValueError, BadRequest, sqlite3.DatabaseError) as error:
             raise self._damaged(error) from error
 
+    def load_chains(self) -> list[Chain]:
+        try:
+            rows = self._opened.execute("SELECT body FROM chain ORDER BY name")
+            return [parse_chain(json.loads(body)) for (body,) in rows]
+        except (ValueError, BadRequest, sqlite3.DatabaseError) as error:
+            raise self._damaged(error) from error
+
     def load_learnt(self) -> list[Learnt]:
         try:
             rows = self._opened.execute(
@@ -130,12 +144,17 @@ class _File:
         except sqlite3.DatabaseError as error:
             raise BackendError(f"cannot write {self._path}: {error}") from error
 
-    def write(self, drop: Iterable[str] = (), insert: Iterable[Service] = (), clear: bool = False) -> None:
+    def write(
+        self, drop: Iterable[str] = (), insert: Iterable[Service] = (), clear: bool = False,
+        chains: Iterable[Chain] = (),
+    ) -> None:  # fmt: skip
         rows = [_row(service) for service in insert]
         try:
             with _transaction(self._opened) as db:
                 if clear:
                     db.execute("DELETE FROM service")
+                    db.execute("DELETE FROM chain")
+                    db.executemany(INSERT_CHAIN, [(c.name, json.dumps(chain_body(c))) for c in chains])
                 db.executemany("DELETE FROM service WHERE name = ?", [(name,) for name in drop])
                 db.executemany(INSERT, rows)
         except sqlite3.DatabaseError as error:
@@ -172,7 +191,9 @@ class _File:
         if version < 2:
             db.execute(SCHEMA)
             db.executemany(INSERT, rows)
-        db.execute(LEARNT_SCHEMA)
+        if version < 3:
+            db.execute(LEARNT_SCHEMA)
+        db.execute(CHAIN_SCHEMA)
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def _rows_of_version_1(self, db: sqlite3.Connection) -> list[tuple[str, str]]:

@@ -55,6 +55,7 @@ class Known:
     learnt: Learnt = field(default_factory=dict)
     unresolved: Mapping[str, str] = field(default_factory=dict)
     unhealthy: Mapping[str, str] = field(default_factory=dict)
+    broken_chain: Mapping[str, str] = field(default_factory=dict)
     bypass: str = ""
     ovs_down: str = ""
 
@@ -113,7 +114,12 @@ def _judge(facts: Facts, known: Known) -> Outcome:
     if rule is None:
         miss = nearest(known.services, facts, known.learnt)
         return Outcome(Verdict.PASSES, "no_service", None, miss.text if miss else _no_such_address(facts))
-    for reason, names in (("unresolved", known.unresolved), ("unhealthy", known.unhealthy)):
+    absent = (
+        ("unresolved", known.unresolved),
+        ("unhealthy", known.unhealthy),
+        ("broken_chain", known.broken_chain),
+    )
+    for reason, names in absent:
         if rule.service.name in names:
             return Outcome(Verdict.PASSES, reason, rule.service, names[rule.service.name])
     if known.ovs_down:

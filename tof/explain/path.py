@@ -36,7 +36,7 @@ from tof.explain.choosing import nearest
 from tof.explain.flows import DIVERTED, Flows
 from tof.explain.reading import Part, User
 from tof.explain.words import Outcome, Verdict
-from tof.model import Direction, Mode, Service, TunnelKey, address_text
+from tof.model import Chain, Direction, Mode, Service, TunnelKey, address_text
 from tof.wire.inet import is_global_unicast
 
 TARGETS: Final = tuple(ip_address(text).packed for text in ("8.8.8.8", "2001:4860:4860::8888"))
@@ -50,7 +50,9 @@ class Path:
     def __init__(self, services: Iterable[Service]) -> None:
         self.now_ns = 0
         self.endpoints = MemoryEndpoints()
-        self.agent = Agent(AgentPolicy(PingPolicy(TARGETS)), Catalog(), count(1))
+        services, catalog = tuple(services), Catalog()
+        catalog.chains = tuple(Chain(name, ()) for name in {s.chain for s in services if s.chain is not None})
+        self.agent = Agent(AgentPolicy(PingPolicy(TARGETS)), catalog, count(1))
         for service in services:
             self.agent.handle(ServiceAdded(service), 0.0)
         self.services = self.agent.services.catalog.services

@@ -14,7 +14,7 @@ def services(text: str) -> tuple[Service, ...]:
     """The services that ``text`` describes: a list of bodies, or an object whose ``services`` is that list."""
     document = _document(text)
     try:
-        return parse_policy(document if isinstance(document, dict) else {"services": document})
+        return parse_policy(document if isinstance(document, dict) else {"services": document}).services
     except RequestError as error:
         raise SetupError(str(error)) from error
 

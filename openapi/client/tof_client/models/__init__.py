@@ -1,5 +1,7 @@
 """Contains all the data models used in inputs/outputs"""
 
+from .chain import Chain
+from .chain_on_failure import ChainOnFailure
 from .check import Check
 from .field_error import FieldError
 from .get_document_response_200 import GetDocumentResponse200
@@ -21,6 +23,8 @@ from .tunnel_direction import TunnelDirection
 from .tunnel_state import TunnelState
 
 __all__ = (
+    "Chain",
+    "ChainOnFailure",
     "Check",
     "FieldError",
     "GetDocumentResponse200",

@@ -5,7 +5,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import define as _attrs_define
 
+from ..types import UNSET, Unset
+
 if TYPE_CHECKING:
+    from ..models.chain import Chain
     from ..models.service import Service
 
 
@@ -14,19 +17,28 @@ T = TypeVar("T", bound="Policy")
 
 @_attrs_define
 class Policy:
-    """All services
+    """All services, and the port-chains that they may walk
 
     Attributes:
         services (list[Service]):
+        chains (list[Chain] | Unset):
     """
 
     services: list[Service]
+    chains: list[Chain] | Unset = UNSET
 
     def to_dict(self) -> dict[str, Any]:
         services = []
         for services_item_data in self.services:
             services_item = services_item_data.to_dict()
             services.append(services_item)
+
+        chains: list[dict[str, Any]] | Unset = UNSET
+        if not isinstance(self.chains, Unset):
+            chains = []
+            for chains_item_data in self.chains:
+                chains_item = chains_item_data.to_dict()
+                chains.append(chains_item)
 
         field_dict: dict[str, Any] = {}
 
@@ -35,11 +47,14 @@ class Policy:
                 "services": services,
             }
         )
+        if chains is not UNSET:
+            field_dict["chains"] = chains
 
         return field_dict
 
     @classmethod
     def from_dict(cls: type[T], src_dict: Mapping[str, Any]) -> T:
+        from ..models.chain import Chain  # noqa: PLC0415
         from ..models.service import Service  # noqa: PLC0415
 
         d = dict(src_dict)
@@ -50,8 +65,18 @@ class Policy:
 
             services.append(services_item)
 
+        _chains = d.pop("chains", UNSET)
+        chains: list[Chain] | Unset = UNSET
+        if _chains is not UNSET:
+            chains = []
+            for chains_item_data in _chains:
+                chains_item = Chain.from_dict(chains_item_data)
+
+                chains.append(chains_item)
+
         policy = cls(
             services=services,
+            chains=chains,
         )
 
         return policy

@@ -57,6 +57,8 @@ class Service:
             health (HealthCheck | Unset): How the application is asked whether it lives, from the TOF's own address on the
                 applications' side. While it does
                 not, the service's traffic goes to the core. A new service is in force with the first answer.
+            chain (str | Unset): The port-chain that the packets walk between UE and application, one of the policy's
+                `chains`
     """
 
     name: str
@@ -74,6 +76,7 @@ class Service:
     priority: int | Unset = UNSET
     mode: ServiceMode | Unset = UNSET
     health: HealthCheck | Unset = UNSET
+    chain: str | Unset = UNSET
 
     def to_dict(self) -> dict[str, Any]:
         name = self.name
@@ -130,6 +133,8 @@ class Service:
         if not isinstance(self.health, Unset):
             health = self.health.to_dict()
 
+        chain = self.chain
+
         field_dict: dict[str, Any] = {}
 
         field_dict.update(
@@ -164,6 +169,8 @@ class Service:
             field_dict["mode"] = mode
         if health is not UNSET:
             field_dict["health"] = health
+        if chain is not UNSET:
+            field_dict["chain"] = chain
 
         return field_dict
 
@@ -228,6 +235,8 @@ class Service:
         else:
             health = HealthCheck.from_dict(_health)
 
+        chain = d.pop("chain", UNSET)
+
         service = cls(
             name=name,
             application_ip=application_ip,
@@ -244,6 +253,7 @@ class Service:
             priority=priority,
             mode=mode,
             health=health,
+            chain=chain,
         )
 
         return service

@@ -2,6 +2,7 @@ from enum import StrEnum
 
 
 class ServiceStatusState(StrEnum):
+    BROKEN_CHAIN = "broken_chain"
     IN_FORCE = "in_force"
     SHADOW = "shadow"
     UNHEALTHY = "unhealthy"

@@ -77,7 +77,7 @@ def sync_detailed(
     flows. At most 8 MiB.
 
     Args:
-        body (Policy): All services
+        body (Policy): All services, and the port-chains that they may walk
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -110,7 +110,7 @@ def sync(
     flows. At most 8 MiB.
 
     Args:
-        body (Policy): All services
+        body (Policy): All services, and the port-chains that they may walk
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -138,7 +138,7 @@ async def asyncio_detailed(
     flows. At most 8 MiB.
 
     Args:
-        body (Policy): All services
+        body (Policy): All services, and the port-chains that they may walk
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -169,7 +169,7 @@ async def asyncio(
     flows. At most 8 MiB.
 
     Args:
-        body (Policy): All services
+        body (Policy): All services, and the port-chains that they may walk
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
