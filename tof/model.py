@@ -150,8 +150,8 @@ class Service:
     ``prefix_length``: the service has all addresses that begin as ``service_ip`` does. ``application_port``: the one port
     in ``selection`` is translated to it. ``priority``: the higher one has a packet that several services select.
     ``health``: while the application does not answer, the service's packets go to the core. ``domain``, without
-    ``service_ip``: its addresses are those that DNS says (``*.`` before it: of all names below it). ``chain``: the name of
-    the port-chain that its packets walk.
+    ``service_ip``: its addresses are those that DNS says (``*.`` before it: of all names below it); with it: the DNS
+    server at the edge says that the domain has this address. ``chain``: the name of the port-chain that its packets walk.
     """
 
     name: str

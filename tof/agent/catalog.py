@@ -22,11 +22,12 @@ class Catalog:
         *,
         learns: bool = True,
         vnfs: Collection[str] | None = None,
+        answers: bool = True,
     ) -> None:
         """``vnfs``: the names of those that chains may walk; None: of any."""
         self._forbidden = {canonical(a): "an address of the TOF" for a in own_addresses}
         self._forbidden |= {canonical(a): "a target of the Pinger" for a in pinger_targets}
-        self._learns, self._vnfs = learns, vnfs
+        self._learns, self._answers, self._vnfs = learns, answers, vnfs
         self.chains: tuple[Chain, ...] = ()
         """What services may walk; ``replace_all`` checks them."""
         self._by_name: dict[str, Service] = {}
@@ -70,7 +71,7 @@ class Catalog:
 
     def replace_all(self, services: Iterable[Service], chains: Iterable[Chain] = ()) -> None:
         """Exactly these from now on; an error names the service or chain at fault."""
-        fresh = Catalog(learns=self._learns)
+        fresh = Catalog(learns=self._learns, answers=self._answers)
         fresh._forbidden, fresh.chains = self._forbidden, tuple(chains)
         for chain in fresh.chains if self._vnfs is not None else ():
             try:
@@ -120,6 +121,10 @@ class Catalog:
             )
         if service.chain is not None and service.chain not in {chain.name for chain in self.chains}:
             raise BadRequest(f"chain: there is no chain called {service.chain}", "chain")
+        if service.service_ip is not None and service.domain is not None and not self._answers:
+            raise BadRequest(
+                "domain with serviceIP: dns.server is off, so nobody answers it at the edge", "domain"
+            )
         for field, address in (("serviceIP", service.service_ip), ("applicationIP", service.application_ip)):
             # A prefix may have such addresses among its own: the Pinger's requests are no UE's packets.
             if address in self._forbidden and (service.is_host or field == "applicationIP"):

@@ -28,6 +28,7 @@ from tof.agent.events import (
     FrameHeld,
     GpduSeen,
     NextHopChanged,
+    OwnApplicationChanged,
     ServiceAdded,
     ServiceRemoved,
     ServiceReplaced,
@@ -49,6 +50,7 @@ from tof.agent.pinging import Pinging, PingPolicy
 from tof.agent.services import ServicePlane
 from tof.agent.sessions import Sessions
 from tof.dataplane.desired import PingRoute, Vnf
+from tof.model import Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class AgentPolicy:
     ping: PingPolicy
     most_tunnels: int = 1_000_000
     most_unconfirmed: int = 500_000
+    own_services: tuple[Service, ...] = ()
     names: NamePolicy = field(default_factory=NamePolicy)
     vnfs: tuple[Vnf, ...] = ()
 
@@ -69,7 +72,8 @@ class Agent:
         self.counts: Counter[str] = Counter()
         """What was decided how often, by name; among them every kind of attack and of odd behaviour."""
         self.sessions = Sessions(policy.most_tunnels, policy.most_unconfirmed, self.counts)
-        self.services = ServicePlane(catalog, Names(catalog, policy.names, self.counts), policy.vnfs)
+        names = Names(catalog, policy.names, self.counts)
+        self.services = ServicePlane(catalog, names, policy.own_services, policy.vnfs)
         self.holding = Holding()
         self.pinging = Pinging(policy.ping, tokens)
         self.revision = 0
@@ -88,6 +92,7 @@ class Agent:
             FrameHeld: learning.frame_held,
             UplinkReturned: learning.uplink_returned,
             AnswerSeen: naming.answer,
+            OwnApplicationChanged: self._own_changed,
             AddressesUnused: naming.unused,
             AddressesRecalled: naming.recalled,
             EndMarkerSeen: losing.end_marker,
@@ -183,6 +188,10 @@ class Agent:
 
     def _application_probed(self, event: ApplicationProbed, _now: float, out: list[Command]) -> None:
         if self.services.health.checked(event.name, answered=event.answered):
+            self._converge(out)
+
+    def _own_changed(self, event: OwnApplicationChanged, _now: float, out: list[Command]) -> None:
+        if self.services.own_changed(lives=event.lives):
             self._converge(out)
 
     def _converge(self, out: list[Command]) -> None:

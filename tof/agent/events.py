@@ -32,6 +32,13 @@ class AnswerSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnApplicationChanged:
+    """The application in the TOF's own kernel, its DNS server, answers or does not."""
+
+    lives: bool
+
+
+@dataclass(frozen=True, slots=True)
 class AddressesUnused:
     """To none of these addresses (packed) of services given by domain is there a flow in use."""
 
@@ -224,6 +231,7 @@ class Tick:
 Event = (
     GpduSeen
     | AnswerSeen
+    | OwnApplicationChanged
     | AddressesUnused
     | AddressesRecalled
     | EndMarkerSeen

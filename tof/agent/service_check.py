@@ -30,12 +30,14 @@ def checked(service: Service) -> Service:
     _check_name(service.name)
     service = replace(service, application_ip=canonical(service.application_ip))
     check_usable(network_of(service.application_ip, None, "applicationIP"), "applicationIP")
-    if service.domain is None:
-        service = _checked_addresses(service)
-    elif service.service_ip is None:
+    if service.domain is not None:
         service = replace(service, domain=checked_domain(service.domain))
-    else:
-        raise BadRequest("serviceIP and domain: one of them says what a service's addresses are", "domain")
+    if service.service_ip is not None or service.domain is None:
+        service = _checked_addresses(service)
+        if service.domain is not None and (not service.is_host or service.domain.startswith("*")):
+            raise BadRequest(
+                "domain with serviceIP: one name has one address, neither *. nor a prefix", "domain"
+            )
     _check_range(service.priority, -1000, 1000, "priority")
     service = replace(
         service, selection=_checked_selection(service.selection, service.application_ip.version)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from binascii import crc32
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from tof.agent.catalog import Catalog
 from tof.agent.chains import Chains
@@ -12,7 +12,7 @@ from tof.agent.health import Health
 from tof.agent.names import NamePolicy, Names
 from tof.dataplane.desired import ServedService, ServiceRoute, Serving, Vnf
 from tof.dataplane.selection import Facts, RuleLists, judge, place_of, rule_lists
-from tof.model import Chain, IpAddress, Mode, Policy, Service
+from tof.model import GATEWAY_MAC, Chain, IpAddress, Mode, Policy, Service
 
 
 class ServicePlane:
@@ -23,15 +23,25 @@ class ServicePlane:
     successor.
     """
 
-    def __init__(self, catalog: Catalog, names: Names | None = None, vnfs: Iterable[Vnf] = ()) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        names: Names | None = None,
+        own: tuple[Service, ...] = (),
+        vnfs: Iterable[Vnf] = (),
+    ) -> None:
         self.catalog = catalog
         self.names = names or Names(catalog, NamePolicy(), Counter())
+        self.own, self.own_lives = own, False
+        """Services of the TOF's own, whose applications are in its kernel, and whether they are there."""
         self._next_hops: dict[IpAddress, bytes] = {}
         self._ids: dict[str, int] = {}
         self._retired: dict[int, int] = {}
         self.health, self.chains = Health(), Chains(vnfs)
-        self._rules = rule_lists(())
+        self._rules = rule_lists(own)
         self._judged: tuple[tuple[Service, ...], int] = ((), 0)
+        for service in own:
+            self._number(service.name)
 
     def adopt_ids(self, ids: Iterable[tuple[str, int]]) -> None:
         """The numbers, by name, under which the data path already diverts."""
@@ -102,13 +112,27 @@ class ServicePlane:
         judged = self.catalog.services, self.names.revision
         if self._judged != judged:
             self._judged = judged
-            self._rules = rule_lists(self.catalog.services, self.names.networks)
+            self._rules = rule_lists((*self.catalog.services, *self.own), self.names.networks)
         return self._rules
 
     @property
     def served(self) -> tuple[ServedService, ...]:
         """What becomes of the packets of each service now."""
-        return tuple(map(self._served, self.catalog.services))
+        return tuple(map(self._served, (*self.catalog.services, *self.own)))
+
+    @property
+    def answers(self) -> Mapping[str, frozenset[IpAddress]]:
+        """What the DNS server at the edge says: the names of services whose packets are diverted now."""
+        found: dict[str, set[IpAddress]] = {}
+        for service in self.catalog.services:
+            if service.domain and service.service_ip and self._serving(service) is Serving.DIVERT:
+                found.setdefault(service.domain, set()).add(service.service_ip)
+        return {domain: frozenset(addresses) for domain, addresses in found.items()}
+
+    def own_changed(self, *, lives: bool) -> bool:
+        """Note whether the TOF's own applications are there; whether that changes anything."""
+        changed, self.own_lives = self.own_lives is not lives, lives
+        return changed and bool(self.own)
 
     def judged(self, facts: Facts) -> ServedService | None:
         """The service that selects this packet."""
@@ -121,14 +145,18 @@ class ServicePlane:
     @property
     def routes(self) -> tuple[ServiceRoute, ...]:
         """The services whose packets br-ue can carry now; a dead application is no reason to change it."""
-        return tuple(
+        routed = (
             ServiceRoute(service, self._ids[service.name], mac, self.chains.path(service))
             for service in self.catalog.services
             if service.mode is Mode.DIVERT
             and (mac := self._next_hops.get(service.application_ip)) is not None
         )
+        own = (ServiceRoute(service, self._ids[service.name], GATEWAY_MAC) for service in self.own)
+        return (*routed, *own)
 
     def _serving(self, service: Service) -> Serving:
+        if service in self.own:
+            return Serving.DIVERT if self.own_lives else Serving.OFF
         if service.mode is Mode.SHADOW:
             return Serving.SHADOW
         lives = self.health.lives(service.name) and not self.chains.is_broken(service)

@@ -69,7 +69,7 @@ def parse(text: str) -> Config:
     agent, s1, ue = _agent(root), _s1(root), _ue(root)
     pinger, tunnels, state = _pinger(root), _tunnels(root), _state(root)
     config = Config(
-        agent, s1, ue, pinger, _dns(root), tunnels, _api(root, state), state, _log(root), _vnfs(root)
+        agent, s1, ue, pinger, _dns(root, ue), tunnels, _api(root, state), state, _log(root), _vnfs(root)
     )
     root.done()
     _check_interfaces(config)
@@ -130,15 +130,20 @@ def _pinger(root: Table) -> Pinger:
     return pinger
 
 
-def _dns(root: Table) -> Dns:
+def _dns(root: Table, ue: Ue) -> Dns:
     table = root.table("dns")
     dns = Dns(
         table.take("resolvers", listed(network), ()),
         table.take("least_hold_s", number(0, 86_400), 60.0),
         table.take("most_hold_s", number(1, 604_800), 3600.0),
         table.take("idle_s", number(0, 86_400), 300.0),
+        table.take("server", choice("off", "unbound"), "off"),
+        table.take("listen", listed(unicast), ()),
+        table.take("divert", listed(unicast), ()),
+        table.take("upstream", listed(unicast), ()),
     )
     table.done()
+    _check_dns_server(dns, ue)
     if dns.least_hold_s > dns.most_hold_s:
         refuse("dns.least_hold_s", f"{dns.least_hold_s:g} is more than dns.most_hold_s, {dns.most_hold_s:g}")
     return dns
@@ -206,6 +211,24 @@ def _log(root: Table) -> Log:
     )
     table.done()
     return log
+
+
+def _check_dns_server(dns: Dns, ue: Ue) -> None:
+    for key in ("listen", "divert", "upstream"):
+        if dns.server == "off" and getattr(dns, key):
+            refuse(f"dns.{key}", "dns.server is off")
+    if dns.server == "off":
+        return
+    for key in ("listen", "upstream"):
+        if not getattr(dns, key):
+            refuse(f"dns.{key}", f"required, because dns.server is {dns.server}")
+    _one_per_family("dns.listen", [address.version for address in dns.listen])
+    for address in dns.listen:
+        if not any(address in own.network and address != own.ip for own in ue.app_address):
+            refuse("dns.listen", f"{address} is not another address in the network of ue.app_address")
+    for index, address in enumerate(dns.divert):
+        if address.version not in {own.version for own in dns.listen}:
+            refuse(f"dns.divert[{index}]", f"{address} is of a family that dns.listen has no address of")
 
 
 MOST_ADAPTERS = 8

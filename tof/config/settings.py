@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_network
 from pathlib import Path
 
 from tof.config.names import Names, names_of
@@ -65,13 +65,23 @@ class Pinger:
 class Dns:
     """``[dns]``: whose answers say which addresses services given by domain have, and how long that holds.
 
-    ``idle_s``: a flow to such an address is in use until it has been silent for so long.
+    ``idle_s``: a flow to such an address is in use until it has been silent for so long. ``server``: what answers UEs' DNS
+    to the addresses of ``divert`` at the edge, at ``listen``; what it does not know it asks ``upstream``.
     """
 
     resolvers: tuple[IpNetwork, ...] = ()
     least_hold_s: float = 60.0
     most_hold_s: float = 3600.0
     idle_s: float = 300.0
+    server: str = "off"
+    listen: tuple[IpAddress, ...] = ()
+    divert: tuple[IpAddress, ...] = ()
+    upstream: tuple[IpAddress, ...] = ()
+
+    @property
+    def believed(self) -> tuple[IpNetwork, ...]:
+        """Whose answers are believed: what is answered at the edge, too."""
+        return (*self.resolvers, *map(ip_network, self.divert))
 
 
 @dataclass(frozen=True, slots=True)

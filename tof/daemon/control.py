@@ -17,6 +17,7 @@ from tof.api.port import (
     TunnelQuery,
     TunnelView,
 )
+from tof.daemon.edgedns import EdgeDns
 from tof.daemon.feed import Feed
 from tof.daemon.observation import Observation
 from tof.daemon.prober import Prober
@@ -36,10 +37,11 @@ class Control:
 
     def __init__(
         self, feed: Feed, switch: Switch, endpoints: XdpEndpoints, store: Store, resolver: Resolver,
-        prober: Prober, observation: Observation, vnfs: VnfWatch,
+        prober: Prober, observation: Observation, edge_dns: EdgeDns, vnfs: VnfWatch,
     ) -> None:  # fmt: skip
         self._feed, self._switch, self._endpoints, self._store = feed, switch, endpoints, store
         self._resolver, self._prober, self._observation = resolver, prober, observation
+        self._edge_dns = edge_dns
         self._services, self._vnfs = feed.agent.services, vnfs
         self._lock = asyncio.Lock()
 
@@ -105,6 +107,7 @@ class Control:
             await asyncio.gather(*(self._resolver.resolve(each, RESOLVE_S) for each in applications))
             await asyncio.gather(*(self._prober.first_answer(each, RESOLVE_S) for each in services))
             await self._switch.in_force(self._feed.agent.revision, IN_FORCE_S)
+            await self._edge_dns.changed()
             await keep()
         except BaseException:
             self._take_back(undo)

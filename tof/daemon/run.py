@@ -29,6 +29,7 @@ from tof.api.server import serve
 from tof.config import Config
 from tof.daemon.clock import Clock
 from tof.daemon.control import Control
+from tof.daemon.edgedns import EdgeDns, own_services
 from tof.daemon.feed import Feed
 from tof.daemon.fragments import Fragments
 from tof.daemon.idle import idle_tunnels
@@ -46,6 +47,7 @@ from tof.drivers.nfqueue import PacketQueue, listened_to
 from tof.drivers.ovsdb import Ovs, PrivateOvs, SystemOvs
 from tof.drivers.sockets import FrameSocket
 from tof.drivers.store import FILE_NAME, Store
+from tof.drivers.unbound import Unbound
 from tof.drivers.xdp import XdpEndpoints
 from tof.errors import RequestError, SetupError
 from tof.model import Chain, Side, tunnel_mac
@@ -141,7 +143,7 @@ class Daemon:
         fragments = Fragments(feed, endpoints, onward, ue_side, apps_side, self._clock)
         feed.too_big = TooBig(agent, endpoints, config.ue, ue_side, apps_side, self._clock).handle
         self._adopt(endpoints, feed)
-        endpoints.set_resolvers(config.dns.resolvers)
+        endpoints.set_resolvers(config.dns.believed)
         store = await stack.enter_async_context(Store(config.state.dir / FILE_NAME))
         await self._load_services(store, feed)
         naming = Naming(feed, endpoints, store, self._clock, config.dns.idle_s)
@@ -153,6 +155,8 @@ class Daemon:
         stack.callback(resolver.neighbours.close)
         resolver.neighbours.start()
         await self._resolve_all(resolver, agent)
+        edge = EdgeDns(_dns_server(config), agent.services, feed.handle)
+        await edge.review()
         prober = Prober(config.names.gw0, agent.services, feed.handle)
         vnfs = VnfWatch(config.vnfs, feed.handle, switch.add_anew)
         vnfs.look()
@@ -161,6 +165,7 @@ class Daemon:
             group.create_task(prober.run(), name="prober"),
             group.create_task(naming.run(), name="naming"),
             group.create_task(vnfs.run(), name="vnfs"),
+            group.create_task(edge.run(), name="edge DNS"),
             group.create_task(self._ticks(feed, fragments), name="ticks"),
             group.create_task(self._purge(feed, endpoints), name="purge"),
         ]
@@ -168,7 +173,7 @@ class Daemon:
         observation = Observation(feed, endpoints, switch, fragments, self._clock, vnfs)
         base = config.agent.queue_base
         observation.queues_read = lambda: listened_to((base, base + 1))
-        control = Control(feed, switch, endpoints, store, resolver, prober, observation, vnfs)
+        control = Control(feed, switch, endpoints, store, resolver, prober, observation, edge, vnfs)
         await self._first_convergence(switch)
         bound = await stack.enter_async_context(serve(create_app(control), config.api.listen))
         log.info("API", listen=bound)
@@ -260,18 +265,19 @@ def _policy(config: Config) -> AgentPolicy:
     most = config.tunnels.max
     targets = tuple(target.packed for target in config.pinger.target)
     ping = PingPolicy(targets, config.pinger.interval_s, config.pinger.attempts)
-    names = NamePolicy(config.dns.resolvers, config.dns.least_hold_s, config.dns.most_hold_s)
-    return AgentPolicy(ping, most, max(1, most // 2), names, vnfs_of(config))
+    names = NamePolicy(config.dns.believed, config.dns.least_hold_s, config.dns.most_hold_s)
+    return AgentPolicy(ping, most, max(1, most // 2), own_services(config.dns), names, vnfs_of(config))
 
 
 def _catalog(config: Config) -> Catalog:
-    own = [address.ip for address in config.ue.app_address]
-    return Catalog(
-        config.pinger.target,
-        own,
-        learns=bool(config.dns.resolvers),
-        vnfs=[vnf.name for vnf in config.vnfs],
-    )
+    own = [*(address.ip for address in config.ue.app_address), *config.dns.listen]
+    learns, answers = bool(config.dns.believed), config.dns.server != "off"
+    vnfs = [vnf.name for vnf in config.vnfs]
+    return Catalog(config.pinger.target, own, learns=learns, answers=answers, vnfs=vnfs)
+
+
+def _dns_server(config: Config) -> Unbound | None:
+    return None if config.dns.server == "off" else Unbound(config.state.run_dir, config.dns)
 
 
 def _ovs(config: Config) -> Ovs:

@@ -77,6 +77,7 @@ class Switch:
         self._rules: RuleLists | None = None
         self._base: frozenset[Flow] = frozenset()
         self._present: dict[int, int] = {}
+        self._local: tuple[IpAddress, ...] = config.dns.listen
         self._app_addresses: tuple[IpAddress, ...] = tuple(a.ip for a in config.ue.app_address)
 
     async def add_anew(self, vnf: str) -> None:
@@ -158,7 +159,9 @@ class Switch:
         revision, routes, served = self._agent.revision, services.routes, services.served
         rules = services.rules
         if routes != self._routes:
-            self._base = render(Desired(OFPORTS, self._app_addresses, routes, vnfs=vnfs_of(self._config)))
+            self._base = render(
+                Desired(OFPORTS, self._app_addresses, routes, vnfs=vnfs_of(self._config), local=self._local)
+            )
             kept = {route.service_id for route in routes}
             self._endpoints.drop_services(
                 r.service_id for r in self._routes or () if r.service_id not in kept

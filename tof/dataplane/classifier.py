@@ -21,7 +21,8 @@ def rules(desired: Desired) -> Iterator[Flow]:
         owner = group[0]
         application_ip = owner.service.application_ip.packed
         ip = family(application_ip)
-        of = (("in_port", desired.ports.apps), ("eth_type", ip.eth_type), (ip.source, application_ip))
+        in_port = desired.port_of(owner.service.application_ip)
+        of = (("in_port", in_port), ("eth_type", ip.eth_type), (ip.source, application_ip))
         last_hop = _classify(owner, DIRECT, 0)
         yield Flow(CLASSIFIER, 100, of, last_hop, f"{owner.service.name}: from its application")
     if desired.vnfs:

@@ -102,7 +102,9 @@ class PingRoute:
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """All that br-ue should do; ``app_addresses`` are the TOF's own on the apps side."""
+    """All that br-ue should do; ``app_addresses`` are the TOF's own on the apps side, ``local`` those of them that are
+    applications: what they say to UEs comes from the gateway port, and goes to the gateway's own MAC address.
+    """
 
     ports: Ports
     app_addresses: tuple[IpAddress, ...] = ()
@@ -110,6 +112,11 @@ class Desired:
     pings: tuple[PingRoute, ...] = ()
     vnfs: tuple[Vnf, ...] = ()
     """All that have ports on br-ue, whether a chain uses them or not."""
+    local: tuple[IpAddress, ...] = ()
+
+    def port_of(self, application: IpAddress) -> int:
+        """Where an application is."""
+        return self.ports.gateway if application in self.local else self.ports.apps
 
 
 def by_application(services: Iterable[ServiceRoute]) -> tuple[tuple[ServiceRoute, ...], ...]:

@@ -87,8 +87,12 @@ def _pinger(desired: Desired) -> Iterator[Flow]:
 
 
 def _gateway(desired: Desired) -> Iterator[Flow]:
-    match = (("in_port", desired.ports.gateway),)
+    match: Match = (("in_port", desired.ports.gateway),)
     yield Flow(PORTS, 100, match, (Output(desired.ports.apps),), "gateway: the TOF's own address")
+    for address in desired.local:
+        ip = family(address.packed)
+        to_ue = (*match, ("eth_dst", GATEWAY_MAC), ("eth_type", ip.eth_type), (ip.source, address.packed))
+        yield Flow(PORTS, 200, to_ue, _going(DOWN), "gateway: an application of the TOF's own, to UEs")
 
 
 def _apps(desired: Desired) -> Iterator[Flow]:
@@ -103,7 +107,7 @@ def _apps(desired: Desired) -> Iterator[Flow]:
         for kind in _NEIGHBOUR_DISCOVERY:
             icmp = (("eth_type", IPV6.eth_type), ("ip_proto", 58), ("icmpv6_type", kind))
             yield Flow(PORTS, 200, (*apps, ("eth_dst", to), *icmp), to_gateway, "neighbour discovery")
-    for address in desired.app_addresses:
+    for address in (*desired.app_addresses, *desired.local):
         ip = family(address.packed)
         match = (*to_us, ("eth_type", ip.eth_type), (ip.destination, address.packed))
         yield Flow(PORTS, 150, match, to_gateway, "to the TOF's own address")
@@ -119,7 +123,8 @@ def _to_application(desired: Desired, group: tuple[ServiceRoute, ...]) -> Iterat
     address = (SetField(family(application_ip).destination, application_ip),) if nat.is_tracked(group) else ()
     for route in group:
         match = _service(UP, route)
-        actions = (*address, SetField("eth_dst", route.next_hop_mac), Output(desired.ports.apps))
+        out = Output(desired.port_of(route.service.application_ip))
+        actions = (*address, SetField("eth_dst", route.next_hop_mac), out)
         yield Flow(OUTPUT, 100, match, actions, f"{route.service.name}: to its application")
 
 

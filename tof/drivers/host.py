@@ -5,9 +5,10 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
+from ipaddress import ip_interface
 
 from tof.config import Config, IpInterface, QueueNames
-from tof.drivers import adapters, ethtool, sysctl, teardown
+from tof.drivers import adapters, ethtool, sysctl, teardown, ueroutes
 from tof.drivers.netlink import IFF_UP, Link, Netlink
 from tof.drivers.record import Record
 from tof.errors import SetupError
@@ -152,10 +153,16 @@ class Host:
                 features = ethtool.matching(ethtool.read(name), _VETH_OFF)
                 ethtool.write(name, dict.fromkeys(features, False))
                 self._raise(net, name)
+        self._route_to_ues(net)
         adapters.prepare_apps(net, apps.name)
+
+    def _route_to_ues(self, net: Netlink) -> None:
+        index = _there(net, self._names.gw0).index
+        ueroutes.put(self._instance, index, self._config.dns.listen, self._config.ue.app_address)
 
     def _make_gateway(self, net: Netlink) -> None:
         link, wanted = _there(net, self._names.gw0), set(self._config.ue.app_address)
+        wanted |= {ip_interface(address) for address in self._config.dns.listen}
         mac = GATEWAY_MAC.hex(":")
         if link.mac != mac:
             net.change(link.index, address=mac)

@@ -37,7 +37,12 @@ class Port:
     optional: bool = False
 
 
-async def run(*argv: str, env: Mapping[str, str] | None = None, timeout_s: float = _TIMEOUT_S) -> str:
+async def run(
+    *argv: str,
+    env: Mapping[str, str] | None = None,
+    timeout_s: float = _TIMEOUT_S,
+    package: str = "openvswitch-switch",
+) -> str:
     """Standard output of a program; BackendError with its complaint, SetupError if it is not installed."""
     try:
         process = await asyncio.create_subprocess_exec(
@@ -48,7 +53,7 @@ async def run(*argv: str, env: Mapping[str, str] | None = None, timeout_s: float
             env={**os.environ, **(env or {})},
         )
     except FileNotFoundError as error:
-        raise SetupError(f"{argv[0]} is not installed: install the package openvswitch-switch") from error
+        raise SetupError(f"{argv[0]} is not installed: install the package {package}") from error
     try:
         async with asyncio.timeout(timeout_s):
             output, complaint = await process.communicate()
@@ -248,7 +253,7 @@ class PrivateOvs(Ovs):
         for name in (_SWITCH, _SERVER):
             pid = self._pid(name)
             if pid is not None:
-                await _terminate(pid)
+                await terminate(pid)
         for pattern in (
             "conf.db*",
             ".conf.db.~lock~",
@@ -286,7 +291,8 @@ class PrivateOvs(Ovs):
         return super()._is_ours(name, arguments) and f"--pidfile={self._pidfile(name)}" in arguments
 
 
-async def _terminate(pid: int, patience_s: float = 5.0) -> None:
+async def terminate(pid: int, patience_s: float = 5.0) -> None:
+    """End a daemon of ours: asked first, then not asked any more."""
     with suppress(ProcessLookupError):
         handle = os.pidfd_open(pid)
         try:

@@ -12,10 +12,11 @@ from functools import partial
 from pathlib import Path
 
 from tof.config import Config
-from tof.drivers import adapters, ethtool, netfilter, sysctl
+from tof.drivers import adapters, ethtool, netfilter, sysctl, ueroutes
 from tof.drivers.netlink import IFF_PROMISC, IFF_UP, Link, Netlink
 from tof.drivers.ovsdb import PrivateOvs, SystemOvs
 from tof.drivers.record import AdapterBefore, Record
+from tof.drivers.unbound import Unbound
 from tof.errors import BackendError
 
 _STOP_S = 10.0
@@ -40,7 +41,9 @@ class _Teardown:
     def run(self) -> list[str]:
         self._try(self._stop_agent)
         self._try(self._stop_ovs)
+        self._try(self._stop_dns)
         self._try(self._remove_rules)
+        self._try(self._remove_ue_routes)
         with Netlink() as net:
             for name in {*self._record.before.adapters, *self._configured(net)}:
                 self._try(partial(self._detach, net, name))
@@ -82,6 +85,14 @@ class _Teardown:
 
     def _stop_ovs(self) -> None:
         asyncio.run(_leave_ovs(self._config))
+
+    def _stop_dns(self) -> None:
+        if asyncio.run(Unbound(self._config.state.run_dir, self._config.dns).stop()):
+            self._done.append("stopped unbound")
+
+    def _remove_ue_routes(self) -> None:
+        if ueroutes.remove(self._config.agent.name):
+            self._done.append("removed the routing rules of the DNS server")
 
     def _remove_rules(self) -> None:
         if netfilter.remove(netfilter.wanted(self._config)):
