@@ -28,6 +28,9 @@ app_interface = "apps0"
 """
 
 
+EDGE = 'server = "unbound"\nlisten = "192.168.50.53"\nupstream = "9.9.9.9"'
+
+
 def with_key(table: str, line: str) -> str:
     """The minimal configuration with one more line in a table."""
     if f"[{table}]" in MINIMAL:
@@ -52,6 +55,12 @@ def test_defaults() -> None:
     assert config.api.listen == (UnixListen("/run/tof/api.sock"), TcpListen("127.0.0.1", 8080))
     assert (config.state.dir, config.state.run_dir) == (Path("/var/lib/tof"), Path("/run/tof"))
     assert (config.log.level, config.log.format) == ("info", "text")
+
+
+def test_a_dns_server_at_the_edge() -> None:
+    dns = parse(with_key("dns", f'{EDGE}\ndivert = ["8.8.8.8", "8.8.4.4"]\nresolvers = "10.53.0.0/16"')).dns
+    assert (dns.server, dns.listen) == ("unbound", (ip_address("192.168.50.53"),))
+    assert [str(network) for network in dns.believed] == ["10.53.0.0/16", "8.8.8.8/32", "8.8.4.4/32"]
 
 
 def test_example_file_shows_the_defaults() -> None:
@@ -140,6 +149,22 @@ def test_both_families_never_overlap() -> None:
         ("dns", 'resolvers = "video.example.com"', "dns.resolvers: expected an address or prefix"),
         ("dns", "least_hold_s = -1", "dns.least_hold_s: expected a number"),
         ("dns", "most_hold_s = 59.5", "dns.least_hold_s: 60 is more than dns.most_hold_s, 59.5"),
+        ("dns", 'server = "bind"', "dns.server: expected off or unbound"),
+        ("dns", 'listen = "192.168.50.53"', "dns.listen: dns.server is off"),
+        ("dns", 'divert = "8.8.8.8"', "dns.divert: dns.server is off"),
+        ("dns", 'server = "unbound"', "dns.listen: required, because dns.server is unbound"),
+        ("dns", EDGE.replace("upstream", "#"), "dns.upstream: required, because dns.server is unbound"),
+        (
+            "dns",
+            EDGE.replace("50.53", "50.1"),
+            "dns.listen: 192.168.50.1 is not another address in the network",
+        ),
+        (
+            "dns",
+            EDGE.replace("50.53", "51.53"),
+            "dns.listen: 192.168.51.53 is not another address in the network",
+        ),
+        ("dns", f'{EDGE}\ndivert = ["8.8.8.8", "2001:db8::8"]', "dns.divert[1]: 2001:db8::8 is of a family"),
         ("dns", "idle_s = inf", "dns.idle_s: expected a number"),
         ("tunnels", "idle_timeout_s = 0", "tunnels.idle_timeout_s: expected a number"),
         ("tunnels", "max = 0", "tunnels.max: expected a whole number"),

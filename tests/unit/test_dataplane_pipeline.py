@@ -105,7 +105,7 @@ def test_only_where_the_way_back_needs_it_is_anything_tracked() -> None:
             action.zone for flow in render(desired) for action in flow.actions if isinstance(action, Track)
         }
         assert tracked == zones(desired)
-        ways = "shared-application", "selecting-services", "named-services", "chains"
+        ways = "shared-application", "selecting-services", "named-services", "edge-dns", "chains"
         assert bool(tracked) == (name in ways)
 
 

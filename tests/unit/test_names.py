@@ -18,13 +18,14 @@ from tof.agent.events import (
     AddressesUnused,
     AnswerSeen,
     EndMarkerSeen,
+    OwnApplicationChanged,
     ServiceAdded,
     ServiceReplaced,
     ServicesReplaced,
 )
 from tof.agent.names import MOST_OF_A_SERVICE, MOST_RULES, NamePolicy, Names
 from tof.agent.naming import observe_answer
-from tof.agent.service_body import parse
+from tof.agent.service_body import body_of, parse
 from tof.agent.service_check import checked
 from tof.dataplane.selection import Facts
 from tof.errors import BadRequest, Conflict, DecodeError, NotFound
@@ -295,10 +296,23 @@ def test_what_is_no_domain(domain):
     assert caught.value.field == "domain"
 
 
-def test_address_or_domain():
-    with pytest.raises(BadRequest) as caught:
-        parse({"name": "a", "serviceIP": ONE, "domain": "a.example", "applicationIP": APP})
+def test_a_domain_that_the_edge_answers():
+    body = {"name": "a", "serviceIP": ONE, "domain": "a.example", "applicationIP": APP}
+    assert body_of(parse(body)) == body
+    for wrong in ({"serviceIP": "203.0.113.0/24"}, {"domain": "*.example"}):
+        with pytest.raises(BadRequest) as caught:
+            parse({**body, **wrong})
+        assert caught.value.field == "domain"
+    with pytest.raises(BadRequest, match=r"dns\.server") as caught:
+        Catalog(answers=False).put_new(parse(body))
     assert caught.value.field == "domain"
+    catalog = Catalog(learns=False)
+    catalog.put_new(parse(body))
+    known = Known(parse(body))
+    assert not known.names.heard(said("a.example", addresses=(TWO,)), 0.0)
+
+
+def test_address_or_domain():
     for body in ({}, {"domain": 7}):
         with pytest.raises(BadRequest):
             parse({"name": "a", "applicationIP": APP, **body})
@@ -359,6 +373,12 @@ def test_what_is_remembered_is_in_force_at_once(world):
     assert len(world.say(AddressesRecalled((("s", ip_address(ONE), 50.0),)))) == 1
     [held] = world.agent.services.names.of("s")
     assert held == (ip_address(ONE), 50.0)
+
+
+def test_the_tofs_own_application_comes_and_goes(world):
+    own = Service("_dns", ip_address("203.0.113.53"), ip_address("192.168.50.53"))
+    world.agent.services.own = (own,)
+    assert [len(world.say(OwnApplicationChanged(lives))) for lives in (True, True, False)] == [1, 0, 1]
 
 
 def test_number_and_addresses_stay_with_the_domain(world):

@@ -12,7 +12,7 @@ from tof.agent.services import ServicePlane
 from tof.dataplane.desired import Serving
 from tof.dataplane.selection import Facts
 from tof.errors import Conflict, NotFound
-from tof.model import HealthCheck, Mode, ProbeKind, Service
+from tof.model import GATEWAY_MAC, HealthCheck, Mode, ProbeKind, Service
 
 MAC, OTHER_MAC = b"\x02\x00\x00\x00\x00\x01", b"\x02\x00\x00\x00\x00\x02"
 APP, APP2 = ip_address("192.168.50.10"), ip_address("192.168.50.11")
@@ -190,3 +190,47 @@ def test_packets_are_judged_by_the_services_there_are(plane):
 
 def serving(plane):
     return {one.service.name: one.serving for one in plane.served}
+
+
+# --- services of the TOF's own, and what DNS says at the edge --------------------------------------------------
+
+OWN = Service("_dns", ip_address("203.0.113.53"), ip_address("192.168.50.53"), priority=1001)
+
+
+def test_a_service_of_the_tofs_own_is_there_as_long_as_its_application_is():
+    plane = ServicePlane(Catalog(), own=(OWN,))
+    facts = Facts(bytes((10, 45, 0, 2)), OWN.service_ip.packed, 17, 53, 0, bytes(4), bytes(4))
+    assert plane.judged(facts).serving is Serving.OFF
+    assert [(route.service, route.next_hop_mac) for route in plane.routes] == [(OWN, GATEWAY_MAC)]
+    assert plane.own_changed(lives=True)
+    assert not plane.own_changed(lives=True)
+    assert [one.serving for one in plane.served] == [Serving.DIVERT]
+    assert plane.own_changed(lives=False)
+    plane.replace_all([])
+    assert [one.service for one in plane.served] == [OWN]
+    assert plane.catalog.services == ()
+    assert not plane.applications
+    assert not ServicePlane(Catalog()).own_changed(lives=True)
+
+
+def test_it_has_its_packets_before_any_other_service():
+    plane = ServicePlane(Catalog(), own=(OWN,))
+    plane.add(replace(video(address="203.0.113.53"), priority=1000))
+    facts = Facts(bytes((10, 45, 0, 2)), OWN.service_ip.packed, 17, 53, 0, bytes(4), bytes(4))
+    assert plane.judged(facts).service == OWN
+
+
+def test_the_edge_says_the_names_of_services_that_are_diverted(plane):
+    films = replace(video(), domain="films.example.com")
+    plane.add(films)
+    plane.add(replace(video("other", "198.51.100.11"), domain="films.example.com"))
+    plane.add(replace(video("off", "198.51.100.12", APP2), domain="off.example.com"))
+    plane.add(replace(video("trial", "198.51.100.13"), domain="trial.example.com", mode=Mode.SHADOW))
+    plane.add(replace(video("named"), service_ip=None, domain="named.example.com"))
+    plane.add(video("plain", "198.51.100.14"))
+    assert plane.answers == {}
+    plane.next_hop_changed(APP, MAC)
+    both = {ip_address("198.51.100.10"), ip_address("198.51.100.11")}
+    assert plane.answers == {"films.example.com": both}
+    plane.remove("other")
+    assert plane.answers == {"films.example.com": {ip_address("198.51.100.10")}}

@@ -37,7 +37,9 @@ class Service:
             domain (str | Unset): Instead of `serviceIP`: the service has the addresses that the resolvers named in the
                 configuration
                 (`dns.resolvers`, else 400) answer to UEs that ask for this name, or for a name that is an alias of it;
-                `*.example.com` are all names below example.com. They are of the family of `applicationIP`.
+                `*.example.com` are all names below example.com. They are of the family of `applicationIP`. Beside a
+                `serviceIP` that is one address: while the service is in force, the DNS server at the edge (`dns.server`, else
+                400) says that the name has this address.
             protocol (int | str | Unset): `tcp`, `udp`, `sctp`, `icmp` (1 for IPv4, 58 for IPv6), or the number of an IP
                 protocol; without it, every
                 protocol
