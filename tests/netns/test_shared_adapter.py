@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from gtp_apps import udp_echo
+from gtp_names import answered, asking, question, saying
 from gtp_packets import (
     ELSEWHERE,
     SYN,
@@ -58,6 +59,8 @@ xdp = "{xdp}"
 app_interface = "apps0"
 [pinger]
 interval_s = 0.3
+[dns]
+resolvers = ["198.51.100.53"]
 [api]
 listen = ["unix:{dir}/api.sock"]
 [state]
@@ -324,6 +327,25 @@ def test_fragments_and_options_pass_as_they_are(lan: Lan) -> None:
     ):
         lan.cross("enb1", "sgw1", packet)
         assert lan.seen(packet, 0.02) == ["sgw1"]
+
+
+def test_names_are_learnt(lan: Lan) -> None:
+    bearer, asked = lan.bearer(), question("video.example.com")
+    lan.attach(bearer)
+    body = {"name": "named", "domain": "video.example.com", "applicationIP": APP}
+    assert lan.tof.call("POST", "/service", body)[0] == 200
+    try:
+        lan.cross("enb1", "sgw1", asking(bearer, asked)[1][14:])
+        port, frame = asking(bearer, asked)
+        lan.cross("enb1", "sgw1", frame[14:])
+        said = saying(bearer, port, answered(asked, "video.example.com. 60 IN A 203.0.113.91"))
+        lan.cross("sgw1", "enb1", said[14:])
+        until("it is learnt", lambda: lan.tof.get("/service/named/status")["addresses"])
+        lan.send(lan.nodes["enb1"], up(bearer, udp(bearer.ue, "203.0.113.91", 44, 7, b"by name")))
+        one = lan.nodes["enb1"].wire.gpdu(lambda one: one.inner.data == b"app:by name")
+        assert (one.inner.source, one.teid) == ("203.0.113.91", bearer.down)
+    finally:
+        assert lan.tof.call("DELETE", "/service/named")[0] == 200
 
 
 def test_fragments_of_service_traffic_are_diverted_whole(lan: Lan) -> None:

@@ -9,6 +9,7 @@ import structlog
 from tof.agent.events import AddressesRecalled, AddressesUnused
 from tof.daemon.clock import Clock
 from tof.daemon.feed import Feed
+from tof.drivers.layout import flow_target
 from tof.drivers.store import Store
 from tof.drivers.xdp import XdpEndpoints
 from tof.errors import BackendError
@@ -21,13 +22,16 @@ CONFIRMED_S = 30.0
 
 
 class Naming:
-    """Reviews what has been learnt, and remembers it."""
+    """Reviews what has been learnt, and remembers it.
+
+    The table of flows is looked through while an address is overdue, at most ten times in ``idle_s``: it may be long.
+    """
 
     def __init__(
         self, feed: Feed, endpoints: XdpEndpoints, store: Store, clock: Clock, idle_s: float
     ) -> None:
         self._feed, self._endpoints, self._store, self._clock = feed, endpoints, store, clock
-        self._idle_ns = int(idle_s * 1e9)
+        self._idle_ns, self._look_s, self._looked_at = int(idle_s * 1e9), idle_s / 10, 0.0
         self._names = feed.agent.services.names
         self._stored = self._names.revision, self._names.changes
         self._stored_at = 0.0
@@ -53,13 +57,13 @@ class Naming:
 
     async def _expire(self) -> None:
         overdue = self._names.overdue(self._clock.now())
-        if not overdue:
+        if not overdue or self._clock.now() < self._looked_at + self._look_s:
             return
+        self._looked_at = self._clock.now()
         used: set[bytes] = set()
-        since_ns = self._clock.now_ns() - self._idle_ns
-        wanted = {address.ljust(16, b"\0"): address for address in overdue}
-        for flows in self._endpoints.flows():
-            used |= {wanted[to] for to, last_ns in flows if to in wanted and last_ns >= since_ns}
+        wanted = {flow_target(address): address for address in overdue}
+        for targets in self._endpoints.flow_targets(self._clock.now_ns() - self._idle_ns):
+            used |= {wanted[target] for target in wanted.keys() & targets}
             await asyncio.sleep(0)
         self._feed.handle(AddressesUnused(overdue - used))
 

@@ -32,6 +32,7 @@ class Observation:
         self._fragments, self._vnfs = fragments, vnfs
         self._feed, self._endpoints, self._switch, self._clock = feed, endpoints, switch, clock
         self._sessions = feed.agent.sessions
+        self.edge_dns = False
         self.queues_read: Callable[[], bool] = lambda: False
 
     async def tunnels(self, query: TunnelQuery) -> Sequence[TunnelView]:
@@ -113,6 +114,15 @@ class Observation:
                 _check("services", not unresolved, "resolved", "unresolved: " + ", ".join(unresolved)),
                 _check("applications", not unhealthy, "alive", "dead: " + ", ".join(unhealthy)),
                 _check("vnfs", not dead, "alive", "dead: " + ", ".join(dead)),
+                *(
+                    [
+                        _check(
+                            "dns", services.own_lives, "answers", "the DNS server at the edge does not answer"
+                        )
+                    ]
+                    if self.edge_dns
+                    else []
+                ),
             )
         )
 

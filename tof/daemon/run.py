@@ -171,6 +171,7 @@ class Daemon:
         ]
         self._watch(stack, loop, feed, fragments, endpoints)
         observation = Observation(feed, endpoints, switch, fragments, self._clock, vnfs)
+        observation.edge_dns = config.dns.server != "off"
         base = config.agent.queue_base
         observation.queues_read = lambda: listened_to((base, base + 1))
         control = Control(feed, switch, endpoints, store, resolver, prober, observation, edge, vnfs)

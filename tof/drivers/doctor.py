@@ -11,7 +11,7 @@ import shutil
 import socket
 import struct
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -30,6 +30,7 @@ _TOOLS = {
     "ovs-vsctl": "openvswitch-switch",
     "iptables": "iptables",
 }
+_DNS_TOOLS = {"unbound": "unbound", "unbound-control": "unbound"}
 _TUNSETIFF, _IFF_TAP, _IFF_NO_PI = 0x400454CA, 0x2, 0x1000
 _BPF_PROG_LOAD, _BPF_PROG_TYPE_XDP = 5, 6
 _BPF_SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280}
@@ -55,8 +56,17 @@ class Finding:
 
 def examine(config: Config | None = None) -> list[Finding]:
     """Look at everything a TOF needs; with a configuration also at what that one needs."""
-    findings = [_kernel(), *_capabilities(), *_kernel_features(), *_sysctls(), *_tools(), _ovs(), _libbpf()]
+    findings = [
+        _kernel(),
+        *_capabilities(),
+        *_kernel_features(),
+        *_sysctls(),
+        *_tools(_TOOLS),
+        _ovs(),
+        _libbpf(),
+    ]
     if config:
+        findings += _tools(_DNS_TOOLS) if config.dns.server != "off" else ()
         findings += [*_adapters(config), *_directories(config), *_socket_path(config)]
         findings += [*map(_receive_queues, config.s1.interfaces), _ipsec()]
     return findings
@@ -163,8 +173,8 @@ def _sysctls() -> Iterator[Finding]:
     yield Finding("bridge-nf-call-iptables", State.OK, others or "0 already", remedy)
 
 
-def _tools() -> Iterator[Finding]:
-    for tool, package in _TOOLS.items():
+def _tools(tools: Mapping[str, str]) -> Iterator[Finding]:
+    for tool, package in tools.items():
         path = shutil.which(tool)
         remedy = "" if path else f"apt install {package}"
         yield Finding(tool, State.OK if path else State.MISSING, path or "not found", remedy)

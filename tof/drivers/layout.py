@@ -44,6 +44,7 @@ SIZES = {
     "tof_flows": (16, 64),
 }
 """Key and value sizes of the maps whose contents are packed here; checked against the loaded object."""
+_FLOW_WORDS = 8
 LAST_SEEN_WORD, INJECTED_WORD = 2, 11  # last_ns and injected_ns are these 64-bit words of a tunnel
 _UES_AT, _SESSION_AT, _FLAGS_AT, _CALM_AT = 24, 40, 57, 100
 OUTLET_SIZE = _KEY.size + _OUTLET_END.size
@@ -302,13 +303,17 @@ def unpack_seen(raw: bytes) -> SeenRecord:
 SAMPLE, SPOOFED, DOWNLINK_MOVED, HELD, TOO_BIG, RETURNED, DOUBTED, MOVED_ON, ANSWER = range(1, 10)
 
 
-_FLOW = Struct("=Q16x16x16s4xBB2x")
+def flow_target(address: bytes) -> tuple[int, int]:
+    """A service address as the two 64-bit words in which the values of tof_flows have it."""
+    words = memoryview(address.ljust(16, b"\0")).cast("Q")
+    return words[0], words[1]
 
 
-def unpack_flow(raw: bytes, offset: int = 0) -> tuple[bytes, int] | None:
-    """Where the flow behind a value of tof_flows goes (sixteen bytes, an IPv4 address in the first four) and when last."""
-    last_ns, service, _protocol, over = _FLOW.unpack_from(raw, offset)
-    return None if over else (service, last_ns)
+def flow_targets(values: bytes, since_ns: int) -> set[tuple[int, int]]:
+    """Where the flows behind values of tof_flows go that have been in use since then; one that is over never has."""
+    words = memoryview(values).cast("Q")
+    columns = (words[at::_FLOW_WORDS].tolist() for at in (5, 6, 0))
+    return {(first, second) for first, second, last_ns in zip(*columns, strict=True) if last_ns >= since_ns}
 
 
 def unpack_event(raw: bytes) -> RawEvent:

@@ -336,12 +336,10 @@ class XdpEndpoints:
         for key in present - wanted:
             table.drop(key)
 
-    def flows(self) -> Iterator[list[tuple[bytes, int]]]:
-        """Where the flows to services go and when they last did, in slices: see ``layout.unpack_flow``."""
-        table = self._maps["tof_flows"]
-        for _, values, count in table.slices():
-            found = (layout.unpack_flow(values, at * table.value_size) for at in range(count))
-            yield [one for one in found if one is not None]
+    def flow_targets(self, since_ns: int) -> Iterator[set[tuple[int, int]]]:
+        """Where the flows go that have been in use since then, in slices: see ``layout.flow_target``."""
+        for _, values, _ in self._maps["tof_flows"].slices():
+            yield layout.flow_targets(values, since_ns)
 
     def set_tracked(self, addresses: Iterable[IpAddress]) -> None:
         """Leave the later fragments of these, services and applications, to connection tracking."""

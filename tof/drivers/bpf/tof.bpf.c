@@ -100,7 +100,7 @@ enum counter {
 	c_wrong_side,           // a known tunnel's packet from the side it does not come from: by the bridge, not believed
 	c_names_shown,          // a resolver's answer to a UE: a copy went to the agent, for services given by domain
 	c_names_unasked,        // one from a resolver that no question was seen for: not shown
-	c_names_unshown,        // one that is too long, or too many of them: not shown
+	c_names_unshown,        // one that is too long, or too many of them, or no agent there: not shown
 	c_max
 };
 
@@ -1716,6 +1716,14 @@ static __always_inline int is_resolver(const struct in6_addr *address)
 	return bpf_map_lookup_elem(&tof_resolvers, &key) != 0;
 }
 
+static __always_inline int agent_lives(__u64 now)
+{
+	__u32 zero = 0;
+	__u64 *heard = bpf_map_lookup_elem(&tof_agent, &zero);
+
+	return heard && since(*heard, now) < AGENT_NS;
+}
+
 static __always_inline void show_answer(struct xdp_md *ctx, const struct packet *p, __u32 index, __u64 now)
 {
 	struct answers *answers;
@@ -1728,7 +1736,7 @@ static __always_inline void show_answer(struct xdp_md *ctx, const struct packet 
 		answers->window_ns = now;
 		answers->shown = 0;
 	}
-	if (answers && size <= HELD_BYTES && __sync_fetch_and_add(&answers->shown, 1) < ANSWERS_SHOWN)
+	if (answers && agent_lives(now) && size <= HELD_BYTES && __sync_fetch_and_add(&answers->shown, 1) < ANSWERS_SHOWN)
 		e = bpf_ringbuf_reserve(&tof_events, sizeof(*e) + HELD_BYTES, 0);
 	if (!e) {
 		count(c_names_unshown);
@@ -2262,14 +2270,6 @@ static __always_inline void outer_pieces(const struct packet *p, struct piece_ke
 	key->protocol = IPPROTO_UDP;
 	key->ident = p->ident;
 	key->vlan = p->vlan;
-}
-
-static __always_inline int agent_lives(__u64 now)
-{
-	__u32 zero = 0;
-	__u64 *heard = bpf_map_lookup_elem(&tof_agent, &zero);
-
-	return heard && since(*heard, now) < AGENT_NS;
 }
 
 // A bound on what fragments can ask of the agent; both CPUs may be a little generous.
