@@ -199,6 +199,25 @@ def test_one_name_has_one_address(tof: Tof, body: dict[str, str]) -> None:
     assert (status, answer["errors"][0]["field"]) == (400, "domain")
 
 
+def test_an_agent_without_a_server_in_its_configuration_ends_the_one_that_runs() -> None:
+    with running_tof(Setting(dns=_DNS)) as tof:
+        until("the server runs", lambda: (tof.dir / "run" / "dns" / "unbound.pid").exists(), 10)
+        assert [check["state"] for check in tof.get("/health")["checks"] if check["name"] == "dns"] == ["ok"]
+        tof.signal(signal.SIGTERM)
+        text = tof.config.read_text()
+        tof.config.write_text(text.replace(_DNS, ""))
+        tof.start()
+        assert not (tof.dir / "run" / "dns").exists()
+        assert not [check for check in tof.get("/health")["checks"] if check["name"] == "dns"]
+        addresses = json.loads(tof.netns["tof"].run("ip", "-j", "address", "show", "dev", "tofgw0"))
+        assert DNS not in [each["local"] for each in addresses[0]["addr_info"]]
+        bearer = new_bearer()
+        tof.attach(bearer)
+        _, frame = asking(bearer, question("cinema.example.com"), DIVERTED)
+        tof.ran.send(frame)
+        tof.core.expect(frame)
+
+
 def test_down_ends_the_server_and_takes_its_rules_away() -> None:
     with running_tof(Setting(dns=_DNS)) as tof:
         node = tof.netns["tof"]

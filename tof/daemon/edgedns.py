@@ -53,7 +53,7 @@ class EdgeDns:
         """What can be done is done."""
         try:
             await self.settle()
-        except (BackendError, SetupError) as error:
+        except (BackendError, SetupError, OSError) as error:
             log.warning("the DNS server at the edge is not as wanted", error=str(error))
             self._tell(OwnApplicationChanged(lives=False))
 

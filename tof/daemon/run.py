@@ -155,8 +155,7 @@ class Daemon:
         stack.callback(resolver.neighbours.close)
         resolver.neighbours.start()
         await self._resolve_all(resolver, agent)
-        edge = EdgeDns(_dns_server(config), agent.services, feed.handle)
-        await edge.review()
+        edge = await self._edge_dns(agent, feed)
         prober = Prober(config.names.gw0, agent.services, feed.handle)
         vnfs = VnfWatch(config.vnfs, feed.handle, switch.add_anew)
         vnfs.look()
@@ -199,6 +198,15 @@ class Daemon:
                 feed.handle(ServiceAdded(service))
             except RequestError as error:
                 log.warning("a stored service is not provisioned", name=service.name, reason=str(error))
+
+    async def _edge_dns(self, agent: Agent, feed: Feed) -> EdgeDns:
+        dns = self._config.dns
+        server = Unbound(self._config.state.run_dir, dns)
+        if dns.server == "off":
+            await server.stop()  # an earlier agent may have had one
+        edge = EdgeDns(None if dns.server == "off" else server, agent.services, feed.handle)
+        await edge.review()
+        return edge
 
     async def _resolve_all(self, resolver: Resolver, agent: Agent) -> None:
         """Before the first reconciliation, so that taking over does not interrupt what is being diverted."""
@@ -275,10 +283,6 @@ def _catalog(config: Config) -> Catalog:
     learns, answers = bool(config.dns.believed), config.dns.server != "off"
     vnfs = [vnf.name for vnf in config.vnfs]
     return Catalog(config.pinger.target, own, learns=learns, answers=answers, vnfs=vnfs)
-
-
-def _dns_server(config: Config) -> Unbound | None:
-    return None if config.dns.server == "off" else Unbound(config.state.run_dir, config.dns)
 
 
 def _ovs(config: Config) -> Ovs:

@@ -33,8 +33,8 @@ server:
   chroot: ""
   username: "{user}"
   pidfile: "{pidfile}"
-  logfile: "{run_dir}/unbound.log"
-  use-syslog: no
+  use-syslog: yes
+  log-identity: "tof-unbound"
   module-config: "iterator"
 {interfaces}
   do-ip6: yes
@@ -99,7 +99,7 @@ class Unbound:
         pid = self._pid()
         if pid is not None:
             await terminate(pid)
-        for path in (self._pidfile, self._socket, self._config, self._data, self._dir / "unbound.log"):
+        for path in (self._pidfile, self._socket, self._config, self._data):
             path.unlink(missing_ok=True)
         with suppress(OSError):
             self._dir.rmdir()
