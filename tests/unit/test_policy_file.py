@@ -39,6 +39,15 @@ def test_a_file_there_and_back() -> None:
     assert read_policy("services: []", "empty").services == ()
 
 
+def test_services_by_domain_there_and_back() -> None:
+    text = GOOD.replace("serviceIP: 198.51.100.10", "domain: '*.Example.com'")
+    body = read_policy(text, "p.yaml").body
+    assert {"name": "video", "domain": "*.example.com", "applicationIP": "192.168.50.10"} in body["services"]  # type: ignore[operator]
+    assert read_policy(policy_text(body), "again").body == body
+    wrong = text.replace("*.Example.com", "no domain")
+    assert refusal(wrong).startswith("p.yaml:3: services[0].domain: domain no domain is not a name")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
