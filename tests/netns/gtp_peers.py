@@ -111,7 +111,7 @@ class Setting:
     dns: str = ""
     """Lines of [dns]."""
     more: str = ""
-    """Tables of their own."""
+    """Further sections; ``{dir}`` is the TOF's directory."""
 
 
 @dataclass
@@ -348,6 +348,7 @@ def running_tof(setting: Setting | None = None) -> Iterator[Tof]:
             "more",
         ):
             values[name] = getattr(setting, name)
+        values["more"] = setting.more.format(dir=directory)
         tof.config.write_text(_CONFIG.format(**values))
         tof.start()
         yield tof

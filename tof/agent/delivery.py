@@ -67,7 +67,7 @@ def frames(index: int, packet: bytes, mtu: int, number: int, *, veiled: bool = T
     six = packet[0] >> 4 == 6
     ethertype = b"\x86\xdd" if six else b"\x08\x00"
     head = service_mac(number) + tunnel_mac(index) + ethertype
-    to_ue = GATEWAY_MAC + tunnel_mac(index) + ethertype
+    to_ue = GATEWAY_MAC + service_mac(number) + ethertype
     if len(packet) <= mtu:
         return Frames(onward=(head + (_veiled(packet) if veiled and not six else packet),))
     try:

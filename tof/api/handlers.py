@@ -63,6 +63,7 @@ class Handlers:
             "replacePolicy": self._replace_policy,
             "listTunnels": self._list_tunnels,
             "listSessions": self._list_sessions,
+            "listUsage": self._list_usage,
             "getHealth": self._health,
             "getMetrics": self._metrics,
             "getDocument": self._get_document,
@@ -108,6 +109,9 @@ class Handlers:
 
     async def _list_sessions(self, call: Call) -> web.StreamResponse:
         return await _array(call.request, await self._port.sessions(), render.session)
+
+    async def _list_usage(self, call: Call) -> web.StreamResponse:
+        return await _array(call.request, await self._port.usage(), render.usage)
 
     async def _health(self, call: Call) -> web.StreamResponse:
         return web.json_response(render.health(await self._port.health(), __version__))

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from prometheus_client import Metric
 
+from tof.agent.accounting import Usage
 from tof.model import Direction, Policy, Service, TunnelKey, TunnelState
 
 
@@ -79,6 +80,15 @@ class SessionView:
     uplink: tuple[TunnelView, ...]
     downlink: tuple[TunnelView, ...]
     state: TunnelState
+
+
+@dataclass(frozen=True, slots=True)
+class UsageView:
+    """A UE's traffic with a service since its account began; both moments are timezone-aware."""
+
+    usage: Usage
+    start: datetime
+    end: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +184,10 @@ class ControlPort(Protocol):
 
     async def sessions(self) -> Sequence[SessionView]:
         """Every session."""
+        ...
+
+    async def usage(self) -> Sequence[UsageView]:
+        """Every account, by service and UE; Conflict if accounting is off."""
         ...
 
     async def health(self) -> HealthView:

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import Any
 
-from tof.api.port import HealthView, ServiceStatus, SessionView, TunnelView
+from tof.agent.accounting import body_of
+from tof.api.port import HealthView, ServiceStatus, SessionView, TunnelView, UsageView
 from tof.errors import BadRequest
 from tof.model import TunnelKey
 
@@ -53,6 +54,11 @@ def session(value: SessionView) -> dict[str, Any]:
     }
 
 
+def usage(value: UsageView) -> dict[str, Any]:
+    """One element of ``GET /usage``."""
+    return body_of(value.usage, _time(value.start), _time(value.end))
+
+
 def health(value: HealthView, version: str) -> dict[str, Any]:
     """The body of ``GET /health``."""
     checks = [{"name": c.name, "state": c.state.value, "detail": c.detail} for c in value.checks]
@@ -75,6 +81,10 @@ def parse_cursor(text: str | None) -> TunnelKey | None:
         return _key(plain.split(" "))
     except (ValueError, binascii.Error):
         raise BadRequest("after is not a cursor of this API", "after") from None
+
+
+def _time(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def _key(words: Sequence[str]) -> TunnelKey:

@@ -179,6 +179,21 @@ def services_remove(
     print_json({"removed": key}) if json_output else typer.echo(f"{key}: removed")
 
 
+@services.command("usage")
+def services_usage(context: typer.Context, api: Api = None, json_output: Json = False) -> None:
+    """Each UE's traffic with each service, both ways, since its account began."""
+    body = call(context, lambda client: client.get("/usage"), api)
+    if json_output:
+        print_json(body)
+        return
+    rows = [(u["service"], u["ue"], u["enb"], u["sgw"], *map(str, _both_ways(u)), u["end"]) for u in body]
+    print_table(("service", "UE", "eNB", "SGW", "up", "bytes", "down", "bytes", "last"), rows)
+
+
+def _both_ways(usage: Mapping[str, Any]) -> tuple[int, ...]:
+    return tuple(usage[way][unit] for way in ("uplink", "downlink") for unit in ("packets", "bytes"))
+
+
 @services.command("status")
 def services_status(context: typer.Context, name: Name, api: Api = None, json_output: Json = False) -> None:
     """Whether traffic to a service reaches its application."""

@@ -4,8 +4,10 @@ from tof.config.names import Names, QueueNames, names_of
 from tof.config.reading import load, parse
 from tof.config.settings import (
     S1,
+    Accounting,
     Agent,
     Api,
+    Collector,
     Config,
     Dns,
     IpInterface,
@@ -22,8 +24,10 @@ from tof.config.settings import (
 
 __all__ = [
     "S1",
+    "Accounting",
     "Agent",
     "Api",
+    "Collector",
     "Config",
     "Dns",
     "IpInterface",

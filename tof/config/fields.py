@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
-from tof.config.settings import IpInterface, IpNetwork, TcpListen, UnixListen
+from tof.config.settings import Collector, IpInterface, IpNetwork, TcpListen, UnixListen
 from tof.errors import SetupError
 from tof.model import IpAddress
 
@@ -187,6 +187,24 @@ def directory(value: object, path: str) -> Path:
     return Path(text)
 
 
+def maybe(parser: Parser[T]) -> Parser[tuple[T, ...]]:
+    """Parser of one value, or none for an empty string."""
+
+    def parse_maybe(value: object, path: str) -> tuple[T, ...]:
+        return () if value == "" else (parser(value, path),)
+
+    return parse_maybe
+
+
+def collector(value: object, path: str) -> Collector:
+    """Where datagrams go: udp://HOST:PORT."""
+    text = text_of(value, path)
+    host, port = _split_url(text, path, "udp", "udp://host:port")
+    if port == 0:
+        refuse(path, "port 0 is nowhere")
+    return Collector(host, port)
+
+
 def ovs(value: object, path: str) -> str:
     """Which Open vSwitch: private, system, or the database socket of another."""
     return pattern(r"private|system|unix:/[^\0]+", "private, system or unix:/path")(value, path)
@@ -197,20 +215,20 @@ def listen(value: object, path: str) -> UnixListen | TcpListen:
     text = text_of(value, path)
     if re.fullmatch(r"unix:/[^\0]{1,100}", text):
         return UnixListen(text.removeprefix("unix:"))
-    host, port = _split_url(text, path)
+    host, port = _split_url(text, path, "http", "unix:/path or http://loopback:port")
     if host != "localhost" and not _is_loopback(host):
         refuse(path, f"{host} is not a loopback address; put a proxy with TLS and authentication in front")
     return TcpListen(host, port)
 
 
-def _split_url(text: str, path: str) -> tuple[str, int]:
-    why = f"expected unix:/path or http://loopback:port, not {text!r}"
+def _split_url(text: str, path: str, scheme: str, form: str) -> tuple[str, int]:
+    why = f"expected {form}, not {text!r}"
     try:
         url = urlsplit(text)
         port = url.port
     except ValueError as error:
         raise SetupError(f"{path}: {why}") from error
-    if url.scheme != "http" or not url.hostname or port is None or text != f"http://{url.netloc}":
+    if url.scheme != scheme or not url.hostname or port is None or text != f"{scheme}://{url.netloc}":
         refuse(path, why)
     return url.hostname, port
 

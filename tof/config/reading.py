@@ -11,11 +11,13 @@ from pathlib import Path
 from tof.config.fields import (
     Table,
     choice,
+    collector,
     directory,
     host_interface,
     interface,
     listed,
     listen,
+    maybe,
     network,
     number,
     optional,
@@ -28,8 +30,10 @@ from tof.config.fields import (
 )
 from tof.config.settings import (
     S1,
+    Accounting,
     Agent,
     Api,
+    Collector,
     Config,
     Dns,
     IpNetwork,
@@ -69,8 +73,9 @@ def parse(text: str) -> Config:
     agent, s1, ue = _agent(root), _s1(root), _ue(root)
     pinger, tunnels, state = _pinger(root), _tunnels(root), _state(root)
     config = Config(
-        agent, s1, ue, pinger, _dns(root, ue), tunnels, _api(root, state), state, _log(root), _vnfs(root)
-    )
+        agent, s1, ue, pinger, _dns(root, ue), tunnels, _api(root, state), state, _log(root), _vnfs(root),
+        _accounting(root),
+    )  # fmt: skip
     root.done()
     _check_interfaces(config)
     _check_vnfs(config)
@@ -229,6 +234,22 @@ def _check_dns_server(dns: Dns, ue: Ue) -> None:
     for index, address in enumerate(dns.divert):
         if address.version not in {own.version for own in dns.listen}:
             refuse(f"dns.divert[{index}]", f"{address} is of a family that dns.listen has no address of")
+
+
+def _accounting(root: Table) -> Accounting:
+    table = root.table("accounting")
+    file: tuple[Path, ...] = table.take("file", maybe(directory), ())
+    ipfix: tuple[Collector, ...] = table.take("ipfix", maybe(collector), ())
+    accounting = Accounting(
+        file=next(iter(file), None),
+        file_max_mb=table.take("file_max_mb", whole(1, 1_000_000), 100),
+        files=table.take("files", whole(1, 1000), 5),
+        ipfix=next(iter(ipfix), None),
+        interval_s=table.take("interval_s", number(0.1, 86_400), 60.0),
+        max_accounts=table.take("max_accounts", whole(1, 16_000_000), 262_144),
+    )
+    table.done()
+    return accounting
 
 
 MOST_ADAPTERS = 8

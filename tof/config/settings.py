@@ -147,6 +147,31 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True)
+class Collector:
+    """Where IPFIX goes, by UDP."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Accounting:
+    """``[accounting]``: records of each UE's traffic with each service, to a file of JSON lines, to an IPFIX collector."""
+
+    file: Path | None = None
+    file_max_mb: int = 100
+    files: int = 5
+    ipfix: Collector | None = None
+    interval_s: float = 60.0
+    max_accounts: int = 262_144
+
+    @property
+    def on(self) -> bool:
+        """Whether anything is counted."""
+        return self.file is not None or self.ipfix is not None
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything an operator can set."""
 
@@ -160,6 +185,7 @@ class Config:
     state: State
     log: Log
     vnfs: tuple[Vnf, ...] = ()
+    accounting: Accounting = Accounting()
 
     @property
     def names(self) -> Names:

@@ -16,6 +16,7 @@ from tof.api.port import (
     SessionView,
     TunnelQuery,
     TunnelView,
+    UsageView,
 )
 from tof.daemon.edgedns import EdgeDns
 from tof.daemon.feed import Feed
@@ -148,6 +149,10 @@ class Control:
     async def sessions(self) -> Sequence[SessionView]:
         """Every session."""
         return await self._observation.sessions()
+
+    async def usage(self) -> Sequence[UsageView]:
+        """Every account."""
+        return await self._observation.usage()
 
     async def health(self) -> HealthView:
         """How the TOF is, now."""

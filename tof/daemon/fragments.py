@@ -7,7 +7,7 @@ was sent.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from tof.agent.delivery import frames, user_packet
 from tof.agent.reassembly import Fate, Reassembly, Released, Whole
@@ -20,7 +20,7 @@ from tof.drivers.nfqueue import QueuedPacket
 from tof.drivers.sockets import FrameSocket
 from tof.drivers.xdp import XdpEndpoints
 from tof.errors import DecodeError
-from tof.model import Direction, Link, Side
+from tof.model import Direction, Link, Side, TunnelKey
 from tof.wire.fragment import decode_fragment
 
 REASONS = (
@@ -35,10 +35,11 @@ class Fragments:
 
     def __init__(
         self, feed: Feed, endpoints: XdpEndpoints, onward: FrameSocket, back: FrameSocket, apps: FrameSocket,
-        clock: Clock,
+        clock: Clock, account: Callable[[int, TunnelKey, bytes], object] = lambda *_: None,
     ) -> None:  # fmt: skip
         self._feed, self._endpoints, self._clock = feed, endpoints, clock
         self._onward, self._back, self._apps = onward, back, apps
+        self._account = account
         self.held: Reassembly[QueuedPacket] = Reassembly()
         self.counts = Counter(dict.fromkeys(REASONS, 0))
 
@@ -117,6 +118,8 @@ class Fragments:
             self._back.send(frame)
         if not all(self._onward.send(frame) for frame in out.onward):
             return "not_sent"
+        if out.onward:
+            self._account(served.service_id, key, packet)
         return "" if out.onward or out.back else "too_big"
 
     def _may_divert(self) -> bool:

@@ -9,7 +9,17 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from tof.agent.tunnels import Tunnel
-from tof.api.port import Check, HealthState, HealthView, LearntAddress, SessionView, TunnelQuery, TunnelView
+from tof.api.port import (
+    Check,
+    HealthState,
+    HealthView,
+    LearntAddress,
+    SessionView,
+    TunnelQuery,
+    TunnelView,
+    UsageView,
+)
+from tof.daemon.accounting import Accounting
 from tof.daemon.clock import Clock
 from tof.daemon.feed import Feed
 from tof.daemon.fragments import Fragments
@@ -27,9 +37,9 @@ class Observation:
 
     def __init__(
         self, feed: Feed, endpoints: XdpEndpoints, switch: Switch, fragments: Fragments, clock: Clock,
-        vnfs: VnfWatch,
+        vnfs: VnfWatch, accounting: Accounting,
     ) -> None:  # fmt: skip
-        self._fragments, self._vnfs = fragments, vnfs
+        self._fragments, self._vnfs, self._accounting = fragments, vnfs, accounting
         self._feed, self._endpoints, self._switch, self._clock = feed, endpoints, switch, clock
         self._sessions = feed.agent.sessions
         self.edge_dns = False
@@ -95,6 +105,10 @@ class Observation:
             LearntAddress(str(one.address), self._clock.calendar(int(one.until * 1e9))) for one in held
         )
 
+    async def usage(self) -> Sequence[UsageView]:
+        """Every account."""
+        return await self._accounting.usage()
+
     def health(self) -> HealthView:
         """The named checks."""
         beat = self._clock.now_ns() - self._endpoints.heartbeat_ns() < HEARTBEAT_NS
@@ -142,6 +156,12 @@ class Observation:
         for name, value in self._fragments.counts.items():
             pieces.add_metric([name], value)
         yield pieces
+        accounting = CounterMetricFamily(
+            "tof_accounting", "Records of accounting by what became of them", labels=["reason"]
+        )
+        for name, value in sorted(self._accounting.counts.items()):
+            accounting.add_metric([name], value)
+        yield accounting
         yield from self._service_metrics()
         agent = self._feed.agent
         decided = CounterMetricFamily("tof_learning", "What the agent met and decided", labels=["reason"])

@@ -27,6 +27,7 @@ from tof.agent.pinging import PingPolicy
 from tof.api.app import create_app
 from tof.api.server import serve
 from tof.config import Config
+from tof.daemon.accounting import Accounting
 from tof.daemon.clock import Clock
 from tof.daemon.control import Control
 from tof.daemon.edgedns import EdgeDns, own_services
@@ -68,7 +69,7 @@ def run(config: Config) -> int:
         # What blocks is done before the loop runs.
         plumbing = Host(config).up()
         netfilter.ensure(netfilter.wanted(config))
-        endpoints = XdpEndpoints(plumbing, config.tunnels.max, config.s1)
+        endpoints = XdpEndpoints(plumbing, config.tunnels.max, config.s1, config.accounting)
         try:
             endpoints.attach()
             asyncio.run(Daemon(config, endpoints).run())
@@ -140,7 +141,10 @@ class Daemon:
         switch.send_ping = lambda ping: pinger_side.send(_ping_frame(ping, pinger_side.mac))
         switch.returned = lambda: feed.handle(SwitchReturned())
         onward = _frames(stack, config.names.ue)
-        fragments = Fragments(feed, endpoints, onward, ue_side, apps_side, self._clock)
+        accounting = Accounting(config, endpoints, agent.services, self._clock)
+        fragments = Fragments(
+            feed, endpoints, onward, ue_side, apps_side, self._clock, account=accounting.add
+        )  # fmt: skip
         feed.too_big = TooBig(agent, endpoints, config.ue, ue_side, apps_side, self._clock).handle
         self._adopt(endpoints, feed)
         endpoints.set_resolvers(config.dns.believed)
@@ -148,6 +152,8 @@ class Daemon:
         await self._load_services(store, feed)
         naming = Naming(feed, endpoints, store, self._clock, config.dns.idle_s)
         await naming.recall()
+        stack.push_async_callback(accounting.close)
+        loop.add_signal_handler(signal.SIGHUP, accounting.reopen)
         group = await stack.enter_async_context(asyncio.TaskGroup())
         tasks: list[asyncio.Task[None]] = []
         stack.callback(lambda: [task.cancel() for task in tasks])
@@ -167,9 +173,10 @@ class Daemon:
             group.create_task(edge.run(), name="edge DNS"),
             group.create_task(self._ticks(feed, fragments), name="ticks"),
             group.create_task(self._purge(feed, endpoints), name="purge"),
+            group.create_task(accounting.run(), name="accounting"),
         ]
         self._watch(stack, loop, feed, fragments, endpoints)
-        observation = Observation(feed, endpoints, switch, fragments, self._clock, vnfs)
+        observation = Observation(feed, endpoints, switch, fragments, self._clock, vnfs, accounting)
         observation.edge_dns = config.dns.server != "off"
         base = config.agent.queue_base
         observation.queues_read = lambda: listened_to((base, base + 1))

@@ -160,7 +160,10 @@ class Switch:
         rules = services.rules
         if routes != self._routes:
             self._base = render(
-                Desired(OFPORTS, self._app_addresses, routes, vnfs=vnfs_of(self._config), local=self._local)
+                Desired(
+                    OFPORTS, self._app_addresses, routes, vnfs=vnfs_of(self._config), local=self._local,
+                    accounting=self._config.accounting.on,
+                )  # fmt: skip
             )
             kept = {route.service_id for route in routes}
             self._endpoints.drop_services(

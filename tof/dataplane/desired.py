@@ -104,6 +104,8 @@ class PingRoute:
 class Desired:
     """All that br-ue should do; ``app_addresses`` are the TOF's own on the apps side, ``local`` those of them that are
     applications: what they say to UEs comes from the gateway port, and goes to the gateway's own MAC address.
+
+    ``accounting``: what leaves for a UE says which service it is of, by its source MAC address.
     """
 
     ports: Ports
@@ -113,6 +115,7 @@ class Desired:
     vnfs: tuple[Vnf, ...] = ()
     """All that have ports on br-ue, whether a chain uses them or not."""
     local: tuple[IpAddress, ...] = ()
+    accounting: bool = False
 
     def port_of(self, application: IpAddress) -> int:
         """Where an application is."""

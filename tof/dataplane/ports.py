@@ -156,7 +156,8 @@ def _to_ue(desired: Desired, group: tuple[ServiceRoute, ...]) -> Iterator[Flow]:
 def _out(desired: Desired, route: ServiceRoute) -> tuple[Action, ...]:
     """To the UE, or into the chain that leads there, from its far end."""
     if not route.path.vnfs:
-        return (Output(desired.ports.ue),)
+        to_ue = Output(desired.ports.ue)
+        return (SetField("eth_src", service_mac(route.service_id)), to_ue) if desired.accounting else (to_ue,)
     return (SetField("eth_src", service_mac(route.service_id)), *into(route.path, route.path.vnfs[-1].far))
 
 

@@ -8,6 +8,7 @@ from operator import xor
 from struct import Struct
 from typing import NamedTuple
 
+from tof.agent.accounting import Account, AccountKey
 from tof.dataplane.desired import Serving
 from tof.dataplane.selection import Rule
 from tof.model import Direction, Form, IpNetwork, Link, TunnelKey
@@ -24,9 +25,11 @@ _TUNNEL = Struct("=QQQ8s4sIIIIIBBBBI6s6sIQQII8s")
 _OUTLET_END = Struct("=I4xQ")
 _PENDING = Struct("=IIQQQ6s6sII4x")
 _UE = Struct("=8s4sI")
-_CONFIG = Struct("=4I2I2I2I16I2I6sHIIQ")
+_CONFIG = Struct("=4I2I2I2I16I2I6sHIII4xQ")
 _RULE = Struct("=IHHHHHHIII4xQ")
 _SERVED = Struct("=QQI4x64s")
+_ACCOUNT_KEY = Struct("=16s16s16sIHH")
+_ACCOUNT = Struct("=QQQQQQ")
 _EVENT = Struct("=IIIIIHH")
 _SEEN = Struct("=16s16s4sHH16s16s6s6sIHBBBBBB")
 
@@ -42,11 +45,14 @@ SIZES = {
     "tof_rules": (4, _RULE.size),
     "tof_served": (4, _SERVED.size),
     "tof_flows": (16, 64),
+    "tof_accounts": (_ACCOUNT_KEY.size, _ACCOUNT.size),
+    "tof_reported": (_ACCOUNT_KEY.size, _ACCOUNT.size),
 }
 """Key and value sizes of the maps whose contents are packed here; checked against the loaded object."""
 _FLOW_WORDS = 8
 LAST_SEEN_WORD, INJECTED_WORD = 2, 11  # last_ns and injected_ns are these 64-bit words of a tunnel
 _UES_AT, _SESSION_AT, _FLAGS_AT, _CALM_AT = 24, 40, 57, 100
+_MAPPED = bytes(10) + b"\xff\xff"
 OUTLET_SIZE = _KEY.size + _OUTLET_END.size
 DIRECTIONS = (Direction.UPLINK, Direction.DOWNLINK)
 
@@ -182,7 +188,12 @@ def ue_key(ue: bytes) -> bytes:
 
 def mapped(address: bytes) -> bytes:
     """Sixteen bytes for an address of either family (::ffff:a.b.c.d)."""
-    return address if len(address) == 16 else bytes(10) + b"\xff\xff" + address
+    return address if len(address) == 16 else _MAPPED + address
+
+
+def unmapped(address: bytes) -> bytes:
+    """The address of either family that ``mapped`` made sixteen bytes of."""
+    return address[12:] if address[:12] == _MAPPED else address
 
 
 def filter_bit(address: bytes) -> int:
@@ -210,6 +221,7 @@ class DataPathConfig:
     restricted: int = 0
     prefixes: int = 0
     names: int = 0
+    accounting: int = 0
     service_filter: int = 0
 
     def pack(self) -> bytes:
@@ -218,7 +230,7 @@ class DataPathConfig:
         return _CONFIG.pack(
             self.bypass, self.services, self.pinging, self.shared, self.ue_ifindex, self.mtu, *self.queues,
             len(self.ports[0]), len(self.ports[1]), *listed, self.apps_ifindex, self.splice_ifindex,
-            self.own_mac, self.restricted, self.prefixes, self.names, self.service_filter,
+            self.own_mac, self.restricted, self.prefixes, self.names, self.accounting, self.service_filter,
         )  # fmt: skip
 
 
@@ -244,6 +256,33 @@ def unpack_served(raw: bytes, offset: int = 0) -> ServedRecord:
     """The service behind a value."""
     packets, octets, state, name = _SERVED.unpack_from(raw, offset)
     return ServedRecord(packets, octets, state, name.rstrip(b"\0").decode())
+
+
+def pack_account_key(key: AccountKey) -> bytes:
+    """A key of tof_accounts and tof_reported."""
+    ue = key.ue + bytes(8) if len(key.ue) == 8 else mapped(key.ue)
+    vlan = NO_VLAN if key.vlan is None else key.vlan
+    return _ACCOUNT_KEY.pack(ue, mapped(key.enb), mapped(key.sgw), key.service, vlan, key.by_agent)
+
+
+def unpack_account_key(raw: bytes) -> AccountKey:
+    """The account behind a key."""
+    ue, enb, sgw, service, vlan, by_agent = _ACCOUNT_KEY.unpack(raw)
+    short = unmapped(ue)
+    return AccountKey(
+        short if len(short) == 4 else ue[:8], unmapped(enb), unmapped(sgw),
+        None if vlan == NO_VLAN else vlan, service, bool(by_agent),
+    )  # fmt: skip
+
+
+def pack_account(account: Account) -> bytes:
+    """A value of tof_accounts and tof_reported."""
+    return _ACCOUNT.pack(*account)
+
+
+def unpack_account(raw: bytes) -> Account:
+    """The account in a value."""
+    return Account(*_ACCOUNT.unpack(raw))
 
 
 def pack_rule(rule: Rule, number: int, sets: tuple[int, ...], *, last: bool) -> bytes:

@@ -36,6 +36,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "bpf_map_update_elem": (c_int, (c_int, c_void_p, c_void_p, c_uint64)),
     "bpf_map_lookup_elem": (c_int, (c_int, c_void_p, c_void_p)),
     "bpf_map_delete_elem": (c_int, (c_int, c_void_p)),
+    "bpf_map_lookup_and_delete_elem": (c_int, (c_int, c_void_p, c_void_p)),
     "bpf_map_get_next_key": (c_int, (c_int, c_void_p, c_void_p)),
     "bpf_map_lookup_batch": (
         c_int,
@@ -127,6 +128,14 @@ class Map:
                 return False
             raise BackendError(f"map {self.name}: {os.strerror(code)}")
         return True
+
+    def take(self, key: bytes) -> bytes | None:
+        """Delete one entry; the value that it had at the last, or None."""
+        if lib.bpf_map_lookup_and_delete_elem(self.fd, key, self._slot) < 0:
+            if (code := ctypes.get_errno()) == errno.ENOENT:
+                return None
+            raise BackendError(f"map {self.name}: {os.strerror(code)}")
+        return self._slot.raw
 
     def put_many(self, keys: bytes, values: bytes) -> None:
         """Insert or replace many entries, given back to back."""

@@ -26,10 +26,11 @@ from tof.agent.commands import (
     TunnelCommand,
 )
 from tof.agent.events import AdoptedTunnel
-from tof.config import S1
+from tof.config import S1, Accounting
 from tof.dataplane.desired import ServedService
 from tof.dataplane.selection import RuleLists
 from tof.drivers import layout
+from tof.drivers.accounts import AccountMaps
 from tof.drivers.attachment import Attachment
 from tof.drivers.hooks import Hooks
 from tof.drivers.host import Plumbing
@@ -67,8 +68,11 @@ def counter_names() -> tuple[str, ...]:
 class XdpEndpoints:
     """The kernel's half of the data path."""
 
-    def __init__(self, plumbing: Plumbing, most_tunnels: int, s1: S1) -> None:
+    def __init__(
+        self, plumbing: Plumbing, most_tunnels: int, s1: S1, accounting: Accounting | None = None
+    ) -> None:
         self._plumbing, self._s1 = plumbing, s1
+        self._accounting = accounting or Accounting()
         self._hooks = Hooks()
         old = self._find_maps()
         sizes = {
@@ -76,6 +80,8 @@ class XdpEndpoints:
             "tof_tunnels6": most_tunnels,
             "tof_outlets": 2 * most_tunnels,
             "tof_ues": 2 * most_tunnels,
+            "tof_accounts": self._accounting.max_accounts,
+            "tof_reported": 2 * self._accounting.max_accounts,
         }
         self._object = BpfObject(object_path(), sizes, old)
         for unused in old.values():
@@ -89,6 +95,7 @@ class XdpEndpoints:
         self.attachment = Attachment(plumbing, s1, self._hooks, programs, adopting=self.adopted)
         self.tracked: frozenset[bytes] = frozenset()
         self.selection = SelectionMaps(self._maps)
+        self.accounts = AccountMaps(self._maps)
         self._tokens = len(self.adopt_tokens()) if self.adopted else 0
         self._config = DataPathConfig()
         self._names = counter_names()
@@ -114,13 +121,14 @@ class XdpEndpoints:
             self._config.bypass = int.from_bytes(raw[:4], "little")
             self._config.services = int.from_bytes(raw[4:8], "little")
             self._config.pinging = int.from_bytes(raw[8:12], "little")
-            self._config.prefixes = int.from_bytes(raw[-16:-12], "little")
-            self._config.names = int.from_bytes(raw[-12:-8], "little")
+            self._config.prefixes = int.from_bytes(raw[-24:-20], "little")
+            self._config.names = int.from_bytes(raw[-20:-16], "little")
             self._config.service_filter = int.from_bytes(raw[-8:], "little")
         self._config.ue_ifindex, self._config.mtu = p.ue, p.s1_mtu
         self._config.queues = (p.queue[0].a, p.queue[1].a)
         self._config.ports = (p.enb, p.sgw)
         self._config.apps_ifindex, self._config.splice_ifindex = p.app, p.app0
+        self._config.accounting = int(self._accounting.on)
         if self._s1.shared:
             self._config.shared, self._config.own_mac = 1, self._hooks.mac(p.enb[0])
         self._config.restricted = int(not self._s1.shared and bool(self._s1.enb or self._s1.sgw))

@@ -200,6 +200,11 @@ class Differ:
                 {layout.general_key(k) for k in oracle.pending},
             )
         )
+        accounts = {
+            layout.unpack_account_key(key): list(layout.unpack_account(value)[:4])
+            for key, value in self.loaded.entries("tof_accounts").items()
+        }
+        pairs.append(("accounts", accounts, oracle.accounts))
         handed = [
             (e.kind, e.tunnel, e.data)
             for e in events

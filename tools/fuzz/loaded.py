@@ -57,7 +57,7 @@ class Loaded:
         devices = self._devices
         config = DataPathConfig(
             bypass=int(oracle.bypass), services=len(RULES.lists), pinging=1, ue_ifindex=oracle.ue_ifindex, mtu=MTU,
-            queues=(devices["enb-far"], devices["sgw-far"]), ports=oracle.ports, prefixes=1,
+            queues=(devices["enb-far"], devices["sgw-far"]), ports=oracle.ports, prefixes=1, accounting=1,
             service_filter=filter_bits(RULES),
         )  # fmt: skip
         self._maps["tof_config"].put(bytes(4), config.pack())
@@ -72,6 +72,7 @@ class Loaded:
             "tof_tunnels6",
             "tof_outlets",
             "tof_ues",
+            "tof_accounts",
         ):
             self._empty(self._maps[name])
         for one in TUNNELS:

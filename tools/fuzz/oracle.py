@@ -10,12 +10,22 @@ from collections import Counter
 from ipaddress import ip_network
 from struct import Struct
 
+from tof.agent.accounting import AccountKey
 from tof.agent.commands import AMBIGUOUS
+from tof.agent.tunnels import ue_of
 from tof.dataplane.desired import ServedService, Serving
 from tof.dataplane.selection import judge, uplink_facts
 from tof.drivers import layout
 from tof.errors import DecodeError
-from tof.model import GATEWAY_MAC, TUNNEL_MAC_PREFIX, Direction, TunnelKey, service_mac, tunnel_mac
+from tof.model import (
+    GATEWAY_MAC,
+    SERVICE_MAC_PREFIX,
+    TUNNEL_MAC_PREFIX,
+    Direction,
+    TunnelKey,
+    service_mac,
+    tunnel_mac,
+)
 from tof.wire import gtpu, inet
 from tools.fuzz.scenario import DEFAULTS, MTU, RULES, SERVED, TOKEN, TRACKED, TUNNELS, Known
 
@@ -356,6 +366,8 @@ class Oracle:
         """Frames given to the agent: (kind, tunnel, frame)."""
         self.told: set[tuple[int, int, bytes]] = set()
         """What may be told of tunnels: (kind, tunnel, inner addresses)."""
+        self.accounts: dict[AccountKey, list[int]] = {}
+        """Packets up and down, bytes up and down."""
         self.samples = 0
         self.tickets = [0, 0]
         self.generation = 0
@@ -521,6 +533,12 @@ class Oracle:
         if taken != DIVERTS:
             return (DROP, frame) if taken == WAITS else None
         self.counts["diverted"] += 1
+        key, _ = self.by_index[tunnel.index]
+        self._account(
+            AccountKey(ue_of(inner.source), key.source, key.destination, key.vlan, service.service_id),
+            inner,
+            0,
+        )
         ethertype = b"\x86\xdd" if inner.v6 else b"\x08\x00"
         packet = clamped(inner, seen.outer6)
         if service.service.application_ip.packed not in TRACKED:  # connection tracking has to see it as it is
@@ -621,8 +639,16 @@ class Oracle:
             opened = inner.destination, inner.source, ue_port, service_port, inner.protocol
             self.flows.setdefault(opened, (0, 0, 0, None, False))
         self._add(tunnel, inner)
+        if frame[6:8] == SERVICE_MAC_PREFIX and not tunnel.uplink and any(frame[8:12]):
+            number, ue = int.from_bytes(frame[8:12], "big"), ue_of(inner.destination)
+            self._account(AccountKey(ue, key.destination, key.source, key.vlan, number), inner, 1)
         tunnel.injected = True
         return REDIRECT, encapsulated(tunnel, key, clamped(inner, outer6), qfi)
+
+    def _account(self, key: AccountKey, inner: Inner, way: int) -> None:
+        so_far = self.accounts.setdefault(key, [0, 0, 0, 0])
+        so_far[way] += 1
+        so_far[2 + way] += len(inner.packet)
 
     def _reply_tunnel(self, inner: Inner) -> tuple[int, int, int | None]:
         """Tunnel, the uplink tunnel of the flow, and the flow's QFI."""

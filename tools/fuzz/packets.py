@@ -6,7 +6,7 @@ from collections.abc import Callable
 from random import Random
 from typing import NamedTuple
 
-from tof.model import GATEWAY_MAC, Direction, TunnelKey, tunnel_mac
+from tof.model import GATEWAY_MAC, Direction, TunnelKey, service_mac, tunnel_mac
 from tof.wire import gtpu, icmp, inet
 from tof.wire.gtpu import Extension, Message
 from tools.fuzz.scenario import (
@@ -257,7 +257,8 @@ class Source:
             else tunnel_mac(random.choice((known.number, known.number, 0, 99)))
         )
         ethertype = b"\x08\0" if packet[0] >> 4 == 4 else b"\x86\xdd"
-        frame = to + b"\x02\0\0\0\0\x09" + ethertype + packet
+        source = service_mac(random.choice((0, 1, 2, 77))) if random.random() < 0.6 else b"\x02\0\0\0\0\x09"
+        frame = to + source + ethertype + packet
         if random.random() < 0.1:
             frame += random.randbytes(random.choice((1, 8, 40, 900)))
         return Made(frame, 0, 0, 0, 14, 14 + l4)

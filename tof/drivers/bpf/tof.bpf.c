@@ -101,6 +101,7 @@ enum counter {
 	c_names_shown,          // a resolver's answer to a UE: a copy went to the agent, for services given by domain
 	c_names_unasked,        // one from a resolver that no question was seen for: not shown
 	c_names_unshown,        // one that is too long, or too many of them, or no agent there: not shown
+	c_unaccounted,          // diverted or injected for a service, but the table of accounts was full
 	c_max
 };
 
@@ -113,6 +114,8 @@ struct config {
 	__u16 restricted;       // separate adapters: only between the nodes in tof_sides
 	__u32 prefixes;         // services with more addresses than one: a look into tof_prefixes
 	__u32 names;            // services given by domain: the agent is shown the answers of tof_resolvers
+	__u32 accounting;       // packets of services are counted in tof_accounts
+	__u32 pad;
 	__u64 service_filter;   // one bit per service address, by hash: most packets need no look into tof_services
 };
 
@@ -229,6 +232,17 @@ struct piece {
 	__u64 since_ns;
 	__u32 fate, queued;     // of inner fragments: from an application `fate` is their tunnel, to one `queued` its service
 };
+struct account_key {     // a UE's traffic with a service, behind one pair of nodes; IPv4 addresses are mapped
+	__u8 ue[16];            // of an IPv6 UE the first half
+	__u8 enb[16], sgw[16];
+	__u32 service;
+	__u16 vlan, by_agent;   // by_agent: what the agent alone has counted, and alone writes
+};
+
+struct account {         // by direction: ENB is uplink and diverted, SGW is downlink and injected
+	__u64 packets[2], bytes[2]; // of users' packets
+	__u64 first_ns, last_ns;
+};
 struct scratch {         // what the stack has no room for
 	struct flow fresh;
 	struct flow_place place;
@@ -236,6 +250,8 @@ struct scratch {         // what the stack has no room for
 	__u32 own_slot, own_first, pool_first;
 	struct piece piece;
 	struct piece_key piece_key;
+	struct account_key account_key;
+	struct account account;
 };
 
 #define FATE_MARK 0x70f00000 // `fate` of a queued fragment as tof/drivers/nfqueue.py reads it
@@ -357,6 +373,8 @@ MAP(tof_prefixes, BPF_MAP_TYPE_LPM_TRIE, struct prefix_key, __u32, 16384, BPF_F_
 MAP(tof_rules, BPF_MAP_TYPE_ARRAY, __u32, struct rule, MAX_RULES, 0);
 MAP(tof_sets, BPF_MAP_TYPE_LPM_TRIE, struct set_key, __u32, 65536, BPF_F_NO_PREALLOC);
 MAP(tof_served, BPF_MAP_TYPE_HASH, __u32, struct served, 65536, BPF_F_NO_PREALLOC);
+MAP(tof_accounts, BPF_MAP_TYPE_HASH, struct account_key, struct account, 262144, BPF_F_NO_PREALLOC);
+MAP(tof_reported, BPF_MAP_TYPE_HASH, struct account_key, struct account, 524288, BPF_F_NO_PREALLOC); // by the agent
 MAP(tof_stations, BPF_MAP_TYPE_LRU_HASH, struct station_key, struct station, 16384, 0);
 MAP(tof_tokens, BPF_MAP_TYPE_LRU_HASH, __u64, __u32, 16384, 0);
 MAP(tof_sides, BPF_MAP_TYPE_LPM_TRIE, struct side_key, __u32, 4096, BPF_F_NO_PREALLOC);
@@ -1568,11 +1586,68 @@ static __always_inline void add_served(struct served *served, __u32 bytes)
 	__sync_fetch_and_add(&served->bytes, bytes);
 }
 
+static __always_inline void mapped_outer(__u8 *out, const __u8 *address, int six)
+{
+	__be32 four;
+
+	if (six) {
+		__builtin_memcpy(out, address, 16);
+	} else {
+		__builtin_memcpy(&four, address, 4);
+		mapped((struct in6_addr *)out, four);
+	}
+}
+
+// Add the user's packet to its account with `service`. `own`: the tunnel that it is injected into, 0: it is uplink.
+__noinline int account(struct packet *p, struct key *own, __u32 service, __u64 now)
+{
+	__u32 zero = 0, way = own ? SGW : ENB;
+	struct scratch *scratch = bpf_map_lookup_elem(&tof_scratch, &zero);
+	struct account_key *key;
+	struct account *known;
+
+	if (!p || !scratch)
+		return 0;
+	key = &scratch->account_key;
+	__builtin_memset(key, 0, sizeof(*key));
+	if (p->inner6)
+		__builtin_memcpy(key->ue, own ? p->inner6_destination : p->inner6_source, 8);
+	else
+		mapped((struct in6_addr *)key->ue, own ? p->inner4_destination : p->inner4_source);
+	if (own) {
+		mapped_outer(key->enb, own->destination, own->family == 6);
+		mapped_outer(key->sgw, own->source, own->family == 6);
+		key->vlan = own->vlan;
+	} else {
+		outer_address(p, 1, (struct in6_addr *)key->enb);
+		outer_address(p, 0, (struct in6_addr *)key->sgw);
+		key->vlan = p->vlan;
+	}
+	key->service = service;
+	known = bpf_map_lookup_elem(&tof_accounts, key);
+	if (!known) {
+		__builtin_memset(&scratch->account, 0, sizeof(scratch->account));
+		scratch->account.first_ns = now;
+		// A new account has nothing reported yet, whatever an agent left behind that ended while it closed one.
+		bpf_map_delete_elem(&tof_reported, key);
+		bpf_map_update_elem(&tof_accounts, key, &scratch->account, BPF_NOEXIST);
+		known = bpf_map_lookup_elem(&tof_accounts, key);
+	}
+	if (!known) {
+		count(c_unaccounted);
+		return 0;
+	}
+	__sync_fetch_and_add(&known->packets[way], 1);
+	__sync_fetch_and_add(&known->bytes[way], p->inner_length);
+	known->last_ns = now;
+	return 0;
+}
+
 // Decapsulate an uplink packet to a service and hand it to OVS. Negative: not diverted, go on.
 __noinline int divert(struct xdp_md *ctx, struct packet *p, struct tunnel *t, __u64 now, __u32 service)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	__u32 frame, surplus, index;
+	__u32 frame, surplus, index, number = service;
 	struct config *c = config();
 	struct served *served;
 	struct ethhdr *eth;
@@ -1628,6 +1703,8 @@ __noinline int divert(struct xdp_md *ctx, struct packet *p, struct tunnel *t, __
 	index = bpf_htonl(index);
 	__builtin_memcpy(eth->h_source + 2, &index, 4);
 	eth->h_proto = p->inner6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
+	if (c->accounting)
+		account(p, 0, number, now);
 	count(c_diverted);
 	return bpf_redirect(c->ue_ifindex, 0);
 }
@@ -2873,7 +2950,7 @@ static __always_inline int ue_side(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct packet p = {.vlan = NO_VLAN};
-	__u32 index, room, surplus, out, via = 0, by_address;
+	__u32 index, room, surplus, out, via = 0, by_address, service = 0;
 	struct ethhdr *eth = data;
 	struct config *c = config();
 	struct outlet *outlet;
@@ -2909,6 +2986,8 @@ static __always_inline int ue_side(struct xdp_md *ctx)
 		count(c_ue_malformed);
 		return XDP_DROP;
 	}
+	if (c->accounting && eth->h_source[0] == 0x02 && eth->h_source[1] == 0x72) // a flow of br-ue says whose it is
+		__builtin_memcpy(&service, eth->h_source + 2, 4);
 	by_address = index == GATEWAY;
 	if (by_address)
 		index = reply_tunnel_of(ctx, &p, now, &via);
@@ -2959,6 +3038,8 @@ static __always_inline int ue_side(struct xdp_md *ctx)
 	}
 	add_traffic(t, p.inner_length);
 	t->injected_ns = now;
+	if (service && t->direction == SGW)
+		account(&p, &outlet->own, bpf_ntohl(service), now);
 	count(c_encapsulated);
 	if (c->shared && readdress_tunnel(ctx, c, outlet))
 		return XDP_PASS; // tof_ue_onward asks the kernel for the way
