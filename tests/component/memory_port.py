@@ -7,6 +7,7 @@ from ipaddress import ip_address, ip_network
 
 from prometheus_client.core import GaugeMetricFamily
 
+from tof.agent.accounting import Usage
 from tof.agent.catalog import Catalog
 from tof.api.port import (
     Check,
@@ -17,6 +18,7 @@ from tof.api.port import (
     ServiceStatus,
     SessionView,
     TunnelView,
+    UsageView,
 )
 from tof.model import Direction, Policy, TunnelKey, TunnelState
 
@@ -42,6 +44,7 @@ class MemoryPort:
     def __init__(self):
         self.catalog = Catalog([ip_address("8.8.8.8")], [ip_address("192.168.50.1")])
         self.held: list[TunnelView] = []
+        self.used: list[Usage] = []
         self.unresolved: set[str] = set()
         self.learnt: dict[str, tuple[LearntAddress, ...]] = {}
         self.refuses: Exception | None = None
@@ -84,6 +87,10 @@ class MemoryPort:
     async def sessions(self):
         ues = sorted({ue for view in self.held for ue in view.ues})
         return [self._session(ue) for ue in ues]
+
+    async def usage(self):
+        self._refuse()
+        return [UsageView(one, SEEN, SEEN) for one in self.used]
 
     async def health(self):
         ovs = (

@@ -13,10 +13,11 @@ import aiohttp
 import pytest
 from memory_port import MemoryPort, tunnel
 
+from tof.agent.accounting import Account, AccountKey, Ledger
 from tof.api.app import ApiOptions, create_app
 from tof.api.client import connect
 from tof.api.server import serve
-from tof.errors import BackendError, SetupError
+from tof.errors import BackendError, Conflict, SetupError
 
 VIDEO = {"name": "video", "serviceIP": "198.51.100.10", "applicationIP": "192.168.50.10"}
 RADIO = {"name": "radio", "serviceIP": "198.51.100.11", "applicationIP": "192.168.50.10"}
@@ -520,6 +521,22 @@ async def test_many_tunnels_come_in_one_answer(api, port):
 )
 async def test_bad_parameters_are_400_and_named(api, query, field):
     assert_problem(*await ask(api, "GET", f"/tunnels?{query}"), 400, field)
+
+
+async def test_usage(api, port):
+    ledger = Ledger()
+    keys = [
+        AccountKey(bytes((10, 45, 0, 2)), bytes((10, 0, 0, 1)), bytes((10, 0, 1, 1)), vlan, 256)
+        for vlan in (None, 7)
+    ]
+    port.used = ledger.usage({key: Account(1, 2, 100, 200, 5, 6) for key in keys})
+    response, body = await ask(api, "GET", "/usage")
+    assert response.status == 200
+    assert [one["vlan"] for one in body] == [None, 7]
+    assert body[0]["uplink"] == {"packets": 1, "bytes": 100}
+    assert body[0]["start"] == "2026-01-02T03:04:05.500000Z"
+    port.refuses = Conflict("accounting is off")
+    assert_problem(*await ask(api, "GET", "/usage"), 409)
 
 
 async def test_sessions(api, port):

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from gtp_apps import ECHO, SERVICE, answer, echo, service_of, serving_tof
-from gtp_packets import APP_MAC, Bearer, ethernet, new_bearer, new_bearer6, pieces, udp
+from gtp_packets import APP_MAC, Bearer, cut, ethernet, new_bearer, new_bearer6, udp
 from gtp_peers import APP, Setting, Tof, until
 
 from tests.dissector import PORT, dissect, flows
@@ -133,7 +133,7 @@ def test_a_reassembled_datagram_counts_once(tof: Tof) -> None:
     tof.attach(bearer)
     for n in range(3):
         data = bytes((n,)) * 1200
-        tof.ran.send(*pieces(echo(bearer, data), 700))
+        tof.ran.send(*cut(echo(bearer, data), 704, 900 + n))
         answer(tof, bearer, data)
     assert [both(one) for one in usage(tof, bearer)] == [(3, 3 * 1228, 3, 3 * 1232)]
     until("the file has it", lambda: written(tof, bearer) == (3, 3 * 1228, 3, 3 * 1232))
@@ -262,3 +262,48 @@ def test_the_command_shows_it(tof: Tof) -> None:
         "2",
         str(2 * DOWN),
     ]
+
+
+CROWDED = """
+[accounting]
+file = "{dir}/accounting.jsonl"
+interval_s = 600
+max_accounts = 4
+"""
+
+
+def test_a_full_table_makes_room_and_says_so() -> None:
+    with serving_tof(Setting(more=CROWDED)) as tof:
+        bearers = [new_bearer() for _ in range(6)]
+        tof.attach(*bearers)
+        for bearer in bearers[:4]:
+            talk(tof, bearer, 2)
+        assert tof.packets("unaccounted") == 0
+        time.sleep(1.5)  # the accounts are silent
+        assert lines(tof) == []  # and the interval is far from over
+        talk(tof, bearers[4], 1)
+        until("the lost packets are counted", lambda: tof.packets("unaccounted") == 2)
+        until("the silent are closed", lambda: tof.get("/usage") == [])
+        for bearer in bearers[:4]:
+            assert written(tof, bearer) == (2, 2 * UP, 2, 2 * DOWN)
+        talk(tof, bearers[5], 3)
+        assert [both(one) for one in usage(tof, bearers[5])] == [(3, 3 * UP, 3, 3 * DOWN)]
+        assert tof.metrics()["tof_accounting_total{closed}"] == 4
+
+
+def test_the_last_report_is_made_when_the_agent_is_stopped() -> None:
+    with serving_tof(Setting(more=CROWDED)) as tof:
+        bearer = new_bearer()
+        tof.attach(bearer)
+        talk(tof, bearer, 2)
+        tof.signal(signal.SIGTERM)
+        assert written(tof, bearer) == (2, 2 * UP, 2, 2 * DOWN)
+
+
+def test_without_accounting_there_is_none() -> None:
+    with serving_tof(Setting()) as tof:
+        bearer = new_bearer()
+        tof.attach(bearer)
+        talk(tof, bearer, 1)
+        status, problem = tof.call("GET", "/usage")
+        assert (status, "accounting is off" in problem["detail"]) == (409, True)

@@ -123,6 +123,7 @@ def test_wrong_usage_or_config_is_2(run, args):
         ["sessions"],
         ["services"],
         ["services", "list"],
+        ["services", "usage"],
         ["services", "remove", "video"],
     ],
 )
@@ -166,6 +167,19 @@ TUNNEL = {
     "bytes": 252,
     "last_seen": "2026-01-02T03:04:05Z",
 }
+USAGE = {
+    "service": "video",
+    "serviceIP": "198.51.100.10",
+    "ue": "10.45.0.2",
+    "enb": "10.0.0.1",
+    "sgw": "10.0.1.1",
+    "vlan": None,
+    "flow_id": "00000000000000ab",
+    "start": "2026-01-02T03:04:05Z",
+    "end": "2026-01-02T03:04:06Z",
+    "uplink": {"packets": 3, "bytes": 252},
+    "downlink": {"packets": 4, "bytes": 4000},
+}
 SERVICE = {"name": "video", "serviceIP": "198.51.100.10", "applicationIP": "192.168.50.10"}
 SELECTIVE = {
     "name": "games",
@@ -193,6 +207,7 @@ BODIES = {
         "checks": [{"name": "ovs", "state": "ok", "detail": "[up]"}],
     },
     "/tunnels": [TUNNEL],
+    "/usage": [USAGE],
     "/sessions": [{"ue": "10.45.0.2", "uplink": [TUNNEL], "downlink": [], "state": "learnt"}],
     "/service": [SERVICE, SELECTIVE, NAMED],
     "/policy": {"services": [SERVICE, SELECTIVE]},
@@ -259,6 +274,7 @@ def agent(monkeypatch):
         (["status"], "/health"),
         (["tunnels"], "/tunnels"),
         (["sessions"], "/sessions"),
+        (["services", "usage"], "/usage"),
         (["services"], "/service"),
         (["services", "list"], "/service"),
         (["services", "status", "video"], "/service/video/status"),
@@ -275,6 +291,7 @@ def test_json_is_the_body_of_the_api(agent, run, args, path):
     [
         (["status"], ["tof 9.9: ok", "ovs", "[up]"]),
         (["tunnels"], ["uplink", "10.45.0.2 2001:db8:0:1::/64", "2026-01-02T03:04:05Z"]),
+        (["services", "usage"], ["video", "10.45.0.2", "252", "4000"]),
         (["sessions"], ["10.45.0.2", "10.0.0.1 > 10.0.1.1 0x00000007"]),
         (["services"], ["video", "198.51.100.10", "192.168.50.10", " all"]),
         (["services"], ["games", "203.0.113.0/24", "192.168.50.11 port 8080", SELECTED]),

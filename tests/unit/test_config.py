@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tof.config import Config, Dns, TcpListen, UnixListen, load, names_of, parse
+from tof.config import Collector, Config, Dns, TcpListen, UnixListen, load, names_of, parse
 from tof.errors import SetupError
 
 MINIMAL = """
@@ -55,6 +55,8 @@ def test_defaults() -> None:
     assert config.api.listen == (UnixListen("/run/tof/api.sock"), TcpListen("127.0.0.1", 8080))
     assert (config.state.dir, config.state.run_dir) == (Path("/var/lib/tof"), Path("/run/tof"))
     assert (config.log.level, config.log.format) == ("info", "text")
+    assert not config.accounting.on
+    assert (config.accounting.interval_s, config.accounting.max_accounts) == (60.0, 262_144)
 
 
 def test_a_dns_server_at_the_edge() -> None:
@@ -71,6 +73,42 @@ def test_example_file_shows_the_defaults() -> None:
 def test_api_socket_follows_run_dir() -> None:
     config = parse(with_key("state", 'run_dir = "/run/other"'))
     assert config.api.listen[0] == UnixListen("/run/other/api.sock")
+
+
+def test_accounting_is_on_as_soon_as_its_records_go_anywhere() -> None:
+    to_file = parse(
+        with_key("accounting", 'file = "/var/lib/tof/accounting.jsonl"\nfile_max_mb = 2\nfiles = 3')
+    )
+    assert to_file.accounting.on
+    assert to_file.accounting.file == Path("/var/lib/tof/accounting.jsonl")
+    assert (to_file.accounting.file_max_mb, to_file.accounting.files) == (2, 3)
+    for text, host in (
+        ("192.0.2.1", "192.0.2.1"),
+        ("[2001:db8::1]", "2001:db8::1"),
+        ("billing.example", "billing.example"),
+    ):
+        collecting = parse(with_key("accounting", f'ipfix = "udp://{text}:4739"')).accounting
+        assert collecting.on
+        assert collecting.ipfix == Collector(host, 4739)
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ('file = "records"', "accounting.file: expected an absolute path"),
+        ('ipfix = "192.0.2.1:4739"', "accounting.ipfix: expected udp://host:port"),
+        ('ipfix = "udp://192.0.2.1"', "accounting.ipfix: expected udp://host:port"),
+        ('ipfix = "tcp://192.0.2.1:4739"', "accounting.ipfix: expected udp://host:port"),
+        ('ipfix = "udp://192.0.2.1:0"', "accounting.ipfix: port 0"),
+        ("interval_s = 0", "accounting.interval_s: expected a number"),
+        ("max_accounts = 0", "accounting.max_accounts: expected a whole number"),
+        ("files = 0", "accounting.files: expected a whole number"),
+        ('netflow = "yes"', "accounting.netflow: unknown key"),
+    ],
+)
+def test_what_accounting_refuses(line: str, why: str) -> None:
+    with pytest.raises(SetupError, match=why):
+        parse(with_key("accounting", line))
 
 
 def test_several_adapters_and_both_families() -> None:

@@ -17,7 +17,7 @@ from tof.dataplane.nat import tracked, zone_of, zones
 from tof.dataplane.pipeline import check, dump, render
 from tof.dataplane.plan import Plan, diff
 from tof.dataplane.tables import DOWN
-from tof.model import IpAddress, Service
+from tof.model import IpAddress, Service, service_mac
 
 ROOT = Path(__file__).parents[2]
 TOOL = runpy.run_path(str(ROOT / "tools" / "render-flows"))
@@ -99,13 +99,30 @@ def test_eth_src_of_what_a_ue_sends_is_never_rewritten_nor_looked_at() -> None:
                 assert "eth_src" not in dict(flow.match)
 
 
+def test_with_accounting_what_leaves_for_a_ue_names_its_service_and_nothing_else_changes() -> None:
+    for _, desired in TOOL["EXAMPLES"].values():
+        plain = {_place(flow): flow for flow in render(replace(desired, accounting=False))}
+        told = {_place(flow): flow for flow in render(replace(desired, accounting=True))}
+        assert plain.keys() == told.keys()
+        names = {SetField("eth_src", service_mac(route.service_id)) for route in desired.services}
+        for place, flow in told.items():
+            to_ue = ("in_port", PORTS.apps) in flow.match and Output(PORTS.ue) in flow.actions
+            marks = [action for action in flow.actions if action in names]
+            assert len(marks) == to_ue
+            assert tuple(action for action in flow.actions if action not in names) == plain[place].actions
+
+
+def _place(flow: Flow) -> tuple[object, ...]:
+    return flow.table, flow.priority, flow.match
+
+
 def test_only_where_the_way_back_needs_it_is_anything_tracked() -> None:
     for name, (_, desired) in TOOL["EXAMPLES"].items():
         tracked = {
             action.zone for flow in render(desired) for action in flow.actions if isinstance(action, Track)
         }
         assert tracked == zones(desired)
-        ways = "shared-application", "selecting-services", "named-services", "edge-dns", "chains"
+        ways = "shared-application", "selecting-services", "named-services", "edge-dns", "chains", "accounting"
         assert bool(tracked) == (name in ways)
 
 

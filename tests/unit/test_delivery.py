@@ -104,7 +104,7 @@ def test_the_ue_is_told_what_fits() -> None:
     told6 = decode_ipv6(out.back[0][14:])
     assert (out.onward, told6.source, told6.destination) == ((), SERVICE6, UE6)
     assert (told6.payload[:2], told6.payload[4:8]) == (b"\x02\x00", (1500).to_bytes(4, "big"))
-    assert {frame[:12] for frame in out.back} == {GATEWAY_MAC + tunnel_mac(5)}
+    assert {frame[:12] for frame in out.back} == {GATEWAY_MAC + service_mac(9)}
 
 
 def test_what_may_not_be_answered() -> None:

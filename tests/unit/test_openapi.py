@@ -57,6 +57,7 @@ def test_the_operations_api_is_complete():
         "/policy",
         "/tunnels",
         "/sessions",
+        "/usage",
         "/health",
         "/metrics",
         "/openapi.json",

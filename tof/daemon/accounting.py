@@ -29,6 +29,7 @@ from tof.agent.services import ServicePlane
 from tof.api.port import UsageView
 from tof.config import Config
 from tof.daemon.clock import Clock
+from tof.dataplane.desired import ServedService
 from tof.drivers.accounts import AccountMaps
 from tof.drivers.export import CollectorSocket, RecordFile
 from tof.drivers.xdp import XdpEndpoints
@@ -80,6 +81,10 @@ class Accounting:
             self._maps.add(key, 1, len(packet), self._clock.now_ns())
         except BackendError:
             self._counts["table_full"] += 1
+
+    def note(self, served: Sequence[ServedService]) -> None:
+        """These services are about to be in force: however short they last, their accounts have their names."""
+        self._ledger.note(served)
 
     async def run(self) -> None:
         """Report every interval, and when the table is full."""

@@ -142,6 +142,7 @@ class Daemon:
         switch.returned = lambda: feed.handle(SwitchReturned())
         onward = _frames(stack, config.names.ue)
         accounting = Accounting(config, endpoints, agent.services, self._clock)
+        switch.serving = accounting.note
         fragments = Fragments(
             feed, endpoints, onward, ue_side, apps_side, self._clock, account=accounting.add
         )  # fmt: skip

@@ -69,6 +69,7 @@ class Switch:
         self.applied = -1
         self.send_ping: Callable[[SendPing], object] = lambda _ping: None
         self.returned: Callable[[], object] = lambda: None
+        self.serving: Callable[[Sequence[ServedService]], object] = lambda _served: None
         self.outbox: list[SendPing] = []
         self._changed = asyncio.Condition()
         self._refusal: str = ""
@@ -178,6 +179,7 @@ class Switch:
             if plan.drop and routes != self._routes:
                 await self._ovs.forget_cached_flows()  # a change of services is in force when the API says so
         if (routes, served) != (self._routes, self._served) or rules is not self._rules:
+            self.serving(served)
             self._endpoints.set_tracked(nat.tracked(routes))
             self._endpoints.set_services(served, rules)
             self._routes, self._served, self._rules = routes, served, rules

@@ -18,9 +18,11 @@ from .service_status import ServiceStatus
 from .service_status_state import ServiceStatusState
 from .session import Session
 from .session_state import SessionState
+from .traffic import Traffic
 from .tunnel import Tunnel
 from .tunnel_direction import TunnelDirection
 from .tunnel_state import TunnelState
+from .usage import Usage
 
 __all__ = (
     "Chain",
@@ -41,7 +43,9 @@ __all__ = (
     "ServiceStatusState",
     "Session",
     "SessionState",
+    "Traffic",
     "Tunnel",
     "TunnelDirection",
     "TunnelState",
+    "Usage",
 )
