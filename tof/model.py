@@ -144,6 +144,14 @@ class Chain:
 
 
 @dataclass(frozen=True, slots=True)
+class Mirror:
+    """Where diverted packets go a second time: a port of br-ue, or a file of that name."""
+
+    interface: str = ""
+    file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """Traffic to ``service_ip`` is answered by ``application_ip`` (source document, section 4.3.4.1).
 
@@ -152,6 +160,7 @@ class Service:
     ``health``: while the application does not answer, the service's packets go to the core. ``domain``, without
     ``service_ip``: its addresses are those that DNS says (``*.`` before it: of all names below it); with it: the DNS
     server at the edge says that the domain has this address. ``chain``: the name of the port-chain that its packets walk.
+    ``mirror``: its diverted packets, both ways, are duplicated there.
     """
 
     name: str
@@ -165,6 +174,7 @@ class Service:
     health: HealthCheck | None = None
     domain: str | None = None
     chain: str | None = None
+    mirror: Mirror | None = None
 
     @property
     def network(self) -> IpNetwork | None:

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tof.dataplane.desired import Desired, PingRoute, Ports, ServiceRoute, by_application
+from tof.dataplane.desired import Desired, Mirrors, PingRoute, Ports, ServiceRoute, by_application
 from tof.dataplane.flow import Flow, Goto, Masked, Output, SetField, Track
 from tof.dataplane.nat import tracked, zone_of, zones
 from tof.dataplane.pipeline import check, dump, render
 from tof.dataplane.plan import Plan, diff
-from tof.dataplane.tables import DOWN
-from tof.model import IpAddress, Service, service_mac
+from tof.dataplane.tables import CLASSIFIER, DOWN, OUTPUT
+from tof.model import IpAddress, Mirror, Service, service_mac
 
 ROOT = Path(__file__).parents[2]
 TOOL = runpy.run_path(str(ROOT / "tools" / "render-flows"))
@@ -101,8 +101,8 @@ def test_eth_src_of_what_a_ue_sends_is_never_rewritten_nor_looked_at() -> None:
 
 def test_with_accounting_what_leaves_for_a_ue_names_its_service_and_nothing_else_changes() -> None:
     for _, desired in TOOL["EXAMPLES"].values():
-        plain = {_place(flow): flow for flow in render(replace(desired, accounting=False))}
-        told = {_place(flow): flow for flow in render(replace(desired, accounting=True))}
+        plain = {_place(flow): flow for flow in render(replace(desired, accounting=False, mirrors=Mirrors()))}
+        told = {_place(flow): flow for flow in render(replace(desired, accounting=True, mirrors=Mirrors()))}
         assert plain.keys() == told.keys()
         names = {SetField("eth_src", service_mac(route.service_id)) for route in desired.services}
         for place, flow in told.items():
@@ -110,6 +110,36 @@ def test_with_accounting_what_leaves_for_a_ue_names_its_service_and_nothing_else
             marks = [action for action in flow.actions if action in names]
             assert len(marks) == to_ue
             assert tuple(action for action in flow.actions if action not in names) == plain[place].actions
+
+
+def test_a_mirror_sees_both_ways_of_its_service_as_the_ue_does_and_changes_nothing_else() -> None:
+    mirrors = Mirrors((("mon0", 16),), 7)
+    for _, desired in TOOL["EXAMPLES"].values():
+        for mirror, port in ((Mirror(interface="mon0"), 16), (Mirror(file="x"), 7), (Mirror("mon1"), None)):
+            if not desired.services:
+                continue
+            first, *others = (
+                replace(route, service=replace(route.service, mirror=None)) for route in desired.services
+            )
+            watched = replace(first, service=replace(first.service, mirror=mirror))
+            without = render(replace(desired, services=(first, *others), mirrors=mirrors))
+            flows = render(replace(desired, services=(watched, *others), mirrors=mirrors))
+            assert {_place(flow) for flow in flows} == {_place(flow) for flow in without}
+            if port is None:
+                assert flows == without
+                continue
+            copies = [flow for flow in flows if Output(port) in flow.actions]
+            assert copies
+            assert flows - frozenset(copies) <= without
+            assert {flow.table for flow in copies} == {CLASSIFIER, OUTPUT}
+            for flow in copies:
+                before = flow.actions[: flow.actions.index(Output(port))]
+                way_up = ("in_port", PORTS.ue) in flow.match
+                if way_up:
+                    assert before == ()
+                else:
+                    assert before[-1] == SetField("eth_src", service_mac(first.service_id))
+                    assert flow.actions[-1] == Output(PORTS.ue)
 
 
 def _place(flow: Flow) -> tuple[object, ...]:
@@ -122,8 +152,8 @@ def test_only_where_the_way_back_needs_it_is_anything_tracked() -> None:
             action.zone for flow in render(desired) for action in flow.actions if isinstance(action, Track)
         }
         assert tracked == zones(desired)
-        ways = "shared-application", "selecting-services", "named-services", "edge-dns", "chains", "accounting"
-        assert bool(tracked) == (name in ways)
+        ways = {"shared-application", "selecting-services", "named-services", "edge-dns", "chains"}
+        assert bool(tracked) == (name in ways | {"accounting", "mirror"})
 
 
 def test_the_zone_of_an_application_is_never_the_hosts() -> None:

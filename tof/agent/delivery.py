@@ -81,6 +81,17 @@ def frames(index: int, packet: bytes, mtu: int, number: int, *, veiled: bool = T
         return Frames()
 
 
+def unveiled(packet: bytes) -> bytes:
+    """A packet on br-ue as it was before it was ``_veiled``."""
+    real = (
+        {veil: protocol for protocol, veil in _VEILS.items()}.get(packet[9]) if packet[0] >> 4 == 4 else None
+    )
+    if real is None or not packet[6] & _VEIL_BIT or not int.from_bytes(packet[6:8], "big") & 0x1FFF:
+        return packet
+    shown = packet[:6] + bytes((packet[6] & ~_VEIL_BIT,)) + packet[7:9] + bytes((real,)) + packet[10:]
+    return fix_ipv4_header(shown)
+
+
 def _veiled(packet: bytes) -> bytes:
     """Hidden from an Open vSwitch that would "correct checksums" in a later fragment's data."""
     veil = _VEILS.get(packet[9])

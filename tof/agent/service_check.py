@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, ip_address
 from typing import Final
 
 from tof.agent.addresses import canonical, is_host, network_of, prefix_text
+from tof.agent.mirror_body import check_mirror
 from tof.dataplane.selection import PROTOCOLS_WITH_PORTS
 from tof.errors import BadRequest
 from tof.model import HealthCheck, IpNetwork, PortRange, ProbeKind, Selection, Service, probe_port
@@ -45,6 +46,8 @@ def checked(service: Service) -> Service:
     _check_application_port(service)
     if service.health is not None:
         _check_health(service, service.health)
+    if service.mirror is not None:
+        check_mirror(service.mirror)
     return service
 
 

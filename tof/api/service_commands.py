@@ -58,6 +58,12 @@ ChainOption = Annotated[
     str | None,
     typer.Option("--chain", metavar="CHAIN", help="Its packets walk this port-chain of the policy."),
 ]
+MirrorOption = Annotated[
+    str | None,
+    typer.Option(
+        "--mirror", metavar="interface:IF|file:NAME", help="Duplicate its packets, both ways, to there."
+    ),
+]
 
 FIELDS: Final[Mapping[str, str]] = {
     "service_ip": "serviceIP",
@@ -74,6 +80,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "mode": "mode",
     "health": "health",
     "chain": "chain",
+    "mirror": "mirror",
 }
 """What the parameters of ``add`` and ``set`` are in the API."""
 SHOWN: Final[Mapping[str, str]] = {
@@ -130,6 +137,7 @@ def services_add(
     mode: ModeOption = None,
     health: HealthOption = None,
     chain: ChainOption = None,
+    mirror: MirrorOption = None,
     api: Api = None,
     json_output: Json = False,
 ) -> None:
@@ -158,6 +166,7 @@ def services_set(
     mode: ModeOption = None,
     health: HealthOption = None,
     chain: ChainOption = None,
+    mirror: MirrorOption = None,
     api: Api = None,
     json_output: Json = False,
 ) -> None:
@@ -230,6 +239,8 @@ def _service(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         body["ports"] = [_number_or_word(port) for port in body["ports"]]
     if "health" in body:
         body["health"] = _health(body["health"])
+    if "mirror" in body:
+        body["mirror"] = _mirror(body["mirror"])
     return body
 
 
@@ -239,6 +250,13 @@ def _health(text: str) -> dict[str, Any]:
         raise typer.BadParameter(f"{text!r} is not KIND[:PORT][/PATH]", param_hint="--health")
     kind, port, path = found["kind"], found["port"], found["path"]
     return {"kind": kind} | ({"port": int(port)} if port else {}) | ({"path": path} if path else {})
+
+
+def _mirror(text: str) -> dict[str, Any]:
+    kind, _, name = text.partition(":")
+    if kind not in ("interface", "file") or not name:
+        raise typer.BadParameter(f"{text!r} is neither interface:IF nor file:NAME", param_hint="--mirror")
+    return {kind: name}
 
 
 def _number_or_word(text: str) -> int | str:

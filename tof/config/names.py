@@ -33,6 +33,8 @@ class Names:
     gw1: str
     pinger0: str
     pinger1: str
+    mirror0: str
+    mirror1: str
     chain: str
 
     @property
@@ -40,7 +42,7 @@ class Names:
         """All network devices, bridges included."""
         queues = {name for q in self.queue for name in (q.bridge, q.a, q.b, q.c, q.d)}
         pairs = {self.ue, self.ue_ovs, self.hb0, self.hb1, self.app0, self.app1}
-        pairs |= {self.gw0, self.gw1, self.pinger0, self.pinger1}
+        pairs |= {self.gw0, self.gw1, self.pinger0, self.pinger1, self.mirror0, self.mirror1}
         return frozenset(queues | pairs | {self.br_s1, self.br_ue})
 
 
@@ -64,5 +66,7 @@ def names_of(instance: str) -> Names:
         gw1=f"tofgw1{tail}",
         pinger0=f"pinger0{tail}",
         pinger1=f"pinger1{tail}",
+        mirror0=f"tofmir0{tail}",
+        mirror1=f"tofmir1{tail}",
         chain=f"TOF-{instance}",
     )

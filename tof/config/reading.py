@@ -38,6 +38,7 @@ from tof.config.settings import (
     Dns,
     IpNetwork,
     Log,
+    Mirror,
     Pinger,
     State,
     TcpListen,
@@ -74,7 +75,7 @@ def parse(text: str) -> Config:
     pinger, tunnels, state = _pinger(root), _tunnels(root), _state(root)
     config = Config(
         agent, s1, ue, pinger, _dns(root, ue), tunnels, _api(root, state), state, _log(root), _vnfs(root),
-        _accounting(root),
+        _accounting(root), _mirror(root),
     )  # fmt: skip
     root.done()
     _check_interfaces(config)
@@ -252,6 +253,22 @@ def _accounting(root: Table) -> Accounting:
     return accounting
 
 
+def _mirror(root: Table) -> Mirror:
+    table = root.table("mirror")
+    directories: tuple[Path, ...] = table.take("dir", maybe(directory), ())
+    mirror = Mirror(
+        interfaces=table.take("interfaces", listed(interface), ()),
+        dir=next(iter(directories), None),
+        file_max_mb=table.take("file_max_mb", whole(1, 1_000_000), 100),
+        files=table.take("files", whole(1, 1000), 1),
+    )
+    table.done()
+    if len(mirror.interfaces) > MOST_MIRRORS:
+        refuse("mirror.interfaces", f"{len(mirror.interfaces)} interfaces; {MOST_MIRRORS} at most")
+    return mirror
+
+
+MOST_MIRRORS = 16
 MOST_ADAPTERS = 8
 """Adapters a side; the data path's own bound."""
 
@@ -288,7 +305,11 @@ def _overlap(one: IpNetwork, other: IpNetwork) -> bool:
 def _check_interfaces(config: Config) -> None:
     if config.ue.app_interface in config.s1.interfaces:
         refuse("ue.app_interface", f"{config.ue.app_interface} is an S1 adapter; apps need another one")
+    for name in config.mirror.interfaces:
+        if name in (*config.s1.interfaces, config.ue.app_interface):
+            refuse("mirror.interfaces", f"{name} is in use already: mirrors need interfaces of their own")
     for path, names in (
+        ("mirror.interfaces", config.mirror.interfaces),
         ("s1.enb_interface", config.s1.enb_interfaces),
         ("s1.sgw_interface", config.s1.sgw_interfaces),
         ("ue.app_interface", (config.ue.app_interface,)),

@@ -172,6 +172,16 @@ class Accounting:
 
 
 @dataclass(frozen=True, slots=True)
+class Mirror:
+    """``[mirror]``: what services' packets may be duplicated to: interfaces, which become ports of br-ue, and files."""
+
+    interfaces: tuple[str, ...] = ()
+    dir: Path | None = None
+    file_max_mb: int = 100
+    files: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything an operator can set."""
 
@@ -186,6 +196,7 @@ class Config:
     log: Log
     vnfs: tuple[Vnf, ...] = ()
     accounting: Accounting = Accounting()
+    mirror: Mirror = Mirror()
 
     @property
     def names(self) -> Names:

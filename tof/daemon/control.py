@@ -25,8 +25,10 @@ from tof.daemon.prober import Prober
 from tof.daemon.resolver import Resolver
 from tof.daemon.switch import Switch
 from tof.daemon.vnfs import VnfWatch
+from tof.dataplane.desired import Mirrors
 from tof.drivers.store import Store
 from tof.drivers.xdp import XdpEndpoints
+from tof.errors import BadRequest
 from tof.model import Mode, Policy, Service
 
 IN_FORCE_S = 5.0
@@ -38,8 +40,9 @@ class Control:
 
     def __init__(
         self, feed: Feed, switch: Switch, endpoints: XdpEndpoints, store: Store, resolver: Resolver,
-        prober: Prober, observation: Observation, edge_dns: EdgeDns, vnfs: VnfWatch,
+        prober: Prober, observation: Observation, edge_dns: EdgeDns, vnfs: VnfWatch, mirrors: Mirrors,
     ) -> None:  # fmt: skip
+        self._mirrors = mirrors
         self._feed, self._switch, self._endpoints, self._store = feed, switch, endpoints, store
         self._resolver, self._prober, self._observation = resolver, prober, observation
         self._edge_dns = edge_dns
@@ -53,6 +56,7 @@ class Control:
     async def add_service(self, service: Service) -> Service:
         """Provision a new service."""
         async with self._lock:
+            self._check_mirrors([service])
             self._feed.handle(ServiceAdded(service))
             added = self._services.catalog.get(service.name)
             await self._settle(ServiceRemoved(service.name), partial(self._store.put, added), [added])
@@ -62,6 +66,7 @@ class Control:
         """Put ``service`` in the place of the one called ``name``."""
         async with self._lock:
             before = self._services.catalog.get(name)
+            self._check_mirrors([service])
             self._feed.handle(ServiceReplaced(name, service))
             after = self._services.catalog.get(service.name)
             await self._settle(
@@ -92,6 +97,7 @@ class Control:
         """Exactly this, or none of the change."""
         async with self._lock:
             before = self._services.policy
+            self._check_mirrors(policy.services)
             self._feed.handle(ServicesReplaced(policy.services, policy.chains))
             after = self._services.policy
             new = [service for service in after.services if service not in before.services]
@@ -99,6 +105,16 @@ class Control:
             await self._settle(undo, partial(self._store.replace_all, after), new)
             self._review()
             return after
+
+    def _check_mirrors(self, services: Sequence[Service]) -> None:
+        """Whoever may call the API may not have packets sent out of any interface, nor written anywhere."""
+        for service in services:
+            if service.mirror is None or self._mirrors.port(service) is not None:
+                continue
+            field = "mirror.file" if service.mirror.file else "mirror.interface"
+            why = "is not one of mirror.interfaces" if service.mirror.interface else "needs mirror.dir"
+            what = service.mirror.interface or service.mirror.file
+            raise BadRequest(f"service {service.name}: {what} {why} in the TOF's configuration", field)
 
     async def _settle(
         self, undo: Event, keep: Callable[[], Awaitable[None]], services: Sequence[Service]

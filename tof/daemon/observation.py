@@ -23,6 +23,7 @@ from tof.daemon.accounting import Accounting
 from tof.daemon.clock import Clock
 from tof.daemon.feed import Feed
 from tof.daemon.fragments import Fragments
+from tof.daemon.mirroring import Mirroring
 from tof.daemon.switch import Switch
 from tof.daemon.vnfs import VnfWatch
 from tof.drivers.layout import ENDED, HEARTBEAT_NS, TunnelRecord
@@ -37,9 +38,10 @@ class Observation:
 
     def __init__(
         self, feed: Feed, endpoints: XdpEndpoints, switch: Switch, fragments: Fragments, clock: Clock,
-        vnfs: VnfWatch, accounting: Accounting,
+        vnfs: VnfWatch, accounting: Accounting, mirroring: Mirroring,
     ) -> None:  # fmt: skip
         self._fragments, self._vnfs, self._accounting = fragments, vnfs, accounting
+        self._mirroring = mirroring
         self._feed, self._endpoints, self._switch, self._clock = feed, endpoints, switch, clock
         self._sessions = feed.agent.sessions
         self.edge_dns = False
@@ -156,12 +158,14 @@ class Observation:
         for name, value in self._fragments.counts.items():
             pieces.add_metric([name], value)
         yield pieces
-        accounting = CounterMetricFamily(
-            "tof_accounting", "Records of accounting by what became of them", labels=["reason"]
-        )
-        for name, value in sorted(self._accounting.counts.items()):
-            accounting.add_metric([name], value)
-        yield accounting
+        for family, text, counts in (
+            ("tof_accounting", "Records of accounting by what became of them", self._accounting.counts),
+            ("tof_mirror", "Packets mirrored to files by what became of them", self._mirroring.counts),
+        ):
+            metric = CounterMetricFamily(family, text, labels=["reason"])
+            for name, value in sorted(counts.items()):
+                metric.add_metric([name], value)
+            yield metric
         yield from self._service_metrics()
         agent = self._feed.agent
         decided = CounterMetricFamily("tof_learning", "What the agent met and decided", labels=["reason"])

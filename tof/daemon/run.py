@@ -35,11 +35,12 @@ from tof.daemon.feed import Feed
 from tof.daemon.fragments import Fragments
 from tof.daemon.idle import idle_tunnels
 from tof.daemon.logs import configure_logs
+from tof.daemon.mirroring import Mirroring
 from tof.daemon.naming import Naming
 from tof.daemon.observation import Observation
 from tof.daemon.prober import Prober
 from tof.daemon.resolver import Resolver
-from tof.daemon.switch import Switch, vnfs_of
+from tof.daemon.switch import Switch, mirrors_of, vnfs_of
 from tof.daemon.toobig import TooBig
 from tof.daemon.vnfs import VnfWatch
 from tof.drivers import netfilter
@@ -142,7 +143,8 @@ class Daemon:
         switch.returned = lambda: feed.handle(SwitchReturned())
         onward = _frames(stack, config.names.ue)
         accounting = Accounting(config, endpoints, agent.services, self._clock)
-        switch.serving = accounting.note
+        mirroring = Mirroring(config)
+        switch.followers += [accounting.note, mirroring.note]
         fragments = Fragments(
             feed, endpoints, onward, ue_side, apps_side, self._clock, account=accounting.add
         )  # fmt: skip
@@ -175,13 +177,18 @@ class Daemon:
             group.create_task(self._ticks(feed, fragments), name="ticks"),
             group.create_task(self._purge(feed, endpoints), name="purge"),
             group.create_task(accounting.run(), name="accounting"),
+            group.create_task(mirroring.run(), name="mirroring"),
         ]
         self._watch(stack, loop, feed, fragments, endpoints)
-        observation = Observation(feed, endpoints, switch, fragments, self._clock, vnfs, accounting)
+        observation = Observation(
+            feed, endpoints, switch, fragments, self._clock, vnfs, accounting, mirroring
+        )
         observation.edge_dns = config.dns.server != "off"
         base = config.agent.queue_base
         observation.queues_read = lambda: listened_to((base, base + 1))
-        control = Control(feed, switch, endpoints, store, resolver, prober, observation, edge, vnfs)
+        control = Control(
+            feed, switch, endpoints, store, resolver, prober, observation, edge, vnfs, mirrors_of(config)
+        )
         await self._first_convergence(switch)
         bound = await stack.enter_async_context(serve(create_app(control), config.api.listen))
         log.info("API", listen=bound)

@@ -17,7 +17,7 @@ from tof.agent.core import Agent
 from tof.config import Config
 from tof.daemon.clock import Clock
 from tof.dataplane import nat, pinger
-from tof.dataplane.desired import Desired, Ports, ServedService, ServiceRoute, Vnf
+from tof.dataplane.desired import Desired, Mirrors, Ports, ServedService, ServiceRoute, Vnf
 from tof.dataplane.flow import Flow
 from tof.dataplane.pipeline import render
 from tof.dataplane.plan import Plan, diff
@@ -36,7 +36,14 @@ RESTART_AFTER_S = 1.0
 OFPORTS = Ports(ue=1, heartbeat=2, apps=3, gateway=4, pinger=5)
 _BEAT_SOURCE = 6
 _FIRST_VNF, _VNFS = 4096, 8192
+_FILE_MIRROR, _FIRST_MIRROR = 7, 16
 _AUDIT_S = 30.0
+
+
+def mirrors_of(config: Config) -> Mirrors:
+    """The ports that mirrored packets can go to."""
+    interfaces = tuple((name, _FIRST_MIRROR + at) for at, name in enumerate(config.mirror.interfaces))
+    return Mirrors(interfaces, None if config.mirror.dir is None else _FILE_MIRROR)
 
 
 def vnfs_of(config: Config) -> tuple[Vnf, ...]:
@@ -69,7 +76,7 @@ class Switch:
         self.applied = -1
         self.send_ping: Callable[[SendPing], object] = lambda _ping: None
         self.returned: Callable[[], object] = lambda: None
-        self.serving: Callable[[Sequence[ServedService]], object] = lambda _served: None
+        self.followers: list[Callable[[Sequence[ServedService]], object]] = []
         self.outbox: list[SendPing] = []
         self._changed = asyncio.Condition()
         self._refusal: str = ""
@@ -79,6 +86,7 @@ class Switch:
         self._base: frozenset[Flow] = frozenset()
         self._present: dict[int, int] = {}
         self._local: tuple[IpAddress, ...] = config.dns.listen
+        self._mirrors = mirrors_of(config)
         self._app_addresses: tuple[IpAddress, ...] = tuple(a.ip for a in config.ue.app_address)
 
     async def add_anew(self, vnf: str) -> None:
@@ -118,7 +126,10 @@ class Switch:
             Port(names.ue_ovs, OFPORTS.ue), Port(names.hb1, OFPORTS.heartbeat), Port(names.app1, OFPORTS.apps),
             Port(names.gw1, OFPORTS.gateway), Port(names.pinger1, OFPORTS.pinger),
             Port(names.hb0, _BEAT_SOURCE, cfm_mpid=1), *self._ports_of(),
+            *(Port(device, number, optional=True) for device, number in self._mirrors.interfaces),
         )  # fmt: skip
+        if self._mirrors.file is not None:
+            ports = (*ports, Port(names.mirror1, self._mirrors.file))
         await self._ovs.ensure_ports(names.br_ue, ports)
         await self._ovs.track_short_fragments()
         for pid in self._ovs.pids().values():
@@ -163,7 +174,7 @@ class Switch:
             self._base = render(
                 Desired(
                     OFPORTS, self._app_addresses, routes, vnfs=vnfs_of(self._config), local=self._local,
-                    accounting=self._config.accounting.on,
+                    accounting=self._config.accounting.on, mirrors=self._mirrors,
                 )  # fmt: skip
             )
             kept = {route.service_id for route in routes}
@@ -179,7 +190,8 @@ class Switch:
             if plan.drop and routes != self._routes:
                 await self._ovs.forget_cached_flows()  # a change of services is in force when the API says so
         if (routes, served) != (self._routes, self._served) or rules is not self._rules:
-            self.serving(served)
+            for follower in self.followers:
+                follower(served)
             self._endpoints.set_tracked(nat.tracked(routes))
             self._endpoints.set_services(served, rules)
             self._routes, self._served, self._rules = routes, served, rules

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tof.dataplane.desired import DIRECT, Desired, Path, ServiceRoute, by_application
-from tof.dataplane.flow import IPV4, IPV6, Action, Flow, Goto, Masked, Match, SetField, family
+from tof.dataplane.flow import IPV4, IPV6, Action, Flow, Goto, Masked, Match, Output, SetField, family
 from tof.dataplane.tables import BACK, CLASSIFIER, DOWN, NAT, OUTPUT, SFF, UP
 from tof.model import service_mac
 
@@ -14,7 +14,9 @@ def rules(desired: Desired) -> Iterator[Flow]:
     """From the UE by what its packets were judged to be; from an application by its address, once for all its services."""
     for group in by_application(desired.services):
         for route in group:
-            first_hop = _classify(route, route.path, 0)
+            mirror = desired.mirrors.port(route.service)
+            copy = () if mirror is None else (Output(mirror),)
+            first_hop = (*copy, *_classify(route, route.path, 0))
             yield Flow(
                 CLASSIFIER, 100, _selected(desired, route), first_hop, f"{route.service.name}: from the UE"
             )

@@ -101,6 +101,20 @@ class PingRoute:
 
 
 @dataclass(frozen=True, slots=True)
+class Mirrors:
+    """OpenFlow port numbers of br-ue that mirrored packets go to, by interface; ``file``: where files are written from."""
+
+    interfaces: tuple[tuple[str, int], ...] = ()
+    file: int | None = None
+
+    def port(self, service: Service) -> int | None:
+        """The port for this service's packets; None: they are not mirrored, or not to what is there."""
+        if service.mirror is None:
+            return None
+        return self.file if service.mirror.file else dict(self.interfaces).get(service.mirror.interface)
+
+
+@dataclass(frozen=True, slots=True)
 class Desired:
     """All that br-ue should do; ``app_addresses`` are the TOF's own on the apps side, ``local`` those of them that are
     applications: what they say to UEs comes from the gateway port, and goes to the gateway's own MAC address.
@@ -116,6 +130,7 @@ class Desired:
     """All that have ports on br-ue, whether a chain uses them or not."""
     local: tuple[IpAddress, ...] = ()
     accounting: bool = False
+    mirrors: Mirrors = Mirrors()
 
     def port_of(self, application: IpAddress) -> int:
         """Where an application is."""

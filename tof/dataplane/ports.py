@@ -133,7 +133,7 @@ def _to_ue(desired: Desired, group: tuple[ServiceRoute, ...]) -> Iterator[Flow]:
     match = _service(DOWN, owner)
     if desired.vnfs:
         for route in group:
-            home = (SetField("eth_dst", GATEWAY_MAC), Output(desired.ports.ue))
+            home = (SetField("eth_dst", GATEWAY_MAC), *_home(desired, route))
             yield Flow(
                 OUTPUT, 100, _service(BACK, route), home, f"{route.service.name}: to the UE, from its chain"
             )
@@ -155,10 +155,17 @@ def _to_ue(desired: Desired, group: tuple[ServiceRoute, ...]) -> Iterator[Flow]:
 
 def _out(desired: Desired, route: ServiceRoute) -> tuple[Action, ...]:
     """To the UE, or into the chain that leads there, from its far end."""
-    if not route.path.vnfs:
-        to_ue = Output(desired.ports.ue)
-        return (SetField("eth_src", service_mac(route.service_id)), to_ue) if desired.accounting else (to_ue,)
-    return (SetField("eth_src", service_mac(route.service_id)), *into(route.path, route.path.vnfs[-1].far))
+    named = SetField("eth_src", service_mac(route.service_id))
+    if route.path.vnfs:
+        return (named, *into(route.path, route.path.vnfs[-1].far))
+    home = _home(desired, route)
+    return (named, *home) if len(home) > 1 or desired.accounting else home
+
+
+def _home(desired: Desired, route: ServiceRoute) -> tuple[Action, ...]:
+    """To the UE, and a copy to where the service is mirrored."""
+    to_ue, mirror = Output(desired.ports.ue), desired.mirrors.port(route.service)
+    return (to_ue,) if mirror is None else (Output(mirror), to_ue)
 
 
 def _service(direction: int, route: ServiceRoute) -> Match:

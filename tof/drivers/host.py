@@ -145,6 +145,8 @@ class Host:
             (names.gw0, names.gw1): apps.mtu,
             (names.pinger0, names.pinger1): 1500,
         }
+        if self._config.mirror.dir is not None:
+            pairs[names.mirror0, names.mirror1] = widest
         for (first, second), mtu in pairs.items():
             self._pair(net, record, first, second, mtu)
         self._make_gateway(net)

@@ -10,6 +10,7 @@ from .health_check import HealthCheck
 from .health_check_kind import HealthCheckKind
 from .health_state import HealthState
 from .learnt_address import LearntAddress
+from .mirror import Mirror
 from .policy import Policy
 from .problem import Problem
 from .service import Service
@@ -35,6 +36,7 @@ __all__ = (
     "HealthCheckKind",
     "HealthState",
     "LearntAddress",
+    "Mirror",
     "Policy",
     "Problem",
     "Service",

@@ -10,6 +10,7 @@ from ..types import UNSET, Unset
 
 if TYPE_CHECKING:
     from ..models.health_check import HealthCheck
+    from ..models.mirror import Mirror
 
 
 T = TypeVar("T", bound="Service")
@@ -61,6 +62,10 @@ class Service:
                 not, the service's traffic goes to the core. A new service is in force with the first answer.
             chain (str | Unset): The port-chain that the packets walk between UE and application, one of the policy's
                 `chains`
+            mirror (Mirror | Unset): Where the service's diverted packets go a second time, both ways and as the UE sends
+                and gets them: either out of an
+                interface of those in the TOF's `mirror.interfaces`, or into a file of this name (without `.pcapng`) in
+                `mirror.dir`.
     """
 
     name: str
@@ -79,6 +84,7 @@ class Service:
     mode: ServiceMode | Unset = UNSET
     health: HealthCheck | Unset = UNSET
     chain: str | Unset = UNSET
+    mirror: Mirror | Unset = UNSET
 
     def to_dict(self) -> dict[str, Any]:
         name = self.name
@@ -136,6 +142,9 @@ class Service:
             health = self.health.to_dict()
 
         chain = self.chain
+        mirror: dict[str, Any] | Unset = UNSET
+        if not isinstance(self.mirror, Unset):
+            mirror = self.mirror.to_dict()
 
         field_dict: dict[str, Any] = {}
 
@@ -173,12 +182,15 @@ class Service:
             field_dict["health"] = health
         if chain is not UNSET:
             field_dict["chain"] = chain
+        if mirror is not UNSET:
+            field_dict["mirror"] = mirror
 
         return field_dict
 
     @classmethod
     def from_dict(cls: type[T], src_dict: Mapping[str, Any]) -> T:
         from ..models.health_check import HealthCheck  # noqa: PLC0415
+        from ..models.mirror import Mirror  # noqa: PLC0415
 
         d = dict(src_dict)
         name = d.pop("name")
@@ -238,6 +250,12 @@ class Service:
             health = HealthCheck.from_dict(_health)
 
         chain = d.pop("chain", UNSET)
+        _mirror = d.pop("mirror", UNSET)
+        mirror: Mirror | Unset
+        if isinstance(_mirror, Unset):
+            mirror = UNSET
+        else:
+            mirror = Mirror.from_dict(_mirror)
 
         service = cls(
             name=name,
@@ -256,6 +274,7 @@ class Service:
             mode=mode,
             health=health,
             chain=chain,
+            mirror=mirror,
         )
 
         return service
