@@ -98,6 +98,8 @@ def test_every_command_takes_json_and_explains_itself(command):
         ["apply"],
         ["apply", "-f", "/nonexistent.yaml"],
         ["services", "add", "video", "198.51.100.10", "192.168.50.10", "--health", "tcp:x"],
+        ["services", "add", "video", "198.51.100.10", "192.168.50.10", "--mirror", "mon0"],
+        ["services", "add", "video", "198.51.100.10", "192.168.50.10", "--mirror", "file:"],
         ["replay"],
         ["replay", "x.pcap"],
         ["replay", "x.pcap", "--lab", "--map-teid", "7"],
@@ -376,6 +378,13 @@ def test_services_add_and_set_with_a_selection(agent, run):
         ("POST", "/service", {**plain, "protocol": 6, "ports": [80, "8000-8100"], "priority": 0}),
         ("DELETE", "/service/203.0.113.0%2F24", None),
     ]
+
+
+def test_services_add_with_a_mirror(agent, run):
+    for given, mirror in (("interface:mon0", {"interface": "mon0"}), ("file:video", {"file": "video"})):
+        for verb, method, path in (("add", "POST", "/service"), ("set", "PUT", "/service/video")):
+            run("services", verb, *SERVICE.values(), "--mirror", given)
+            assert agent[-1] == (method, path, {**SERVICE, "mirror": mirror})
 
 
 def test_services_add_with_a_health_check(agent, run):

@@ -111,6 +111,32 @@ def test_what_accounting_refuses(line: str, why: str) -> None:
         parse(with_key("accounting", line))
 
 
+def test_mirrors() -> None:
+    config = parse(
+        with_key("mirror", 'interfaces = ["mon0", "mon1"]\ndir = "/var/lib/tof/mirror"\nfile_max_mb = 2')
+    )
+    assert config.mirror.interfaces == ("mon0", "mon1")
+    assert (config.mirror.dir, config.mirror.file_max_mb) == (Path("/var/lib/tof/mirror"), 2)
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ('interfaces = ["enb0"]', "mirror.interfaces: enb0 is in use already"),
+        ('interfaces = ["apps0"]', "mirror.interfaces: apps0 is in use already"),
+        ('interfaces = ["tofmir1"]', "mirror.interfaces: tofmir1 is a device of the TOF itself"),
+        ('interfaces = ["lo"]', "mirror.interfaces\\[0\\]: not an interface name"),
+        (f"interfaces = {[f'mon{n}' for n in range(17)]}", "mirror.interfaces: 17 interfaces; 16 at most"),
+        ('dir = "here"', "mirror.dir: expected an absolute path"),
+        ("files = 0", "mirror.files: expected a whole number"),
+        ('port = "mon0"', "mirror.port: unknown key"),
+    ],
+)
+def test_what_mirrors_refuse(line: str, why: str) -> None:
+    with pytest.raises(SetupError, match=why):
+        parse(with_key("mirror", line))
+
+
 def test_several_adapters_and_both_families() -> None:
     config = parse(
         """
@@ -288,7 +314,7 @@ def test_names() -> None:
     assert names_of("edge-01").br_s1 == "br-s1.edge-01"
     assert names_of("default").devices.isdisjoint(names_of("edge-01").devices)
     assert all(len(name) <= 15 for name in names_of("edge-01").devices)
-    assert len(names_of("default").devices) == 22
+    assert len(names_of("default").devices) == 24
 
 
 def parses_or_refuses(text: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tof.agent.delivery import Frames, UserPacket, frames, user_packet
+from tof.agent.delivery import Frames, UserPacket, frames, unveiled, user_packet
 from tof.errors import DecodeError
 from tof.model import GATEWAY_MAC, TunnelKey, service_mac, tunnel_mac
 from tof.wire import gtpu
@@ -93,6 +93,21 @@ def test_open_vswitch_takes_no_later_fragment_for_a_header(protocol: int, shown:
     assert seen._replace(protocol=protocol, flags=0) == decode_ipv4(later)
     [plain] = frames(5, later, 1500, 9, veiled=False).onward
     assert plain[14:] == later
+    assert unveiled(frame[14:]) == unveiled(later) == later
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        user(100),
+        user6(100),
+        encode_ipv4(IPv4(UE, SERVICE, 253, bytes(80), offset=800)),
+        encode_ipv4(IPv4(UE, SERVICE, 253, bytes(80), flags=4)),
+    ],
+    ids=["IPv4", "IPv6", "another's protocol", "no later fragment"],
+)
+def test_what_was_never_veiled_is_not_unveiled(packet: bytes) -> None:
+    assert unveiled(packet) == packet
 
 
 def test_the_ue_is_told_what_fits() -> None:

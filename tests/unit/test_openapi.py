@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tof.agent.mirror_body import FIELDS as MIRROR_FIELDS
+from tof.agent.mirror_body import FILE_PATTERN, INTERFACE_PATTERN
 from tof.agent.service_body import FIELDS, REQUIRED, body_of, parse
 from tof.agent.service_check import LONGEST_DOMAIN, MOST_ENTRIES, NAME_PATTERN
 from tof.api import render
@@ -73,7 +75,7 @@ def test_a_service_is_two_required_strings_and_what_may_be_added():
     assert {schema["properties"][field]["type"] for field in REQUIRED} == {"string"}
 
 
-@pytest.mark.parametrize("name", ["address", "port", "prefix", "domain", "health", "shadow"])
+@pytest.mark.parametrize("name", ["address", "port", "prefix", "domain", "health", "mirror", "shadow"])
 def test_the_examples_of_services_are_services_in_their_canonical_form(name):
     media = DOC.content["components"]["requestBodies"]["Service"]["content"]["application/json"]
     [add] = [op for op in DOC.operations if op.operation_id == "addService"]
@@ -86,7 +88,7 @@ def test_the_examples_of_services_are_services_in_their_canonical_form(name):
 def test_the_examples_of_fields_make_a_service():
     properties = SCHEMAS["Service"]["properties"]
     for place, other in (("serviceIP", "domain"), ("domain", "serviceIP")):
-        left_out = ("applicationPort", "health", other)
+        left_out = ("applicationPort", "health", "mirror", other)
         body = {field: properties[field]["examples"][0] for field in FIELDS if field not in left_out}
         assert place in body
         assert body_of(parse(body)) == body
@@ -124,6 +126,10 @@ def test_swagger_ui_reads_every_type_of_the_document():
 
 def test_the_words_of_document_and_code_are_the_same():
     assert SCHEMAS["Service"]["properties"]["name"]["pattern"] == f"^{NAME_PATTERN.pattern}$"
+    mirror = SCHEMAS["Mirror"]["properties"]
+    assert tuple(mirror) == MIRROR_FIELDS
+    assert mirror["interface"]["pattern"] == f"^{INTERFACE_PATTERN.pattern}$"
+    assert mirror["file"]["pattern"] == f"^{FILE_PATTERN.pattern}$"
     assert SCHEMAS["Tunnel"]["properties"]["direction"]["enum"] == [d.value for d in Direction]
     assert SCHEMAS["Tunnel"]["properties"]["state"]["enum"] == [s.value for s in TunnelState]
     assert SCHEMAS["Session"]["properties"]["state"]["enum"] == [s.value for s in TunnelState]

@@ -22,6 +22,8 @@ services:
     ports: [3478, 27000-27100]
     health:
       kind: icmp
+    mirror:
+      interface: mon0
 """
 
 
@@ -54,6 +56,8 @@ def test_services_by_domain_there_and_back() -> None:
         ("27000-27100", "99999", "p.yaml:9: services[1].ports: 99999 is not between 1 and 65535"),
         ("kind: icmp", "kind: smtp", "p.yaml:11: services[1].health.kind: health.kind is neither tcp, http nor icmp"),
         ("kind: icmp", "colour: red", "p.yaml:11: services[1].health.colour: colour is not a field of health"),
+        ("interface: mon0", "file: a/b", "p.yaml:13: services[1].mirror.file: mirror.file must match"),
+        ("interface: mon0", "port: mon0", "p.yaml:13: services[1].mirror.port: port is not a field of mirror"),
         ("name: games      # a comment", "name: video", "p.yaml:5: services[1].name: there is already a service"),
         ("    applicationIP: 192.168.50.30\n", "", "p.yaml:5: services[1].applicationIP: "),
         ("protocol: udp", "protokoll: udp", "p.yaml:8: services[1].protokoll: protokoll is not a field of a service"),
@@ -71,7 +75,7 @@ def test_an_error_points_at_line_and_field(old: str, new: str, message: str) -> 
 def test_two_services_that_select_the_same_are_both_named() -> None:
     more = "  - {name: other, serviceIP: 203.0.113.0/24, applicationIP: 192.168.50.9}\n"
     told = refusal(GOOD + more)
-    assert told.startswith("p.yaml:12: services[2].serviceIP: ")
+    assert told.startswith("p.yaml:14: services[2].serviceIP: ")
     assert "other" in told
     assert "games" in told
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tof.agent.service_body import FIELDS, body_of, parse
 from tof.agent.service_check import checked
 from tof.errors import BadRequest
-from tof.model import HealthCheck, Mode, PortRange, ProbeKind, Selection, Service, probe_port
+from tof.model import HealthCheck, Mirror, Mode, PortRange, ProbeKind, Selection, Service, probe_port
 
 PLAIN = {"name": "video", "serviceIP": "198.51.100.10", "applicationIP": "192.168.50.10"}
 SIX = {"name": "six", "serviceIP": "2001:db8::1", "applicationIP": "2001:db8::2"}
@@ -44,6 +44,7 @@ def test_every_field_becomes_a_part_of_the_value():
         "priority": -3,
         "mode": "shadow",
         "health": {"kind": "icmp", "fall": 5},
+        "mirror": {"interface": "mon0"},
     }
     assert (*body, "domain") == (*(each for each in FIELDS if each != "domain"), "domain")
     assert parse(body) == Service(
@@ -64,6 +65,7 @@ def test_every_field_becomes_a_part_of_the_value():
         -3,
         Mode.SHADOW,
         HealthCheck(ProbeKind.ICMP, fall=5),
+        Mirror("mon0"),
     )
     assert list(body_of(parse(body))) == list(body)
 
@@ -379,4 +381,35 @@ def test_a_probe_asks_the_application_s_port_unless_told_another():
 def test_a_health_check_that_cannot_be_names_its_field(health, field):
     with pytest.raises(BadRequest) as refused:
         parse({**PLAIN, "health": health})
+    assert refused.value.field == field
+
+
+@pytest.mark.parametrize("mirror", [{"interface": "mon0.7"}, {"file": "video-1.x"}])
+def test_a_mirror_there_and_back(mirror):
+    body = {**PLAIN, "mirror": mirror}
+    assert body_of(parse(body)) == body
+    assert parse(body).mirror == Mirror(**mirror)
+
+
+@pytest.mark.parametrize(
+    ("mirror", "field"),
+    [
+        ("mon0", "mirror"),
+        ({}, "mirror"),
+        ({"interface": "mon0", "file": "video"}, "mirror"),
+        ({"interface": ""}, "mirror"),
+        ({"port": 3}, "mirror.port"),
+        ({"interface": 3}, "mirror.interface"),
+        ({"file": None}, "mirror.file"),
+        ({"interface": "a b"}, "mirror.interface"),
+        ({"interface": "a234567890123456"}, "mirror.interface"),
+        ({"file": "../video"}, "mirror.file"),
+        ({"file": ".video"}, "mirror.file"),
+        ({"file": "v" * 64}, "mirror.file"),
+        ({"file": "video\n"}, "mirror.file"),
+    ],
+)
+def test_a_mirror_that_cannot_be_names_its_field(mirror, field):
+    with pytest.raises(BadRequest) as refused:
+        parse({**PLAIN, "mirror": mirror})
     assert refused.value.field == field
