@@ -201,10 +201,11 @@ class Differ:
             )
         )
         accounts = {
-            layout.unpack_account_key(key): list(layout.unpack_account(value)[:4])
+            key: list(layout.unpack_account(value)[:4])
             for key, value in self.loaded.entries("tof_accounts").items()
         }
-        pairs.append(("accounts", accounts, oracle.accounts))
+        counted_by = {layout.pack_account_key(key): sums for key, sums in oracle.accounts.items()}
+        pairs.append(("accounts", accounts, counted_by))
         handed = [
             (e.kind, e.tunnel, e.data)
             for e in events
