@@ -169,6 +169,14 @@ def test_what_passes_to_the_core_is_not_accounted(tof: Tof) -> None:
     assert usage(tof, bearer) == []
 
 
+def test_a_collector_that_is_not_there_is_no_trouble(tof: Tof) -> None:
+    bearer = new_bearer()
+    tof.attach(bearer)
+    talk(tof, bearer, 2)
+    until("refusals are counted", lambda: tof.metrics()["tof_accounting_total{collector_failed}"] > 0)
+    until("the file has it all", lambda: written(tof, bearer)[0] == 2)
+
+
 def test_a_collector_gets_ipfix(tof: Tof, collector: socket.socket) -> None:
     bearer = new_bearer(vlan=33)
     tof.attach(bearer)
@@ -239,6 +247,9 @@ def test_a_file_that_cannot_be_written_loses_nothing(tof: Tof) -> None:
     tof.signal(signal.SIGHUP)
     talk(tof, bearer, 2)
     until("it is counted", lambda: tof.metrics()["tof_accounting_total{file_failed}"] > 0)
+    checks = {one["name"]: one for one in tof.get("/health")["checks"]}
+    assert checks["accounting"]["state"] == "degraded"
+    assert "Is a directory" in checks["accounting"]["detail"]
     file.rmdir()
     until("written after all", lambda: file.exists() and written(tof, bearer) == (2, 2 * UP, 2, 2 * DOWN))
 

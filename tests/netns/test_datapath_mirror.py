@@ -325,12 +325,29 @@ def test_a_directory_that_cannot_be_written_is_counted(tof: Tof) -> None:
     assert [one for _, one in packets(file(tof, "blocked"))] == list(told[0])
 
 
-def test_nothing_is_left_of_it_after_tof_down() -> None:
+def test_a_mirror_that_is_configured_no_more_and_then_tof_down() -> None:
     with running_tof(Setting(more=SECTION)) as tof:
-        node = tof.netns["tof"]
+        node, bearer = tof.netns["tof"], new_bearer()
+        udp_echo(tof.netns["apps"], APP, ECHO)
         node.veth("mon0", tof.netns["apps"], "far0")
         until("a port", lambda: "16(mon0)" in ports(tof), 10)
         assert "tofmir0" in node.run("ip", "link")
+        provision(tof, body())
+        before = flows(tof)
+        provision(tof, body(mirror={"interface": "mon0"}))
+        tof.attach(bearer)
+        talk(tof, bearer, SERVICE, 1)
+        tof.signal(signal.SIGTERM)
+        text = tof.config.read_text()
+        tof.config.write_text(text[: text.index("[mirror]")])
+        tof.start()
+        talk(tof, bearer, SERVICE, 2)
+        assert tof.get("/service/watched/status") == {
+            "name": "watched", "state": "in_force",
+            "detail": "mon0 is not one of mirror.interfaces in the TOF's configuration",
+        }  # fmt: skip
+        assert flows(tof) == before
+        assert "mon0" not in ports(tof)
         tof.tof("down")
         links = node.run("ip", "link")
         assert "tofmir" not in links

@@ -76,11 +76,11 @@ def test_both_halves_are_one(ledger: Ledger) -> None:
 
 def test_names_outlive_their_services_while_they_have_accounts(ledger: Ledger) -> None:
     ledger.note((LAN,))
-    ledger.forget_others({KEY: ONE})
+    ledger.forget_others({KEY.service})
     assert [(one.service, one.network) for one in ledger.usage({KEY: ONE})] == [("web", WEB.service.network)]
-    ledger.forget_others({})
+    ledger.forget_others(set())
     assert [(one.service, one.network) for one in ledger.usage({KEY: ONE})] == [("#256", None)]
-    ledger.forget_others({KEY: ONE})
+    ledger.forget_others({KEY.service})
     assert ledger.usage({KEY6: ONE})[0].service == "lan"
     ledger.note((replace(WEB, service=replace(WEB.service, name="renamed")),))
     assert ledger.usage({KEY: ONE})[0].service == "renamed"

@@ -7,7 +7,7 @@ reported and it has been silent for a while.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from hashlib import blake2b
 from ipaddress import ip_address
@@ -114,9 +114,9 @@ class Ledger:
         self._known.update(present)
         self._present = frozenset(present)
 
-    def forget_others(self, accounts: Accounts) -> None:
-        """Let go of services that are neither there nor in an account."""
-        kept = self._present | {key.service for key in accounts}
+    def forget_others(self, accounted: Set[int]) -> None:
+        """Let go of services that are neither there nor, by their numbers, in an account."""
+        kept = self._present | accounted
         self._known = {number: known for number, known in self._known.items() if number in kept}
 
     def usage(self, accounts: Accounts, reason: int = ACTIVE) -> list[Usage]:

@@ -44,7 +44,7 @@ SETTLE_NS = 1_000_000_000
 """Packets of a service that is no more may still be on their way."""
 LOOK_S = 1.0
 """How often it is looked whether the table of accounts is full."""
-AT_ONCE = 256
+AT_ONCE = 64
 
 
 class Accounting:
@@ -63,13 +63,15 @@ class Accounting:
         self._lost = self._lost_so_far()
         self._last_ns = 0
         self._lock = asyncio.Lock()
+        self.behind = ""
+        """Why the file has not got everything."""
         self._counts = Counter(dict.fromkeys(REASONS, 0))
 
     @property
     def counts(self) -> Counter[str]:
         """What became of records, by name."""
         failed = self._collector.failed if self._collector else 0
-        return self._counts + Counter(collector_failed=failed) if failed else self._counts
+        return Counter({**self._counts, "collector_failed": failed})
 
     def add(self, number: int, tunnel: TunnelKey, packet: bytes) -> None:
         """A diverted packet that XDP has not seen."""
@@ -126,19 +128,24 @@ class Accounting:
             now_ns = self._clock.now_ns()
             self._ledger.note(self._services.served)
             accounts = await _all(self._maps.accounts())
-            fresh = unreported(accounts, await _all(self._maps.reported()))
+            reported = await _all(self._maps.reported())
+            # In a thread: there may be very many, and the loop answers packets.
+            fresh = await asyncio.to_thread(unreported, accounts, reported)
             await self._send(fresh, accounts)
             silent_since = min(self._last_ns, now_ns - SETTLE_NS) if not crowded else now_ns - SETTLE_NS
             silence = Silence(now_ns - self._idle_ns, silent_since, crowded)
-            for key, reason in self._ledger.closing(accounts, silence).items():
+            closing = await asyncio.to_thread(self._ledger.closing, accounts, silence)
+            for at, (key, reason) in enumerate(closing.items(), 1):
                 await self._close(key, accounts[key], reason)
-            self._ledger.forget_others(accounts)
-            self._last_ns = now_ns
+                if at % AT_ONCE == 0:
+                    await asyncio.sleep(0)
+            self._ledger.forget_others(await asyncio.to_thread(lambda: {key.service for key in accounts}))
+            self._last_ns, self.behind = now_ns, ""
 
     async def _send(
         self, fresh: dict[AccountKey, Account], accounts: dict[AccountKey, Account], reason: int = ACTIVE
     ) -> None:
-        usages = self._ledger.usage(fresh, reason)
+        usages = await asyncio.to_thread(self._ledger.usage, fresh, reason)
         for at in range(0, len(usages), AT_ONCE):
             some = usages[at : at + AT_ONCE]
             self._write(some)
@@ -166,8 +173,9 @@ class Accounting:
                 {"time": time, **body_of(one, *self._times(one)), "reason": END_REASONS[one.reason]}
                 for one in usages
             )
-        except BackendError:
+        except BackendError as error:
             self._counts["file_failed"] += 1
+            self.behind = str(error)
             raise
 
     async def _collect(self, usages: Sequence[Usage]) -> None:
@@ -197,8 +205,10 @@ class Accounting:
         if not self._settings.on:
             raise Conflict("accounting is off: set accounting.file or accounting.ipfix")
         self._ledger.note(self._services.served)
-        usages = self._ledger.usage(await _all(self._maps.accounts()))
-        return [UsageView(one, *self._moments(one)) for one in usages]
+        return await asyncio.to_thread(self._views, await _all(self._maps.accounts()))
+
+    def _views(self, accounts: dict[AccountKey, Account]) -> list[UsageView]:
+        return [UsageView(one, *self._moments(one)) for one in self._ledger.usage(accounts)]
 
     def reopen(self) -> None:
         """The file may have been renamed: go on with one of its name."""

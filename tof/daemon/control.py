@@ -109,12 +109,17 @@ class Control:
     def _check_mirrors(self, services: Sequence[Service]) -> None:
         """Whoever may call the API may not have packets sent out of any interface, nor written anywhere."""
         for service in services:
-            if service.mirror is None or self._mirrors.port(service) is not None:
-                continue
-            field = "mirror.file" if service.mirror.file else "mirror.interface"
-            why = "is not one of mirror.interfaces" if service.mirror.interface else "needs mirror.dir"
-            what = service.mirror.interface or service.mirror.file
-            raise BadRequest(f"service {service.name}: {what} {why} in the TOF's configuration", field)
+            if why := self._not_mirrored(service):
+                field = "mirror.file" if service.mirror and service.mirror.file else "mirror.interface"
+                raise BadRequest(f"service {service.name}: {why}", field)
+
+    def _not_mirrored(self, service: Service) -> str:
+        """Why a service's packets cannot go where its mirror is; empty if they can."""
+        if service.mirror is None or self._mirrors.port(service) is not None:
+            return ""
+        if service.mirror.file:
+            return f"the file {service.mirror.file} needs mirror.dir in the TOF's configuration"
+        return f"{service.mirror.interface} is not one of mirror.interfaces in the TOF's configuration"
 
     async def _settle(
         self, undo: Event, keep: Callable[[], Awaitable[None]], services: Sequence[Service]
@@ -156,7 +161,7 @@ class Control:
             return ServiceState.BROKEN_CHAIN, "; ".join(f"VNF {name}: {why}" for name, why in dead.items())
         if service.network is None and not self._services.names.of(service.name):
             return ServiceState.UNLEARNT, f"no answer has said yet which addresses {service.domain} has"
-        return ServiceState.IN_FORCE, ""
+        return ServiceState.IN_FORCE, self._not_mirrored(service)
 
     async def tunnels(self, query: TunnelQuery) -> Sequence[TunnelView]:
         """The tunnels that ``query`` wants."""

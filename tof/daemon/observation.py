@@ -128,6 +128,7 @@ class Observation:
                 Check("xdp", HealthState.OK, "native" if self._endpoints.attachment.native else "generic"),
                 _check("bypass", not bypass, "off", "on: everything goes to the wire"),
                 _check("services", not unresolved, "resolved", "unresolved: " + ", ".join(unresolved)),
+                _check("accounting", not self._accounting.behind, "off or told", self._accounting.behind),
                 _check("applications", not unhealthy, "alive", "dead: " + ", ".join(unhealthy)),
                 _check("vnfs", not dead, "alive", "dead: " + ", ".join(dead)),
                 *(

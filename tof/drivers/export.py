@@ -49,12 +49,14 @@ class CollectorSocket:
     def __init__(self, collector: Collector) -> None:
         self._collector = collector
         self._transport: asyncio.DatagramTransport | None = None
+        self._stale = False
         self.failed = 0
 
     async def open(self) -> None:
-        """Look the collector up, unless that is done; BackendError if it has no address."""
-        if self._transport is not None:
+        """Look the collector up, unless that is done and it does not refuse; BackendError if it has no address."""
+        if self._transport is not None and not self._stale:
             return
+        self.close()
         where = self._collector.host, self._collector.port
         try:
             self._transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
@@ -63,11 +65,16 @@ class CollectorSocket:
         except OSError as error:
             self.failed += 1
             raise BackendError(f"udp://{where[0]}:{where[1]}: {error.strerror or error}") from error
+        self._stale = False
 
     def send(self, datagram: bytes) -> None:
         """Send; that it arrives nobody can say."""
         if self._transport is not None:
             self._transport.sendto(datagram)
+
+    def refused(self) -> None:
+        """A datagram did not get through."""
+        self.failed, self._stale = self.failed + 1, True
 
     def close(self) -> None:
         """Send no more; the next ``open`` looks the collector up again."""
@@ -81,4 +88,4 @@ class _Errors(asyncio.DatagramProtocol):
         self._owner = owner
 
     def error_received(self, exc: Exception) -> None:
-        self._owner.failed += 1
+        self._owner.refused()
