@@ -13,10 +13,11 @@ from datetime import UTC, datetime
 
 import structlog
 
+from tof.agent.accounting import REASONS as END_REASONS
 from tof.agent.accounting import (
-    ACTIVE,
     Account,
     AccountKey,
+    Accounts,
     Ledger,
     Silence,
     Usage,
@@ -24,7 +25,6 @@ from tof.agent.accounting import (
     ipfix_record,
     unreported,
 )
-from tof.agent.accounting import REASONS as END_REASONS
 from tof.agent.services import ServicePlane
 from tof.api.port import UsageView
 from tof.config import Config
@@ -79,8 +79,12 @@ class Accounting:
             return
         ue = packet[12:16] if packet[0] >> 4 == 4 else packet[8:16]
         key = AccountKey(ue, tunnel.source, tunnel.destination, tunnel.vlan, number)
+        now_ns = self._clock.now_ns()
+        self._add(key, Account(1, 0, len(packet), 0, now_ns, now_ns))
+
+    def _add(self, key: AccountKey, more: Account) -> None:
         try:
-            self._maps.add(key, 1, len(packet), self._clock.now_ns())
+            self._maps.add(key, more)
         except BackendError:
             self._counts["table_full"] += 1
 
@@ -131,36 +135,40 @@ class Accounting:
             reported = await _all(self._maps.reported())
             # In a thread: there may be very many, and the loop answers packets.
             fresh = await asyncio.to_thread(unreported, accounts, reported)
-            await self._send(fresh, accounts)
+            usages = await asyncio.to_thread(self._ledger.usage, fresh)
+            await self._open_collector()
+            for at in range(0, len(usages), AT_ONCE):
+                self._tell(usages[at : at + AT_ONCE], fresh, accounts)
+                await asyncio.sleep(0)
             silent_since = min(self._last_ns, now_ns - SETTLE_NS) if not crowded else now_ns - SETTLE_NS
             silence = Silence(now_ns - self._idle_ns, silent_since, crowded)
             closing = await asyncio.to_thread(self._ledger.closing, accounts, silence)
             for at, (key, reason) in enumerate(closing.items(), 1):
-                await self._close(key, accounts[key], reason)
+                self._close(key, accounts[key], reason)
                 if at % AT_ONCE == 0:
                     await asyncio.sleep(0)
             self._ledger.forget_others(await asyncio.to_thread(lambda: {key.service for key in accounts}))
             self._last_ns, self.behind = now_ns, ""
 
-    async def _send(
-        self, fresh: dict[AccountKey, Account], accounts: dict[AccountKey, Account], reason: int = ACTIVE
-    ) -> None:
-        usages = await asyncio.to_thread(self._ledger.usage, fresh, reason)
-        for at in range(0, len(usages), AT_ONCE):
-            some = usages[at : at + AT_ONCE]
-            self._write(some)
-            for usage in some:
-                for key in (usage.key, usage.key._replace(by_agent=True)):
-                    if key in fresh:
-                        self._maps.report(key, accounts[key])
-            await self._collect(some)
-            self._counts["exported"] += len(some)
-            await asyncio.sleep(0)
+    def _tell(self, usages: Sequence[Usage], fresh: Accounts, accounts: Accounts) -> None:
+        """Whatever becomes of this agent: what is written is noted as told, in one go."""
+        self._write(usages)
+        for usage in usages:
+            for key in (usage.key, usage.key._replace(by_agent=True)):
+                if key in fresh:
+                    self._maps.report(key, accounts[key])
+        self._collect(usages)
+        self._counts["exported"] += len(usages)
 
-    async def _close(self, key: AccountKey, account: Account, reason: int) -> None:
+    def _close(self, key: AccountKey, account: Account, reason: int) -> None:
         last = self._maps.close(key)
         if last is not None and last != account:  # it has spoken after all
-            await self._send({key: last.since(account)}, {key: last}, reason)
+            late = {key: last.since(account)}
+            try:
+                self._tell(self._ledger.usage(late, reason), {}, {})
+            except BackendError:
+                self._add(key, late[key])  # so that the next report has it
+                raise
         self._maps.forget(key)
         self._counts["closed"] += 1
 
@@ -178,13 +186,16 @@ class Accounting:
             self.behind = str(error)
             raise
 
-    async def _collect(self, usages: Sequence[Usage]) -> None:
+    async def _open_collector(self) -> None:
         if self._collector is None:
             return
         try:
             await self._collector.open()
         except BackendError as error:  # what a datagram carries may be lost on any way
             log.warning("the collector is not there", error=str(error))
+
+    def _collect(self, usages: Sequence[Usage]) -> None:
+        if self._collector is None:
             return
         records = (ipfix_record(one, *map(_ms, self._moments(one))) for one in usages)
         time_s = int(datetime.now(UTC).timestamp())

@@ -36,15 +36,20 @@ class AccountMaps:
         raw = self._accounts.take(layout.pack_account_key(key))
         return layout.unpack_account(raw) if raw is not None else None
 
-    def add(self, key: AccountKey, packets: int, octets: int, now_ns: int) -> None:
-        """Count diverted packets that XDP has not seen; BackendError if the table is full."""
+    def add(self, key: AccountKey, more: Account) -> None:
+        """Count what XDP does not; BackendError if the table is full."""
         raw_key = layout.pack_account_key(key._replace(by_agent=True))
         raw = self._accounts.get(raw_key)
         if raw is None:
             self._reported.drop(raw_key)
-        so_far = layout.unpack_account(raw) if raw is not None else Account(0, 0, 0, 0, now_ns, now_ns)
-        more = Account(packets, 0, octets, 0, now_ns, now_ns)
-        self._accounts.put(raw_key, layout.pack_account(so_far.plus(more)))
+        so_far = (
+            layout.unpack_account(raw)
+            if raw is not None
+            else more._replace(up_packets=0, down_packets=0, up_octets=0, down_octets=0)
+        )
+        # When it began is what tells it from the one that has been reported.
+        whole = so_far.plus(more)._replace(first_ns=so_far.first_ns)
+        self._accounts.put(raw_key, layout.pack_account(whole))
 
 
 def _slices(table: Map) -> Iterator[dict[AccountKey, Account]]:
