@@ -173,8 +173,13 @@ class Switch:
         if routes != self._routes:
             self._base = render(
                 Desired(
-                    OFPORTS, self._app_addresses, routes, vnfs=vnfs_of(self._config), local=self._local,
-                    accounting=self._config.accounting.on, mirrors=self._mirrors,
+                    OFPORTS,
+                    self._app_addresses,
+                    routes,
+                    vnfs=vnfs_of(self._config),
+                    local=self._local,
+                    accounting=self._config.accounting.on,
+                    mirrors=self._mirrors,
                 )  # fmt: skip
             )
             kept = {route.service_id for route in routes}
