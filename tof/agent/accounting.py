@@ -105,7 +105,7 @@ class Ledger:
     """Names for numbers; services that are gone are remembered while they have accounts."""
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[str, IpNetwork]] = {}
+        self._known: dict[int, tuple[str, IpNetwork | None]] = {}
         self._present: frozenset[int] = frozenset()
 
     def note(self, services: Iterable[ServedService]) -> None:

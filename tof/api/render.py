@@ -40,10 +40,6 @@ def tunnel(value: TunnelView) -> dict[str, Any]:
     }
 
 
-def _time(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
 def session(value: SessionView) -> dict[str, Any]:
     """One element of ``GET /sessions``."""
     return {

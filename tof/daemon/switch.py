@@ -180,7 +180,7 @@ class Switch:
                     local=self._local,
                     accounting=self._config.accounting.on,
                     mirrors=self._mirrors,
-                )  # fmt: skip
+                )
             )
             kept = {route.service_id for route in routes}
             self._endpoints.drop_services(
