@@ -102,6 +102,7 @@ class Setting:
     xdp: str = "generic"
     enbs: int = 1
     mtu: int = 1500
+    apps_mtu: int = 1500
     ping_interval_s: float = 0.3
     ping_attempts: int = 5
     idle_timeout_s: int = 300
@@ -291,8 +292,8 @@ def _wire_up(tof: Tof) -> None:
     for far, device, near, _ in [*ends, (core, "s0", "sgw0", "core"), (apps, "eth0", "apps0", "apps")]:
         node.veth(near, far, device)
         for netns, name in ((node, near), (far, device)):
-            if near != "apps0":
-                netns.run("ip", "link", "set", name, "mtu", str(tof.setting.mtu))
+            mtu = tof.setting.apps_mtu if near == "apps0" else tof.setting.mtu
+            netns.run("ip", "link", "set", name, "mtu", str(mtu))
         if tof.setting.xdp == "native":
             far.run("ethtool", "-K", device, "gro", "on")
     for netns, device, mac in ((ran, "s0", RAN_MAC), (core, "s0", CORE_MAC), (apps, "eth0", APP_MAC)):

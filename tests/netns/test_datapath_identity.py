@@ -144,7 +144,7 @@ def test_a_qfi_in_the_uplink_alone_is_not_shown_to_an_enb_that_never_sent_one(to
 def test_the_longest_container_is_understood(tof: Tof) -> None:
     bearer = new_bearer(qfi=9)
     tof.attach(bearer)
-    long_one = Extension(0x85, bytes((0x10, 33)) + bytes(100))
+    long_one = Extension(0x85, bytes((0x10, 33)) + bytes(1016))  # 255 units of four octets
     inner = udp(bearer.ue, SERVICE, 4000, ECHO, b"long")
     tof.ran.send(bearer.but(qfi=None).uplink(inner, extensions=(Extension(0xC0, b"\1\2"), long_one)))
     assert reply(tof, b"long").message.qfi == 33

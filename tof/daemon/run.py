@@ -148,7 +148,8 @@ class Daemon:
         fragments = Fragments(
             feed, endpoints, onward, ue_side, apps_side, self._clock, account=accounting.add
         )  # fmt: skip
-        feed.too_big = TooBig(agent, endpoints, config.ue, ue_side, apps_side, self._clock).handle
+        too_big = TooBig(agent, endpoints, config.ue, ue_side, apps_side, onward, self._clock)
+        feed.too_big, feed.apps_too_big = too_big.handle, too_big.from_ue
         self._adopt(endpoints, feed)
         endpoints.set_resolvers(config.dns.believed)
         store = await stack.enter_async_context(Store(config.state.dir / FILE_NAME))

@@ -1,17 +1,18 @@
-"""Carries out what is to be done about packets that do not fit their tunnel; bounded per second."""
+"""What is to be done about packets that fit neither tunnel nor applications' link, carried out; bounded per second."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from tof.agent.core import Agent
+from tof.agent.delivery import frames
 from tof.agent.toobig import remedy, room_in_tunnel
 from tof.config import Ue
 from tof.daemon.clock import Clock
 from tof.dataplane.selection import downlink_facts
 from tof.drivers.sockets import FrameSocket
 from tof.drivers.xdp import XdpEndpoints
-from tof.model import GATEWAY_MAC, IpAddress, tunnel_mac
+from tof.model import GATEWAY_MAC, IpAddress, service_mac, tunnel_mac
 
 ANSWERS_PER_SECOND, CUTS_PER_SECOND = 500, 5000
 """On the whole: an app that ignores the answers cannot take the agent's time, and 60 Mbit/s of video can be cut."""
@@ -20,14 +21,14 @@ _DONT_FRAGMENT = 0x40
 
 
 class TooBig:
-    """Answers applications on the apps adapter, gives pieces back to the UE side."""
+    """Answers applications on the apps adapter and UEs in their tunnels; gives pieces to the UE side, or ``onward``."""
 
     def __init__(
         self, agent: Agent, endpoints: XdpEndpoints, ue: Ue, ue_side: FrameSocket, apps_side: FrameSocket,
-        clock: Clock,
+        onward: FrameSocket, clock: Clock,
     ) -> None:  # fmt: skip
         self._agent, self._endpoints, self._clock = agent, endpoints, clock
-        self._ue_side, self._apps_side = ue_side, apps_side
+        self._ue_side, self._apps_side, self._onward = ue_side, apps_side, onward
         self._gateways: Mapping[int, IpAddress] = {a.version: a.ip for a in ue.app_address}
         self._window, self._left = -1.0, {True: 0, False: 0}
 
@@ -53,6 +54,23 @@ class TooBig:
         if done.answer and mac:
             ethertype = b"\x08\x00" if version == 4 else b"\x86\xdd"
             self._apps_side.send(mac + GATEWAY_MAC + ethertype + done.answer)
+
+    def from_ue(self, frame: bytes, index: int) -> None:
+        """``frame``, as it would have gone to br-ue from tunnel ``index``, is too long for the applications' link."""
+        cut = frame[14] >> 4 == 4 and not frame[20] & _DONT_FRAGMENT
+        if not self._may(cut=cut):
+            return
+        served = next(
+            (s for s in self._agent.services.served if frame.startswith(service_mac(s.service_id))), None
+        )
+        if served is None:
+            return
+        veiled = served.service.application_ip.packed not in self._endpoints.tracked
+        out = frames(index, frame[14:], self._apps_side.mtu, served.service_id, veiled=veiled)
+        for piece in out.onward:
+            self._onward.send(piece)
+        for answer in out.back:
+            self._ue_side.send(answer)
 
     def _may(self, *, cut: bool) -> bool:
         now = self._clock.now()

@@ -54,6 +54,7 @@ class Plumbing:
     sgw: tuple[int, ...]
     br_s1: int
     s1_mtu: int
+    apps_mtu: int
     s1_bare: bool
     queue: tuple[QueuePlumbing, QueuePlumbing]
     ue: int
@@ -225,6 +226,7 @@ class Host:
             sgw=tuple(index[name] for name in s1.sgw_interfaces),
             br_s1=0 if s1.shared else index[names.br_s1],
             s1_bare=not any(one.version == 4 for one in net.addresses(index[s1.enb_interfaces[0]])),
+            apps_mtu=_there(net, self._config.ue.app_interface).mtu,
             s1_mtu=min(_there(net, name).mtu for name in s1.interfaces),
             queue=(first, second),
             ue=index[names.ue],

@@ -25,7 +25,7 @@ _TUNNEL = Struct("=QQQ8s4sIIIIIBBBBI6s6sIQQII8s")
 _OUTLET_END = Struct("=I4xQ")
 _PENDING = Struct("=IIQQQ6s6sII4x")
 _UE = Struct("=8s4sI")
-_CONFIG = Struct("=4I2I2I2I16I2I6sHIII4xQ")
+_CONFIG = Struct("=4I2I2I2I16I2I6sHIIIIQ")
 _RULE = Struct("=IHHHHHHIII4xQ")
 _SERVED = Struct("=QQI4x64s")
 _ACCOUNT_KEY = Struct("=16s16s16sIHH")
@@ -222,6 +222,7 @@ class DataPathConfig:
     prefixes: int = 0
     names: int = 0
     accounting: int = 0
+    apps_mtu: int = 0
     service_filter: int = 0
 
     def pack(self) -> bytes:
@@ -230,7 +231,8 @@ class DataPathConfig:
         return _CONFIG.pack(
             self.bypass, self.services, self.pinging, self.shared, self.ue_ifindex, self.mtu, *self.queues,
             len(self.ports[0]), len(self.ports[1]), *listed, self.apps_ifindex, self.splice_ifindex,
-            self.own_mac, self.restricted, self.prefixes, self.names, self.accounting, self.service_filter,
+            self.own_mac, self.restricted, self.prefixes, self.names, self.accounting, self.apps_mtu,
+            self.service_filter,
         )  # fmt: skip
 
 
@@ -339,7 +341,7 @@ def unpack_seen(raw: bytes) -> SeenRecord:
     )  # fmt: skip
 
 
-SAMPLE, SPOOFED, DOWNLINK_MOVED, HELD, TOO_BIG, RETURNED, DOUBTED, MOVED_ON, ANSWER = range(1, 10)
+SAMPLE, SPOOFED, DOWNLINK_MOVED, HELD, TOO_BIG, RETURNED, DOUBTED, MOVED_ON, ANSWER, APPS_TOO_BIG = range(1, 11)
 
 
 def flow_target(address: bytes) -> tuple[int, int]:

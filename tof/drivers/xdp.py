@@ -125,6 +125,7 @@ class XdpEndpoints:
             self._config.names = int.from_bytes(raw[-20:-16], "little")
             self._config.service_filter = int.from_bytes(raw[-8:], "little")
         self._config.ue_ifindex, self._config.mtu = p.ue, p.s1_mtu
+        self._config.apps_mtu = p.apps_mtu
         self._config.queues = (p.queue[0].a, p.queue[1].a)
         self._config.ports = (p.enb, p.sgw)
         self._config.apps_ifindex, self._config.splice_ifindex = p.app, p.app0

@@ -15,7 +15,7 @@ from tof.model import TunnelKey
 from tof.wire import gtpu, inet
 
 MOST_EXTENSIONS: Final = 8
-MOST_HEADER: Final = 1024
+MOST_HEADER: Final = 1536
 SCTP: Final = 132
 ANSWERS: Final = (gtpu.ERROR_INDICATION, gtpu.ECHO_RESPONSE)
 SIGNALS: Final = (*ANSWERS, gtpu.END_MARKER)

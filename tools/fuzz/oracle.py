@@ -36,7 +36,7 @@ TC_OK, TC_SHOT, TC_REDIRECT = 0, 2, 7
 
 # What the fast lane takes upon itself; the bridge has the rest.
 MOST_EXTENSIONS = 8
-MOST_HEADER = 1024
+MOST_HEADER = 1536
 MOST_TCP_OPTIONS = 20
 HELD = 2048
 DSCP = 0xFC

@@ -30,6 +30,7 @@
 #define GATEWAY 0xffffffffU
 #define DSCP 0xfc              // what injected packets take over; the rest is another packet's mark of congestion (RFC 6040)
 #define MAX_EXTENSIONS 8
+#define MOST_HEADER 1536       // bytes of GTP-U before the user's packet: more than the longest legal container (1 032)
 #define HEAD 256               // bytes of a packet that the slow lane needs in the linear area
 #define HEARTBEAT_NS 900000000ULL
 #define SETTLE_GAP_NS 50000ULL        // the queue has been silent for this long: nothing can be overtaken
@@ -86,6 +87,8 @@ enum counter {
 	c_ue_no_tunnel,         // held: no downlink tunnel is known for the UE
 	c_ue_ended,             // held: the UE's downlink tunnel has ended
 	c_ue_too_big,           // does not fit the tunnel
+	c_apps_too_big,         // a UE's packet to a service, longer than the applications' link: the agent cuts or answers it
+	c_hand_over_lost,       // a frame that the agent was to cut, answer or hold: too long, or too many at once
 	c_ue_no_way_out,        // dropped: no adapter leads to the tunnel's destination
 	c_ue_ambiguous,         // held: the UE address is in use behind several pairs
 	c_ue_moved,             // held: the tunnel that its flow came in is another UE's by now
@@ -115,7 +118,7 @@ struct config {
 	__u32 prefixes;         // services with more addresses than one: a look into tof_prefixes
 	__u32 names;            // services given by domain: the agent is shown the answers of tof_resolvers
 	__u32 accounting;       // packets of services are counted in tof_accounts
-	__u32 pad;
+	__u32 apps_mtu;         // of the applications' link; 0: whatever fits S1 fits it
 	__u64 service_filter;   // one bit per service address, by hash: most packets need no look into tof_services
 };
 
@@ -313,7 +316,8 @@ struct seen {            // a G-PDU of an unknown tunnel, all that the agent lea
 	__u8 side, inner6, tos, gtp_flags, has_container, qfi;
 };
 enum event_kind {
-	e_sample = 1, e_spoofed, e_downlink_moved, e_held, e_too_big, e_returned, e_doubted, e_moved, e_answer
+	e_sample = 1, e_spoofed, e_downlink_moved, e_held, e_too_big, e_returned, e_doubted, e_moved, e_answer,
+	e_apps_too_big
 };
 struct side_key {        // shared adapter: which side an outer source address is on
 	__u32 prefix;
@@ -343,6 +347,8 @@ struct answers {         // that were shown to the agent in this window
 
 #define SAMPLE_BYTES 256
 #define HELD_BYTES 2048
+#define LARGE_BYTES 9728        // jumbo frames; they leave half of the buffer to all else
+#define EVENT_BYTES (4 << 20)
 
 #define MAP(name_, type_, key_, value_, entries_, flags_)                                                              \
 	struct {                                                                                                       \
@@ -384,7 +390,7 @@ MAP(tof_queries, BPF_MAP_TYPE_LRU_HASH, struct query_key, __u64, 65536, 0);
 MAP(tof_answers, BPF_MAP_TYPE_ARRAY, __u32, struct answers, 1, 0);
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 4 << 20);
+	__uint(max_entries, EVENT_BYTES);
 } tof_events SEC(".maps");
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -613,7 +619,7 @@ static __always_inline int parse_gtp(void *data, void *end, struct packet *p, __
 			if ((void *)(extension + 4) > end)
 				return odd(p, c_bridged_extension);
 			size = extension[0] * 4;
-			if (!size || at + size > total || at + size > 1024)
+			if (!size || at + size > total || at + size > MOST_HEADER)
 				return odd(p, c_bridged_extension);
 			if (next == 0x85 && !p->has_container) {
 				p->has_container = 1;
@@ -1643,16 +1649,55 @@ __noinline int account(struct packet *p, struct key *own, __u32 service, __u64 n
 	return 0;
 }
 
+// A frame that cannot go now is handed to the agent whole: it holds, cuts or answers it.
+static __always_inline int hand(struct xdp_md *ctx, __u32 kind, __u32 index, __u64 size, const __u64 room)
+{
+	struct event *e = bpf_ringbuf_reserve(&tof_events, sizeof(*e) + room, 0);
+
+	if (!e) {
+		count(c_sample_lost);
+		return XDP_DROP;
+	}
+	e->kind = kind;
+	e->side = SGW;
+	e->ifindex = ctx->ingress_ifindex;
+	e->index = index;
+	e->length = size;
+	e->vlan = NO_VLAN;
+	e->captured = size;
+	BOUNDED(size, 0x3fff);
+	if (size < ETH_HLEN || size > room || bpf_xdp_load_bytes(ctx, 0, e->data, size)) {
+		bpf_ringbuf_discard(e, 0);
+		return XDP_DROP;
+	}
+	bpf_ringbuf_submit(e, 0);
+	return XDP_DROP;
+}
+
+__noinline int hand_over(struct xdp_md *ctx, __u32 kind, __u32 index)
+{
+	__u64 size = bpf_xdp_get_buff_len(ctx);
+
+	if (size < ETH_HLEN)
+		return XDP_DROP;
+	if (size <= HELD_BYTES)
+		return hand(ctx, kind, index, size, HELD_BYTES);
+	if (size <= LARGE_BYTES && bpf_ringbuf_query(&tof_events, BPF_RB_AVAIL_DATA) < EVENT_BYTES / 2)
+		return hand(ctx, kind, index, size, LARGE_BYTES);
+	count(c_hand_over_lost);
+	return XDP_DROP;
+}
+
 // Decapsulate an uplink packet to a service and hand it to OVS. Negative: not diverted, go on.
 __noinline int divert(struct xdp_md *ctx, struct packet *p, struct tunnel *t, __u64 now, __u32 service)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	__u32 frame, surplus, index, number = service;
+	__u32 frame, surplus, index, number, selected = service;
 	struct config *c = config();
 	struct served *served;
 	struct ethhdr *eth;
 	__u8 *payload;
-	int taken;
+	int taken, too_big;
 
 	if (!p || !t || !c)
 		return -1;
@@ -1692,7 +1737,8 @@ __noinline int divert(struct xdp_md *ctx, struct packet *p, struct tunnel *t, __
 	payload = (void *)(eth + 1);
 	if ((void *)(payload + sizeof(struct iphdr)) > end)
 		return XDP_DROP;
-	if (!p->inner6 && !(served->state & S_TRACKED))
+	too_big = c->apps_mtu && p->inner_length > c->apps_mtu;
+	if (!too_big && !p->inner6 && !(served->state & S_TRACKED))
 		veil((struct iphdr *)payload);
 	eth->h_dest[0] = 0x02; // the service's MAC address, by which the classifier knows it
 	eth->h_dest[1] = 0x72;
@@ -1700,11 +1746,15 @@ __noinline int divert(struct xdp_md *ctx, struct packet *p, struct tunnel *t, __
 	__builtin_memcpy(eth->h_dest + 2, &service, 4);
 	eth->h_source[0] = 0x02;
 	eth->h_source[1] = 0x70;
-	index = bpf_htonl(index);
-	__builtin_memcpy(eth->h_source + 2, &index, 4);
+	number = bpf_htonl(index);
+	__builtin_memcpy(eth->h_source + 2, &number, 4);
 	eth->h_proto = p->inner6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
 	if (c->accounting)
-		account(p, 0, number, now);
+		account(p, 0, selected, now);
+	if (too_big) {
+		count(c_apps_too_big);
+		return hand_over(ctx, e_apps_too_big, index);
+	}
 	count(c_diverted);
 	return bpf_redirect(c->ue_ifindex, 0);
 }
@@ -2685,35 +2735,6 @@ int tof_onward_sgw(struct __sk_buff *skb)
 }
 
 // ---------------------------------------------------------------------------------------------- UE side
-
-// A frame that cannot go now is handed to the agent whole: it holds it, or answers it.
-static __always_inline int hand_over(struct xdp_md *ctx, __u32 kind, __u32 index)
-{
-	__u64 size = bpf_xdp_get_buff_len(ctx);
-	struct event *e;
-
-	if (size < ETH_HLEN || size > HELD_BYTES)
-		return XDP_DROP;
-	e = bpf_ringbuf_reserve(&tof_events, sizeof(*e) + HELD_BYTES, 0);
-	if (!e) {
-		count(c_sample_lost);
-		return XDP_DROP;
-	}
-	e->kind = kind;
-	e->side = SGW;
-	e->ifindex = ctx->ingress_ifindex;
-	e->index = index;
-	e->length = size;
-	e->vlan = NO_VLAN;
-	e->captured = size;
-	BOUNDED(size, 0xfff);
-	if (size < ETH_HLEN || size > HELD_BYTES || bpf_xdp_load_bytes(ctx, 0, e->data, size)) {
-		bpf_ringbuf_discard(e, 0);
-		return XDP_DROP;
-	}
-	bpf_ringbuf_submit(e, 0);
-	return XDP_DROP;
-}
 
 static __always_inline __u32 default_tunnel(const struct packet *p)
 {
