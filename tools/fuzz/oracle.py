@@ -38,7 +38,7 @@ TC_OK, TC_SHOT, TC_REDIRECT = 0, 2, 7
 MOST_EXTENSIONS = 8
 MOST_HEADER = 1536
 MOST_TCP_OPTIONS = 20
-HELD = 2048
+HELD = 9728
 DSCP = 0xFC
 """Of a tunnel's packets: the other two bits are one packet's mark of congestion (RFC 6040)."""
 RESERVED_GROUPS = bytes.fromhex("0180c20000")
@@ -671,6 +671,8 @@ class Oracle:
         self.counts[counter] += 1
         if len(frame) <= HELD:
             self.handed.append((kind, index, frame))
+        else:
+            self.counts["hand_over_lost"] += 1
         return DROP, frame
 
     # The slow lane
