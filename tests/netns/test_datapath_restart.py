@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 from gtp_apps import udp_echo
-from gtp_packets import ELSEWHERE, Bearer, gpdu_of, is_pinger, new_bearer, new_bearer6, udp
+from gtp_packets import ELSEWHERE, Bearer, carried, gpdu_of, gtp, is_pinger, new_bearer, new_bearer6, udp
 from gtp_peers import APP, Setting, Tof, running_tof, until
 
 pytestmark = pytest.mark.netns
@@ -143,3 +143,28 @@ def test_a_new_agent_asks_for_the_addresses_that_ues_have_used(tof: Tof) -> None
 
     until("both are asked for", lambda: {once.ue, after.ue} <= asked())
     assert before.ue not in asked()
+
+
+def test_an_agent_that_hangs_holds_up_neither_signals_nor_new_ues(tof: Tof) -> None:
+    """Its nodes would give each other up for dead without the answers to their Echo Requests (TS 23.007 section 20)."""
+    bearer, unknown = new_bearer(), new_bearer()
+    tof.attach(bearer)
+    answer = carried(
+        bearer.sgw, bearer.enb, gtp(0, b"\x0e\x00", kind=2, flags=0x32, sequence=1), macs=bearer.macs[::-1]
+    )
+    frame = unknown.uplink(udp(unknown.ue, ELSEWHERE, 1, 2, b"while it hangs"))
+    before = tof.packets("agent_hangs")
+    tof.signal(signal.SIGSTOP)
+    try:
+        time.sleep(2.5)
+        for _ in range(3):
+            tof.core.send(answer)
+            tof.ran.expect(answer, 0.5)
+            tof.ran.send(frame)
+            tof.core.expect(frame, 0.5)
+    finally:
+        tof.signal(signal.SIGCONT)
+    until("learnt from what passed", lambda: tof.known(unknown))
+    assert tof.packets("agent_hangs") == before + 6
+    tof.up(new_bearer())
+    assert tof.packets("agent_hangs") == before + 6

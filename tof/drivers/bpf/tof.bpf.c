@@ -47,6 +47,7 @@
 #define HOP_FRESH_NS 60000000000ULL   // a node not heard for this long is looked for by the kernel again
 #define PIECE_NS 1000000000ULL        // identifications are used again: what is known of one datagram's fragments
 #define AGENT_NS 500000000ULL         // an agent that has not been heard for this long is given no fragments
+#define HANG_NS 2000000000ULL         // and what it would only learn from passes it by (GTP-U path management waits longer)
 #define PIECE_WINDOW_NS 100000000ULL  // bounds of what fragments may take of the agent's time, per window:
 #define PIECES_UNDECIDED 200          //   later fragments that came before their first
 #define PIECES_DIVERTED 500           //   datagrams to be reassembled
@@ -73,6 +74,7 @@ enum counter {
 	c_sample_lost,          // event buffer full
 	c_crowded,              // unknown tunnel while the queue cannot keep up: by the bridge, learnt from an event
 	c_crowded_lost,         // the same, but the buffer of such events was full
+	c_agent_hangs,          // would be queued, but the agent has not been heard for two seconds: by the bridge
 	c_spoofed,              // inner source is not the tunnel's UE: passed, not diverted
 	c_shadowed,             // selected by a service that only counts: passed
 	c_ovs_down,             // service traffic to the core: no heartbeat
@@ -2314,6 +2316,25 @@ static __always_inline void tell_seen(const struct key *key, const struct packet
 	bpf_map_update_elem(&tof_told, key, &now_ms, BPF_ANY);
 }
 
+static __always_inline int agent_lives(__u64 now)
+{
+	__u32 zero = 0;
+	__u64 *heard = bpf_map_lookup_elem(&tof_agent, &zero);
+
+	return heard && since(*heard, now) < AGENT_NS;
+}
+
+// One that is gone leaves the queue open; one that stands still would hold the nodes' Echo Responses, and the first
+// packets of every UE. Packets of tunnels that it has learnt just now still take the queue: their services are diverted
+// behind it.
+static __always_inline int agent_hangs(__u64 now)
+{
+	__u32 zero = 0;
+	__u64 *heard = bpf_map_lookup_elem(&tof_agent, &zero);
+
+	return heard && *heard && since(*heard, now) > HANG_NS;
+}
+
 // `most`: packets in the queue above which this one of an unknown tunnel takes the bridge instead; 0: never.
 // `fate`: of an outer fragment, else 0.
 __noinline int to_queue(struct __sk_buff *skb, struct packet *p, __u32 side, __u32 most, __u32 fate)
@@ -2341,6 +2362,12 @@ __noinline int to_queue(struct __sk_buff *skb, struct packet *p, __u32 side, __u
 	if (most && !waiting && !(q && since(q->last_ns, now) < SETTLE_GAP_NS) && crowded(queue, most, now)) {
 		count(c_crowded);
 		tell_seen(&key, p, &macs, ifindex, side, now);
+		return TC_ACT_OK;
+	}
+	if (!fate && (most || p->message != 255) && !waiting && agent_hangs(now)) {
+		count(c_agent_hangs);
+		if (most)
+			tell_seen(&key, p, &macs, ifindex, side, now);
 		return TC_ACT_OK;
 	}
 	ticket = __sync_fetch_and_add(&queue->issued, 1) + 1;
