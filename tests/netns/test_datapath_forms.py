@@ -22,6 +22,7 @@ from gtp_packets import (
     Gpdu,
     carried,
     container,
+    elsewhere,
     ethernet,
     gtp,
     ip,
@@ -35,7 +36,7 @@ from gtp_peers import Setting, Tof, until
 from gtp_zoo import GTP_AT, INNER_AT, UDP_AT, changed, resummed, tagged
 
 from tof.wire.gtpu import Extension
-from tof.wire.inet import ETHERTYPE_IPV4, IPv4, checksum, encode_ipv4, pseudo_header
+from tof.wire.inet import ETHERTYPE_IPV4, IPv4, checksum, decode_ipv4, encode_ipv4, pseudo_header
 
 pytestmark = pytest.mark.netns
 
@@ -363,6 +364,26 @@ def test_the_pinger_carries_the_uplinks_dscp_and_no_congestion_mark(tof: Tof) ->
         bearer = new_bearer(tos=0x4B, **more)
         tof.up(bearer)
         assert tof.answer_ping(bearer).tos == 0x48
+
+
+def test_injected_packets_may_be_cut_where_the_tunnels_own_may(tof: Tof) -> None:
+    """A router with a shorter link further on would tell the SGW, not the TOF, what fits (RFC 1191)."""
+    bearer = new_bearer()
+    tof.attach(bearer)
+    idents = set()
+    for n, flags in enumerate((0, 2, 0, 0)):
+        frame = bearer.downlink(udp(elsewhere(bearer), bearer.ue, 2000, 1000, b"%d" % n))
+        frame = frame[:14] + encode_ipv4(decode_ipv4(frame[14:])._replace(flags=flags))
+        tof.core.send(frame)
+        tof.ran.expect(frame)
+        tof.ran.send(echo(bearer, b"%d" % n))
+        found = tof.ran.find(lambda one, n=n: one.endswith(b"app:%d" % n), 1)
+        assert found is not None
+        outer = decode_ipv4(found[14:])
+        assert outer.flags == flags
+        idents.add(outer.identification)
+        assert flags == 0 or outer.identification == 0
+    assert len(idents) == 4
 
 
 @pytest.mark.parametrize("priority", [0, 5, 7])

@@ -17,7 +17,7 @@ NO_VLAN = 0xFFFF
 MAX_PORTS = 8
 HEARTBEAT_NS = 900_000_000
 """An older heartbeat is none: services go to the core."""
-SETTLING, ENDED, CONTAINER, MOVED, LEFT = 1, 2, 4, 8, 16
+SETTLING, ENDED, CONTAINER, MOVED, LEFT, MAY_CUT = 1, 2, 4, 8, 16, 32
 
 _KEY4 = Struct("=4s4s4sHH")
 _KEY = Struct("=16s16s4sHH")

@@ -164,6 +164,7 @@ class Seen:
         "inner",
         "key",
         "kind",
+        "may_cut",
         "message",
         "outer6",
         "partial",
@@ -177,7 +178,7 @@ class Seen:
     def __init__(self, vlan: int | None) -> None:
         self.vlan = vlan
         self.kind, self.reason = OTHER, ""
-        self.partial = self.outer6 = False
+        self.partial = self.outer6 = self.may_cut = False
         self.tos = self.message = self.piece = 0
         self.qfi: int | None = None
 
@@ -209,6 +210,7 @@ def _read_ipv4(frame: bytes, at: int, seen: Seen) -> Seen:
     if first >> 4 != 4 or protocol != inet.UDP_PROTOCOL:
         return seen
     seen.tos, header = tos & DSCP, (first & 15) * 4
+    seen.may_cut = not fragment & inet.DONT_FRAGMENT << 13
     if not 20 <= header <= total <= len(frame) - at:
         return seen.odd("bridged_length")
     start, end = at + header, at + total
@@ -317,8 +319,8 @@ class Tunnel:
 
     __slots__ = (
         "container", "destination_mac", "direction", "doubted", "ended", "ifindex", "index", "injected", "left", "link",
-        "moved", "octets", "packets", "qfi", "qfi_seen", "session", "settling", "source_mac", "tos", "ues", "uplink",
-        "young",
+        "may_cut", "moved", "octets", "packets", "qfi", "qfi_seen", "session", "settling", "source_mac", "tos", "ues",
+        "uplink", "young",
     )  # fmt: skip
 
     def __init__(self, known: Known) -> None:
@@ -327,10 +329,10 @@ class Tunnel:
         self.container, self.qfi, self.qfi_seen = known.qfi is not None, known.qfi or 0, False
         self.ended, self.settling, self.left = known.ended, known.settling, known.left
         self.young, self.doubted = known.young, known.doubted
-        self.moved = self.injected = False
+        self.moved = self.injected = self.may_cut = False
         self.packets = self.octets = self.tos = self.ifindex = 0
         self.source_mac = self.destination_mac = bytes(6)
-        self.link: tuple[bytes, int, int, int] | None = None
+        self.link: tuple[bytes, int, int, bool, int] | None = None
 
     def owns(self, address: bytes) -> bool:
         return (address if len(address) == 4 else address[:8]) in self.ues
@@ -473,12 +475,12 @@ class Oracle:
         return known != 0
 
     def _follow_link(self, tunnel: Tunnel, frame: bytes, seen: Seen, ifindex: int, side: int) -> bool:
-        link = frame[:12], ifindex, seen.tos, self.generation
+        link = frame[:12], ifindex, seen.tos, seen.may_cut, self.generation
         if tunnel.link == link:
             return False
         tunnel.link = link
         tunnel.destination_mac, tunnel.source_mac = frame[:6], frame[6:12]
-        tunnel.ifindex, tunnel.tos = ifindex, seen.tos
+        tunnel.ifindex, tunnel.tos, tunnel.may_cut = ifindex, seen.tos, seen.may_cut
         return self._learn_station(frame, seen.vlan, ifindex, side)
 
     def _way_out(self, tunnel: Tunnel, vlan: int | None, side: int) -> int:
@@ -731,6 +733,7 @@ class Oracle:
         if tunnel.uplink != (side == 0):
             self.counts["wrong_side"] += 1
             return PASSES
+        tunnel.may_cut = True
         self._add(tunnel, inner)
         self._notice(tunnel, inner)
         if service is None or not diverted or not tunnel.owns(inner.source):
@@ -833,9 +836,13 @@ def encapsulated(tunnel: Tunnel, key: TunnelKey, packet: bytes, qfi: int | None)
     message = gtpu.encode(gtpu.Message(0x30, gtpu.G_PDU, key.teid, extensions=chain, payload=packet))
     datagram = inet.encode_udp(inet.UDP(gtpu.PORT, gtpu.PORT, message))
     if len(key.source) == 4:
+        ident = tunnel.packets - 1 + tunnel.index * 0x9E37 & 0xFFFF if tunnel.may_cut else 0
         outer = inet.encode_ipv4(
-            inet.IPv4(key.source, key.destination, 17, datagram, tos=tunnel.tos, flags=inet.DONT_FRAGMENT)
-        )
+            inet.IPv4(
+                key.source, key.destination, 17, datagram, tos=tunnel.tos, identification=ident,
+                flags=0 if tunnel.may_cut else inet.DONT_FRAGMENT,
+            )
+        )  # fmt: skip
     else:
         datagram = inet.fill_checksum(key.source, key.destination, 17, datagram)
         outer = inet.encode_ipv6(inet.IPv6(key.source, key.destination, 17, datagram, tos=tunnel.tos))

@@ -165,6 +165,7 @@ struct tunnel {
 #define T_CONTAINER 4
 #define T_MOVED 8               // downlink: carried another UE's packet, the agent has not decided yet
 #define T_LEFT 16               // uplink: the UE has gone on through another node
+#define T_MAY_CUT 32            // its own packets may be cut on the way (no DF), so may injected ones
 
 struct pending {         // of a tunnel whose packets take the queue
 	__u32 ticket, pad;      // of the last one
@@ -499,6 +500,7 @@ struct packet {
 	__u8 has_container, qfi, tos, protocol;
 	__u8 partial, reason, fragment, foreign; // foreign: known to be of another UDP port, or of no UDP
 	__u8 piece;                 // `fragment` of the inner packet, `piece` of the outer: 0 whole, FIRST or LATER
+	__u8 may_cut;               // the outer packet, on its way: IPv4 without DF
 	__u8 dscp, has_port;        // of the inner packet: what `look_closer` has found
 	__u16 port;
 	__be32 ident, inner_ident;  // of fragments
@@ -719,6 +721,7 @@ static __always_inline int parse(void *data, void *end, __u32 frame, struct pack
 		p->source = ip->saddr;
 		p->destination = ip->daddr;
 		p->tos = ip->tos & DSCP;
+		p->may_cut = !(ip->frag_off & bpf_htons(0x4000));
 		p->gtp = p->ip + header;
 		udp = data + p->gtp;
 		p->foreign = !(ip->frag_off & bpf_htons(0x1fff)) && (void *)(udp + 1) <= end &&
@@ -895,13 +898,13 @@ static __always_inline __u32 link_signature(const struct ethhdr *eth, __u32 ifin
 	       ((__u32)m[4] << 16 | m[5]) * 0xc2b2ae35U ^ (ifindex << 8 | tos) * 0x27d4eb2fU;
 }
 
-// What the tunnel's own packets last carried is what injected ones will carry (MACs, DSCP). After any station's move all
+// What the tunnel's own packets last carried is what injected ones will carry (MACs, DSCP, DF). After any station's move all
 // tunnels say again where theirs is: one whose address somebody else took is back with its next packet. Whether it was.
 static __always_inline int follow_link(struct tunnel *t, const struct ethhdr *eth, const struct packet *p,
 				       __u32 ifindex, __u32 side)
 {
 	struct shared_state *s = state();
-	__u32 signature = link_signature(eth, ifindex, p->tos);
+	__u32 signature = link_signature(eth, ifindex, p->tos | p->may_cut);
 
 	if (s)
 		signature ^= s->fdb_generation * 0x165667b1U;
@@ -911,6 +914,7 @@ static __always_inline int follow_link(struct tunnel *t, const struct ethhdr *et
 	__builtin_memcpy(t->destination_mac, eth->h_dest, 6);
 	t->ifindex = ifindex;
 	t->tos = p->tos;
+	t->flags = p->may_cut ? t->flags | T_MAY_CUT : t->flags & ~T_MAY_CUT;
 	t->out_generation = 0;
 	t->link_signature = signature;
 	return learn_station(eth, p->vlan, ifindex, side);
@@ -2457,6 +2461,7 @@ static __always_inline int judge_first(void *data, void *end, struct packet *p, 
 		count(c_wrong_side);
 		return f_pass;
 	}
+	t->flags |= T_MAY_CUT; // its node lets long packets be cut
 	notice(t, p, side, now);
 	add_traffic(t, p->inner_length);
 	heard(t, p, now);
@@ -2928,7 +2933,10 @@ static __always_inline int prepend(struct xdp_md *ctx, const struct outlet *o, c
 		ip->ihl = 5;
 		ip->tos = t->tos;
 		ip->tot_len = bpf_htons(20 + udp_length);
-		ip->frag_off = bpf_htons(0x4000);
+		if (t->flags & T_MAY_CUT) // RFC 6864: then its identification counts
+			ip->id = bpf_htons((__u16)(t->packets + t->index * 0x9e37));
+		else
+			ip->frag_off = bpf_htons(0x4000);
 		ip->ttl = 64;
 		ip->protocol = IPPROTO_UDP;
 		__builtin_memcpy(&ip->saddr, o->own.source, 4);
