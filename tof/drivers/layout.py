@@ -341,7 +341,9 @@ def unpack_seen(raw: bytes) -> SeenRecord:
     )  # fmt: skip
 
 
-SAMPLE, SPOOFED, DOWNLINK_MOVED, HELD, TOO_BIG, RETURNED, DOUBTED, MOVED_ON, ANSWER, APPS_TOO_BIG = range(1, 11)
+SAMPLE, SPOOFED, DOWNLINK_MOVED, HELD, TOO_BIG, RETURNED, DOUBTED, MOVED_ON, ANSWER, APPS_TOO_BIG = range(
+    1, 11
+)
 
 
 def flow_target(address: bytes) -> tuple[int, int]:
