@@ -51,7 +51,7 @@ class Feed:
         self._switch = switch
         self.undecodable: Counter[str] = Counter()
         self.too_big: Callable[[bytes, int], None] = lambda _frame, _index: None
-        self.apps_too_big: Callable[[bytes, int], None] = lambda _frame, _index: None
+        self.apps_too_big: Callable[[bytes], None] = lambda _frame: None
 
     def packet(self, side: Side, frame: bytes) -> bool:
         """The verdict on a queued packet, which comes as its whole frame: whether it passes."""
@@ -111,7 +111,7 @@ class Feed:
         elif record.kind == layout.ANSWER:
             self._answer(record)
         elif record.kind == layout.APPS_TOO_BIG:
-            self.apps_too_big(record.data, record.tunnel)
+            self.apps_too_big(record.data)
 
     def _answer(self, record: layout.RawEvent) -> None:
         try:

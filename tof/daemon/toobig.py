@@ -55,8 +55,9 @@ class TooBig:
             ethertype = b"\x08\x00" if version == 4 else b"\x86\xdd"
             self._apps_side.send(mac + GATEWAY_MAC + ethertype + done.answer)
 
-    def from_ue(self, frame: bytes, index: int) -> None:
-        """``frame``, as it would have gone to br-ue from tunnel ``index``, is too long for the applications' link."""
+    def from_ue(self, frame: bytes) -> None:
+        """``frame``, as it would have gone to br-ue, is too long for the applications' link."""
+        index = int.from_bytes(frame[8:12], "big")
         cut = frame[14] >> 4 == 4 and not frame[20] & _DONT_FRAGMENT
         if not self._may(cut=cut):
             return

@@ -17,7 +17,7 @@ NO_VLAN = 0xFFFF
 MAX_PORTS = 8
 HEARTBEAT_NS = 900_000_000
 """An older heartbeat is none: services go to the core."""
-SETTLING, ENDED, CONTAINER, MOVED, LEFT, MAY_CUT = 1, 2, 4, 8, 16, 32
+SETTLING, ENDED, CONTAINER, MOVED, LEFT = 1, 2, 4, 8, 16
 
 _KEY4 = Struct("=4s4s4sHH")
 _KEY = Struct("=16s16s4sHH")
@@ -54,6 +54,8 @@ LAST_SEEN_WORD, INJECTED_WORD = 2, 11  # last_ns and injected_ns are these 64-bi
 _UES_AT, _SESSION_AT, _FLAGS_AT, _CALM_AT = 24, 40, 57, 100
 _MAPPED = bytes(10) + b"\xff\xff"
 OUTLET_SIZE = _KEY.size + _OUTLET_END.size
+DSCP = 0xFC
+"""Of a tunnel's tos; the data path remembers beside it whether its packets may be cut."""
 DIRECTIONS = (Direction.UPLINK, Direction.DOWNLINK)
 
 
@@ -137,7 +139,7 @@ def unpack_tunnel(raw: bytes, offset: int = 0) -> TunnelRecord:
     ues = tuple(ue for ue in (ue4, ue6) if any(ue))
     return TunnelRecord(
         packets, octets, last_ns, ues, index, session, DIRECTIONS[direction], flags, qfi,
-        Link(source_mac, destination_mac, ifindex, tos), learnt_ns, injected_ns, identifier,
+        Link(source_mac, destination_mac, ifindex, tos & DSCP), learnt_ns, injected_ns, identifier,
     )  # fmt: skip
 
 

@@ -173,7 +173,7 @@ class Differ:
             mine = oracle.tunnels[key]
             flags = (
                 mine.settling * layout.SETTLING | mine.ended * layout.ENDED | mine.container * layout.CONTAINER
-                | mine.moved * layout.MOVED | mine.left * layout.LEFT | mine.may_cut * layout.MAY_CUT
+                | mine.moved * layout.MOVED | mine.left * layout.LEFT
             )  # fmt: skip
             held = (
                 record.packets,

@@ -29,6 +29,7 @@
 #define VLAN_BYTES 4
 #define GATEWAY 0xffffffffU
 #define DSCP 0xfc              // what injected packets take over; the rest is another packet's mark of congestion (RFC 6040)
+#define MAY_CUT 1              // beside it, of IPv4: no DF; where a tunnel's own packets may be cut, so may injected ones
 #define MAX_EXTENSIONS 8
 #define MOST_HEADER 1536       // bytes of GTP-U before the user's packet: more than the longest legal container (1 032)
 #define HEAD 256               // bytes of a packet that the slow lane needs in the linear area
@@ -150,7 +151,7 @@ struct tunnel {
 	__u32 index, session, link_signature;
 	__u32 out_ifindex, out_generation;
 	__u8 direction;         // ENB: uplink, SGW: downlink (the side it comes from)
-	__u8 flags, qfi, tos;
+	__u8 flags, qfi, tos;   // tos: DSCP, and MAY_CUT
 	__u32 event_ms;         // when an event was last raised for this tunnel
 	__u8 source_mac[6], destination_mac[6];
 	__u32 ifindex;
@@ -165,7 +166,6 @@ struct tunnel {
 #define T_CONTAINER 4
 #define T_MOVED 8               // downlink: carried another UE's packet, the agent has not decided yet
 #define T_LEFT 16               // uplink: the UE has gone on through another node
-#define T_MAY_CUT 32            // its own packets may be cut on the way (no DF), so may injected ones
 
 struct pending {         // of a tunnel whose packets take the queue
 	__u32 ticket, pad;      // of the last one
@@ -500,7 +500,6 @@ struct packet {
 	__u8 has_container, qfi, tos, protocol;
 	__u8 partial, reason, fragment, foreign; // foreign: known to be of another UDP port, or of no UDP
 	__u8 piece;                 // `fragment` of the inner packet, `piece` of the outer: 0 whole, FIRST or LATER
-	__u8 may_cut;               // the outer packet, on its way: IPv4 without DF
 	__u8 dscp, has_port;        // of the inner packet: what `look_closer` has found
 	__u16 port;
 	__be32 ident, inner_ident;  // of fragments
@@ -720,8 +719,7 @@ static __always_inline int parse(void *data, void *end, __u32 frame, struct pack
 		length = bpf_ntohs(ip->tot_len);
 		p->source = ip->saddr;
 		p->destination = ip->daddr;
-		p->tos = ip->tos & DSCP;
-		p->may_cut = !(ip->frag_off & bpf_htons(0x4000));
+		p->tos = (ip->tos & DSCP) | (ip->frag_off & bpf_htons(0x4000) ? 0 : MAY_CUT);
 		p->gtp = p->ip + header;
 		udp = data + p->gtp;
 		p->foreign = !(ip->frag_off & bpf_htons(0x1fff)) && (void *)(udp + 1) <= end &&
@@ -904,7 +902,7 @@ static __always_inline int follow_link(struct tunnel *t, const struct ethhdr *et
 				       __u32 ifindex, __u32 side)
 {
 	struct shared_state *s = state();
-	__u32 signature = link_signature(eth, ifindex, p->tos | p->may_cut);
+	__u32 signature = link_signature(eth, ifindex, p->tos);
 
 	if (s)
 		signature ^= s->fdb_generation * 0x165667b1U;
@@ -914,7 +912,6 @@ static __always_inline int follow_link(struct tunnel *t, const struct ethhdr *et
 	__builtin_memcpy(t->destination_mac, eth->h_dest, 6);
 	t->ifindex = ifindex;
 	t->tos = p->tos;
-	t->flags = p->may_cut ? t->flags | T_MAY_CUT : t->flags & ~T_MAY_CUT;
 	t->out_generation = 0;
 	t->link_signature = signature;
 	return learn_station(eth, p->vlan, ifindex, side);
@@ -1694,16 +1691,23 @@ __noinline int hand_over(struct xdp_md *ctx, __u32 kind, __u32 index)
 	return XDP_DROP;
 }
 
+#define TOO_LONG 100            // for the applications' link: the frame is as it would have gone to OVS
+
+static __always_inline int too_long(const struct config *c, const struct packet *p)
+{
+	return c->apps_mtu && p->inner_length > c->apps_mtu;
+}
+
 // Decapsulate an uplink packet to a service and hand it to OVS. Negative: not diverted, go on.
 __noinline int divert(struct xdp_md *ctx, struct packet *p, struct tunnel *t, __u64 now, __u32 service)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	__u32 frame, surplus, index, number, selected = service;
+	__u32 frame, surplus, index, selected = service;
 	struct config *c = config();
 	struct served *served;
 	struct ethhdr *eth;
 	__u8 *payload;
-	int taken, too_big;
+	int taken;
 
 	if (!p || !t || !c)
 		return -1;
@@ -1743,8 +1747,7 @@ __noinline int divert(struct xdp_md *ctx, struct packet *p, struct tunnel *t, __
 	payload = (void *)(eth + 1);
 	if ((void *)(payload + sizeof(struct iphdr)) > end)
 		return XDP_DROP;
-	too_big = c->apps_mtu && p->inner_length > c->apps_mtu;
-	if (!too_big && !p->inner6 && !(served->state & S_TRACKED))
+	if (!too_long(c, p) && !p->inner6 && !(served->state & S_TRACKED))
 		veil((struct iphdr *)payload);
 	eth->h_dest[0] = 0x02; // the service's MAC address, by which the classifier knows it
 	eth->h_dest[1] = 0x72;
@@ -1752,17 +1755,26 @@ __noinline int divert(struct xdp_md *ctx, struct packet *p, struct tunnel *t, __
 	__builtin_memcpy(eth->h_dest + 2, &service, 4);
 	eth->h_source[0] = 0x02;
 	eth->h_source[1] = 0x70;
-	number = bpf_htonl(index);
-	__builtin_memcpy(eth->h_source + 2, &number, 4);
+	index = bpf_htonl(index);
+	__builtin_memcpy(eth->h_source + 2, &index, 4);
 	eth->h_proto = p->inner6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
 	if (c->accounting)
 		account(p, 0, selected, now);
-	if (too_big) {
+	if (too_long(c, p)) {
 		count(c_apps_too_big);
-		return hand_over(ctx, e_apps_too_big, index);
+		return TOO_LONG;
 	}
 	count(c_diverted);
 	return bpf_redirect(c->ue_ifindex, 0);
+}
+
+static __always_inline int divert_or_hand_over(struct xdp_md *ctx, struct packet *p, struct tunnel *t, __u64 now,
+					       __u32 service)
+{
+	int verdict = divert(ctx, p, t, now, service);
+
+	// Not from there: three calls deep, the programs' stack would be too small.
+	return verdict == TOO_LONG ? hand_over(ctx, e_apps_too_big, 0) : verdict;
 }
 
 // The Pinger knows its own replies by a 64-bit token; a UE's ping to the same target has none.
@@ -2159,7 +2171,7 @@ static __always_inline int fast(struct xdp_md *ctx, __u32 side, const int shared
 	heard(t, &p, now);
 	service = t->direction == ENB ? service_of(data, end, c, &p, t) : 0;
 	if (service) {
-		verdict = divert(ctx, &p, t, now, service);
+		verdict = divert_or_hand_over(ctx, &p, t, now, service);
 		if (verdict >= 0)
 			return verdict;
 	}
@@ -2312,7 +2324,7 @@ static __always_inline void tell_seen(const struct key *key, const struct packet
 	e->size = p->inner_length;
 	e->side = side;
 	e->inner6 = p->inner6;
-	e->tos = p->tos;
+	e->tos = p->tos & DSCP;
 	e->gtp_flags = p->gtp_flags;
 	e->has_container = p->has_container;
 	e->qfi = p->qfi;
@@ -2396,7 +2408,7 @@ __noinline int to_queue(struct __sk_buff *skb, struct packet *p, __u32 side, __u
 		__builtin_memcpy(q->source_mac, macs.h_source, 6);
 		__builtin_memcpy(q->destination_mac, macs.h_dest, 6);
 		q->ifindex = ifindex;
-		q->tos = p->tos;
+		q->tos = p->tos & DSCP;
 		q->last_ns = now;
 		q->ticket = ticket;
 	}
@@ -2461,7 +2473,7 @@ static __always_inline int judge_first(void *data, void *end, struct packet *p, 
 		count(c_wrong_side);
 		return f_pass;
 	}
-	t->flags |= T_MAY_CUT; // its node lets long packets be cut
+	t->tos |= MAY_CUT; // its node lets long packets be cut
 	notice(t, p, side, now);
 	add_traffic(t, p->inner_length);
 	heard(t, p, now);
@@ -2703,7 +2715,7 @@ static __always_inline int back(struct xdp_md *ctx, __u32 side)
 		follow_names(ctx, &p, t, side == ENB);
 	service = c->bypass || side != ENB ? 0 : service_of(data, end, c, &p, t);
 	if (service) {
-		verdict = divert(ctx, &p, t, now, service);
+		verdict = divert_or_hand_over(ctx, &p, t, now, service);
 		if (verdict >= 0) {
 			returned(&p, side, ticket);
 			return verdict;
@@ -2917,7 +2929,7 @@ static __always_inline int prepend(struct xdp_md *ctx, const struct outlet *o, c
 	if (v6) {
 		struct ipv6hdr *ip = (void *)(buffer + at);
 
-		*(__be32 *)ip = bpf_htonl(6 << 28 | (__u32)t->tos << 20);
+		*(__be32 *)ip = bpf_htonl(6 << 28 | (__u32)(t->tos & DSCP) << 20);
 		ip->payload_len = bpf_htons(udp_length);
 		ip->nexthdr = IPPROTO_UDP;
 		ip->hop_limit = 64;
@@ -2931,9 +2943,9 @@ static __always_inline int prepend(struct xdp_md *ctx, const struct outlet *o, c
 
 		ip->version = 4;
 		ip->ihl = 5;
-		ip->tos = t->tos;
+		ip->tos = t->tos & DSCP;
 		ip->tot_len = bpf_htons(20 + udp_length);
-		if (t->flags & T_MAY_CUT) // RFC 6864: then its identification counts
+		if (t->tos & MAY_CUT) // RFC 6864: then its identification counts
 			ip->id = bpf_htons((__u16)(t->packets + t->index * 0x9e37));
 		else
 			ip->frag_off = bpf_htons(0x4000);
