@@ -2381,9 +2381,7 @@ __noinline int to_queue(struct __sk_buff *skb, struct packet *p, __u32 side, __u
 		return TC_ACT_OK;
 	}
 	if (!fate && (most || p->message != 255) && !waiting && agent_hangs(now)) {
-		count(c_agent_hangs);
-		if (most)
-			tell_seen(&key, p, &macs, ifindex, side, now);
+		count(c_agent_hangs); // and not told of: nobody knows how old that would be when an agent hears it
 		return TC_ACT_OK;
 	}
 	ticket = __sync_fetch_and_add(&queue->issued, 1) + 1;
