@@ -195,6 +195,8 @@ def _wire_up(tof: Tof, routed: bool) -> Lan:
     switch.run("ip", "link", "set", "br0", "up")
     host.veth("s1", switch, "tof")
     switch.run("ip", "link", "set", "tof", "master", "br0")
+    # As from an adapter: VLAN tags in the frame.
+    switch.run("ethtool", "-K", "tof", "tx-vlan-hw-insert", "off", "tx-vlan-stag-hw-insert", "off")
     if tof.setting.xdp == "native":
         switch.run("ethtool", "-K", "tof", "gro", "on")
     if routed:
@@ -418,6 +420,37 @@ def test_gtpu_in_a_vlan_of_the_adapter(lan: Lan) -> None:
         )
         answered = sides[0].wire.gpdu(lambda one, n=n: one.inner.data == b"app:%d" % n)
         assert (answered.vlan, answered.teid, answered.macs) == (100, bearer.down, (lan.mac, sides[0].mac))
+
+
+def test_two_vlans_with_the_same_node_addresses(lan: Lan) -> None:
+    """In each VLAN the addresses are other boxes': enb1 and sgw1 in one, enb2 and sgw2 in the other."""
+    bearer = lan.bearer("enb1", "sgw1")
+    worlds = [
+        (bearer.but(vlan=300), lan.nodes["enb1"], lan.nodes["sgw1"]),
+        (bearer.but(vlan=400, ue=new_bearer().ue), lan.nodes["enb2"], lan.nodes["sgw2"]),
+    ]
+    for one, enb, sgw in worlds:  # each node has been heard
+        enb.wire.send(one.but(macs=(enb.mac, lan.mac)).uplink(udp(one.ue, ELSEWHERE, 1, 2)))
+        sgw.wire.send(one.but(macs=(lan.mac, sgw.mac)).downlink(udp(ELSEWHERE, one.ue, 2, 1)))
+    time.sleep(0.3)
+    unknown, queued = lan.tof.packets("hop_unknown"), lan.tof.packets("queued")
+    for n in range(20):
+        for one, enb, sgw in worlds:
+            inner = udp(one.ue, ELSEWHERE, 1, 2, b"%d" % n)
+            enb.wire.send(one.but(macs=(enb.mac, lan.mac)).uplink(inner))
+            sgw.wire.expect(one.but(macs=(lan.mac, sgw.mac)).uplink(inner))
+            inner = udp(ELSEWHERE, one.ue, 2, 1, b"%d" % n)
+            sgw.wire.send(one.but(macs=(lan.mac, sgw.mac)).downlink(inner))
+            enb.wire.expect(one.but(macs=(enb.mac, lan.mac)).downlink(inner))
+            enb.wire.send(one.but(macs=(enb.mac, lan.mac)).uplink(udp(one.ue, SERVICE, 9, 7, b"%d" % n)))
+            answered = enb.wire.gpdu(lambda g, n=n: g.inner.data == b"app:%d" % n)
+            assert (answered.vlan, answered.macs, answered.inner.destination) == (
+                one.vlan,
+                (lan.mac, enb.mac),
+                one.ue,
+            )
+    assert lan.tof.packets("hop_unknown") == unknown
+    assert lan.tof.packets("queued") - queued < 20
 
 
 # What does not

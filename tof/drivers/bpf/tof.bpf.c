@@ -1968,12 +1968,22 @@ static __always_inline int same_mac(const __u8 *one, const __u8 *other)
 	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2];
 }
 
+// Two VLANs may have nodes with the same address. The programs' stack has no room for a longer key: the VLAN stands where
+// that of an IPv4 address is empty, and changes that of an IPv6 one, whose `vlan` is looked at as well.
+static __always_inline void in_vlan(struct in6_addr *address, __u16 vlan)
+{
+	address->in6_u.u6_addr16[0] ^= vlan;
+}
+
 // A node is reached by the MAC address its own packets come from. After an ARP reply the kernel first sends on what waited
 // for it, `wait_ns` keeps the rest behind that.
-static __always_inline void learn_hop(const struct in6_addr *address, const __u8 *mac, __u16 vlan, __u64 wait_ns)
+static __always_inline void learn_hop(struct in6_addr *address, const __u8 *mac, __u16 vlan, __u64 wait_ns)
 {
-	struct hop *known = bpf_map_lookup_elem(&tof_hops, address), fresh = {.vlan = vlan};
+	struct hop *known, fresh = {.vlan = vlan};
 	__u64 now = bpf_ktime_get_ns();
+
+	in_vlan(address, vlan);
+	known = bpf_map_lookup_elem(&tof_hops, address);
 
 	if (mac[0] & 1)
 		return;
@@ -1989,10 +1999,13 @@ static __always_inline void learn_hop(const struct in6_addr *address, const __u8
 	bpf_map_update_elem(&tof_hops, address, &fresh, BPF_ANY);
 }
 
-static __always_inline struct hop *hop_to(const struct in6_addr *address, __u16 vlan)
+static __always_inline struct hop *hop_to(struct in6_addr *address, __u16 vlan)
 {
-	struct hop *hop = bpf_map_lookup_elem(&tof_hops, address);
 	__u64 now = bpf_ktime_get_ns();
+	struct hop *hop;
+
+	in_vlan(address, vlan);
+	hop = bpf_map_lookup_elem(&tof_hops, address);
 
 	if (hop && hop->vlan == vlan && now >= hop->usable_ns && since(hop->heard_ns, now) < HOP_FRESH_NS)
 		return hop;
@@ -2000,7 +2013,7 @@ static __always_inline struct hop *hop_to(const struct in6_addr *address, __u16 
 	return 0;
 }
 
-static __always_inline void learn_neighbour(const struct in6_addr *address, const __u8 *mac, __u16 vlan)
+static __always_inline void learn_neighbour(struct in6_addr *address, const __u8 *mac, __u16 vlan)
 {
 	struct side_key key = {.prefix = 128};
 
@@ -2048,7 +2061,7 @@ __noinline int learn_arp(struct xdp_md *ctx)
 	return 0;
 }
 
-static __always_inline int readdress(struct xdp_md *ctx, const struct config *c, const struct in6_addr *to, __u16 vlan)
+static __always_inline int readdress(struct xdp_md *ctx, const struct config *c, struct in6_addr *to, __u16 vlan)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct hop *hop = hop_to(to, vlan);
