@@ -325,6 +325,7 @@ FACTS = st.builds(
     enb=st.sampled_from(["10.0.0.1", "10.0.0.2", "2001:db8:e::1"]).map(packed),
     sgw=st.sampled_from(["10.0.1.1", "10.0.1.2", "2001:db8:f::1"]).map(packed),
     vlan=st.sampled_from([0, 100, 300]),
+    later=st.just(False),  # what does not show its port has none
 )
 
 

@@ -1446,6 +1446,7 @@ __noinline int may_have_moved(struct xdp_md *ctx, struct packet *p, __u32 servic
 	struct scratch *scratch;
 	struct flow *known;
 	__u32 zero = 0;
+	int pool;
 
 	scratch = bpf_map_lookup_elem(&tof_scratch, &zero);
 	if (!p || !scratch || p->protocol != IPPROTO_TCP || p->fragment == LATER || !heart_beats(now))
@@ -1455,10 +1456,13 @@ __noinline int may_have_moved(struct xdp_md *ctx, struct packet *p, __u32 servic
 	if ((scratch->l4.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
 		return 0;
 	flow_of(p, &scratch->l4, 1, &scratch->fresh.key);
-	known = flow_at(&scratch->fresh.key, 0, &scratch->place, 0);
-	if (!known)
-		known = flow_at(&scratch->fresh.key, 1, &scratch->place, 0);
-	return known && known->service == service && in_use(known, now);
+#pragma unroll 1
+	for (pool = 0; pool < 2; pool++) {
+		known = flow_at(&scratch->fresh.key, pool, &scratch->place, 0);
+		if (known)
+			return known->service == service && in_use(known, now);
+	}
+	return 0;
 }
 
 // Is this flow ours to divert? Writes the flow table, from which replies find their tunnel. Negative: neither ours nor
@@ -1702,7 +1706,7 @@ static __always_inline int too_long(const struct config *c, const struct packet 
 __noinline int divert(struct xdp_md *ctx, struct packet *p, struct tunnel *t, __u64 now, __u32 service)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	__u32 frame, surplus, index, selected = service;
+	__u32 frame, surplus, index;
 	struct config *c = config();
 	struct served *served;
 	struct ethhdr *eth;
@@ -1749,6 +1753,8 @@ __noinline int divert(struct xdp_md *ctx, struct packet *p, struct tunnel *t, __
 		return XDP_DROP;
 	if (!too_long(c, p) && !p->inner6 && !(served->state & S_TRACKED))
 		veil((struct iphdr *)payload);
+	if (c->accounting)
+		account(p, 0, service, now);
 	eth->h_dest[0] = 0x02; // the service's MAC address, by which the classifier knows it
 	eth->h_dest[1] = 0x72;
 	service = bpf_htonl(service);
@@ -1758,8 +1764,6 @@ __noinline int divert(struct xdp_md *ctx, struct packet *p, struct tunnel *t, __
 	index = bpf_htonl(index);
 	__builtin_memcpy(eth->h_source + 2, &index, 4);
 	eth->h_proto = p->inner6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
-	if (c->accounting)
-		account(p, 0, selected, now);
 	if (too_long(c, p)) {
 		count(c_apps_too_big);
 		return TOO_LONG;
@@ -2343,14 +2347,6 @@ static __always_inline void tell_seen(const struct key *key, const struct packet
 	e->qfi = p->qfi;
 	bpf_ringbuf_submit(e, 0);
 	bpf_map_update_elem(&tof_told, key, &now_ms, BPF_ANY);
-}
-
-static __always_inline int agent_lives(__u64 now)
-{
-	__u32 zero = 0;
-	__u64 *heard = bpf_map_lookup_elem(&tof_agent, &zero);
-
-	return heard && since(*heard, now) < AGENT_NS;
 }
 
 // One that is gone leaves the queue open; one that stands still would hold the nodes' Echo Responses, and the first

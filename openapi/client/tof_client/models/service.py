@@ -142,6 +142,7 @@ class Service:
             health = self.health.to_dict()
 
         chain = self.chain
+
         mirror: dict[str, Any] | Unset = UNSET
         if not isinstance(self.mirror, Unset):
             mirror = self.mirror.to_dict()
@@ -250,6 +251,7 @@ class Service:
             health = HealthCheck.from_dict(_health)
 
         chain = d.pop("chain", UNSET)
+
         _mirror = d.pop("mirror", UNSET)
         mirror: Mirror | Unset
         if isinstance(_mirror, Unset):
