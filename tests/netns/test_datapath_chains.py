@@ -74,9 +74,9 @@ class Vnfs(dict[str, Vnf]):
 def both(request: pytest.FixtureRequest) -> Iterator[tuple[Tof, Vnfs]]:
     with running_tof(Setting(xdp=request.param, more=CONFIG)) as tof, contextlib.ExitStack() as stack:
         vnfs = Vnfs()
+        stack.callback(lambda: [vnf.netns.close() for vnf in vnfs.values()])
         for name in VNFS:
             vnfs[name] = Vnf(tof, name)
-            stack.callback(vnfs[name].netns.close)
         udp_echo(tof.netns["apps"], APP, ECHO)
         udp_echo(tof.netns["apps"], APP, BLOCKED)
         until("all of them live", lambda: not tof.metrics()["tof_vnfs_dead"], 10)

@@ -85,6 +85,7 @@ def test_a_policy_has_chains():
     [
         ({"chains": []}, "services[0].chain", BadRequest),
         ({"chains": {}}, "chains", BadRequest),
+        ({"vnfs": []}, "vnfs", BadRequest),
         ({"chains": [1]}, "chains[0]", BadRequest),
         ({"chains": [{"name": "watched"}]}, "chains[0].vnfs", BadRequest),
         ({"chains": [*POLICY["chains"], *POLICY["chains"]]}, "chains[1].name", Conflict),
@@ -332,3 +333,8 @@ def test_tags_are_pushed_and_popped_by_openflow():
     assert bytes.fromhex("00110008810000000019001080000c02102800") in pushed.replace(b"", b"")
     popped = put_in_bundle(1, 1, Flow(2, 1, (("in_port", 1),), (PopVlan(), Output(2))))
     assert bytes.fromhex("0012000800000000") in popped
+
+
+def test_a_policy_without_services_is_refused():
+    with pytest.raises(BadRequest, match="services is missing"):
+        parse_policy({"chains": []})

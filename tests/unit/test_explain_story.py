@@ -281,6 +281,7 @@ def test_every_reason_is_shown_or_cannot_be_in_a_capture():
         "uplink_unknown",
         "unresolved",
         "unhealthy",
+        "broken_chain",
     }
     live |= {"answered", "answered_in_one"}
     bounds = {"refused_room", "refused_bearers"}  # a million tunnels; sixteen that the core has confirmed

@@ -82,7 +82,7 @@ def test_the_examples_of_services_are_services_in_their_canonical_form(name):
     example = media["examples"][name]["value"]
     assert add.check_body(example) == []
     assert body_of(parse(example)) == example
-    assert len(media["examples"]) == 6
+    assert len(media["examples"]) == 7
 
 
 def test_the_examples_of_fields_make_a_service():

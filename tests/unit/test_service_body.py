@@ -44,6 +44,7 @@ def test_every_field_becomes_a_part_of_the_value():
         "priority": -3,
         "mode": "shadow",
         "health": {"kind": "icmp", "fall": 5},
+        "chain": "inspected",
         "mirror": {"interface": "mon0"},
     }
     assert (*body, "domain") == (*(each for each in FIELDS if each != "domain"), "domain")
@@ -65,7 +66,8 @@ def test_every_field_becomes_a_part_of_the_value():
         -3,
         Mode.SHADOW,
         HealthCheck(ProbeKind.ICMP, fall=5),
-        Mirror("mon0"),
+        chain="inspected",
+        mirror=Mirror("mon0"),
     )
     assert list(body_of(parse(body))) == list(body)
 
