@@ -57,3 +57,15 @@ def test_learning() -> None:
     assert [step["sent"] for step in document["fill"]] == [250, 250]
     assert all(step["arrived"] == step["sent"] for step in (*document["fill"], *document["steps"]))
     assert document["memory"]["kernel_bytes_per_tunnel"] > 0
+
+
+def test_failover() -> None:
+    document = _bench("failover")
+    assert len(document["cases"]) == 5
+    assert all(min(case["away_s"]) > 0 < min(case["back_s"]) for case in document["cases"])
+
+
+def test_chains() -> None:
+    document = _bench("chains")
+    assert {(case["services"], case["vnfs"]) for case in document["cases"]} >= {(1, 0), (10_000, 0), (1, 8)}
+    assert all(case["ratio"] > 0 for case in document["cases"])

@@ -31,7 +31,8 @@ from tof.drivers.xdp import XdpEndpoints
 from tof.errors import BadRequest
 from tof.model import Mode, Policy, Service
 
-IN_FORCE_S = 5.0
+IN_FORCE_S, IN_FORCE_EACH_S = 5.0, 0.005
+"""How long Open vSwitch may take for a change, and more for each service that changes: 10 000 are 40 000 rules."""
 RESOLVE_S = 1.0
 
 
@@ -102,7 +103,8 @@ class Control:
             after = self._services.policy
             new = [service for service in after.services if service not in before.services]
             undo = ServicesReplaced(before.services, before.chains)
-            await self._settle(undo, partial(self._store.replace_all, after), new)
+            changed = len({*before.services} ^ {*after.services})
+            await self._settle(undo, partial(self._store.replace_all, after), new, changed)
             self._review()
             return after
 
@@ -122,13 +124,13 @@ class Control:
         return f"{service.mirror.interface} is not one of mirror.interfaces in the TOF's configuration"
 
     async def _settle(
-        self, undo: Event, keep: Callable[[], Awaitable[None]], services: Sequence[Service]
+        self, undo: Event, keep: Callable[[], Awaitable[None]], services: Sequence[Service], changed: int = 0
     ) -> None:
         try:
-            applications = {service.application_ip for service in services}
-            await asyncio.gather(*(self._resolver.resolve(each, RESOLVE_S) for each in applications))
+            await self._resolver.resolve({service.application_ip for service in services}, RESOLVE_S)
             await asyncio.gather(*(self._prober.first_answer(each, RESOLVE_S) for each in services))
-            await self._switch.in_force(self._feed.agent.revision, IN_FORCE_S)
+            within_s = IN_FORCE_S + IN_FORCE_EACH_S * max(len(services), changed)
+            await self._switch.in_force(self._feed.agent.revision, within_s)
             await self._edge_dns.changed()
             await keep()
         except BaseException:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from tof.agent.events import NextHopChanged
 from tof.agent.services import ServicePlane
@@ -25,6 +25,7 @@ class Resolver:
         self.neighbours = Neighbours(device, self.changed)
         self._leaving: dict[IpAddress, asyncio.TimerHandle] = {}
         self._macs: dict[IpAddress, bytes] = {}
+        self._behind: dict[IpAddress | None, list[IpAddress]] = {}
         self._news = asyncio.Event()
 
     def changed(self, hop: IpAddress, mac: bytes | None) -> None:
@@ -36,33 +37,40 @@ class Resolver:
             self._leaving[hop] = loop.call_later(GONE_AFTER_S, self._gone, hop)
             return
         self._macs[hop] = mac
-        self.review()
+        self._say(hop)
         self._news.set()
 
     def _gone(self, hop: IpAddress) -> None:
         del self._leaving[hop]
         self._macs.pop(hop, None)
-        self.review()
+        self._say(hop)
 
     def review(self) -> None:
         """Bring what is wanted and what the agent knows up to date."""
-        hops = {a: next_hop(self._ue, a) for a in self._services.applications}
-        self.neighbours.want({hop for hop in hops.values() if hop is not None})
-        for application, hop in hops.items():
-            self._tell(NextHopChanged(application, self._macs.get(hop) if hop is not None else None))
+        behind: dict[IpAddress | None, list[IpAddress]] = {}
+        for application in self._services.applications:
+            behind.setdefault(next_hop(self._ue, application), []).append(application)
+        self._behind = behind
+        self.neighbours.want({hop for hop in behind if hop is not None})
+        for hop in behind:
+            self._say(hop)
 
-    async def resolve(self, application: IpAddress, patience_s: float) -> bool:
-        """Wait a moment for the application's next hop to answer; whether it did."""
+    def _say(self, hop: IpAddress | None) -> None:
+        mac = self._macs.get(hop) if hop is not None else None
+        for application in self._behind.get(hop, ()):
+            self._tell(NextHopChanged(application, mac))
+
+    async def resolve(self, applications: Iterable[IpAddress], patience_s: float) -> None:
+        """Wait a moment for the next hops of these to answer."""
         self.review()
-        hop = next_hop(self._ue, application)
+        hops = {next_hop(self._ue, application) for application in applications} - {None}
         try:
             async with asyncio.timeout(patience_s):
-                while hop is not None and hop not in self._macs:
+                while not hops <= self._macs.keys():
                     self._news.clear()
                     await self._news.wait()
         except TimeoutError:
-            return False
-        return hop is not None
+            return
 
     def why(self, application: IpAddress) -> str:
         """Why an application is unresolved, and what to do."""

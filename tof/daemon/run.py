@@ -226,10 +226,7 @@ class Daemon:
 
     async def _resolve_all(self, resolver: Resolver, agent: Agent) -> None:
         """Before the first reconciliation, so that taking over does not interrupt what is being diverted."""
-        resolver.review()
-        await asyncio.gather(
-            *(resolver.resolve(application, 1.5) for application in agent.services.applications)
-        )
+        await resolver.resolve(agent.services.applications, 1.5)
 
     def _watch(
         self, stack: AsyncExitStack, loop: asyncio.AbstractEventLoop, feed: Feed, fragments: Fragments,

@@ -95,10 +95,10 @@ class TofNode:
         argv = (sys.executable, "-m", "tof", *arguments, "--config", str(self.config))
         return await self.lab.run(self.role, *argv, check=False)
 
-    async def request(self, method: str, path: str, body: object = None) -> Answer:
+    async def request(self, method: str, path: str, body: object = None, timeout_s: float = 15.0) -> Answer:
         """Ask the API."""
         connector = aiohttp.UnixConnector(path=str(self.socket), force_close=True)
-        limit = aiohttp.ClientTimeout(total=15.0)
+        limit = aiohttp.ClientTimeout(total=timeout_s)
         async with (
             aiohttp.ClientSession(connector=connector, timeout=limit) as session,
             session.request(method, f"http://tof{path}", json=body) as answer,
