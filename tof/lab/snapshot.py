@@ -34,6 +34,23 @@ async def snapshot(lab: Lab, role: str) -> dict[str, str]:
     return found
 
 
+async def settled(lab: Lab, role: str) -> bool | None:
+    """True once every link that is up has its carrier and the link-local address that comes with it, else None.
+
+    Where IPv6 is off for a link, it has none.
+    """
+    for link in await lab.ip_json(role, "address", "show"):
+        if "UP" not in link["flags"] or link["ifname"] == "lo":
+            continue
+        off = (
+            await lab.run(role, "sysctl", "-n", f"net.ipv6.conf.{link['ifname']}.disable_ipv6")
+        ).stdout.strip() == "1"
+        addressed = any(each["family"] == "inet6" for each in link["addr_info"])
+        if "NO-CARRIER" in link["flags"] or not (off or addressed):
+            return None
+    return True
+
+
 def differences(before: dict[str, str], after: dict[str, str]) -> list[str]:
     """Names of what is not as it was."""
     return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))

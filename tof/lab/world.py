@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from tof.lab.namespaces import Job, Lab, Result, until
 from tof.lab.node import TofNode
 from tof.lab.peers import Ue, attach, start_core
-from tof.lab.snapshot import snapshot
+from tof.lab.snapshot import settled, snapshot
 
 CORE = "10.1.0.1"
 CORE6 = "fd00:1::1"
@@ -74,6 +74,7 @@ async def build(lab: Lab) -> World:
     await _serve(lab, "core", "core", CORE)
     await _serve(lab, "edge", "edge", EDGE)
     await _serve(lab, "edge", "edge-two", EDGE_TWO)
+    await until("the wires have settled", lambda: settled(lab, "tof"))
     return World(lab, TofNode(lab, "tof"), await snapshot(lab, "tof"))
 
 
