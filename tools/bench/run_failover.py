@@ -85,7 +85,7 @@ async def _mend(scene: Scene) -> None:
 CASES = (
     Case("application refuses", False, FALL * INTERVAL_S, _kill_application, Scene.start_application),
     Case("application hangs", False, (FALL + 1) * INTERVAL_S, _hang_application, _resume_application),
-    Case("VNF passes nothing", True, VNF_FALL * 2 * VNF_INTERVAL_S, _stop_bridge, _start_bridge),
+    Case("VNF passes nothing", True, (2 * VNF_FALL + 1) * VNF_INTERVAL_S, _stop_bridge, _start_bridge),
     Case("VNF's link is gone", True, VNF_INTERVAL_S, _cut, _mend),
     Case("Open vSwitch dies", False, 0.9, _kill_switch, None),
 )
