@@ -596,6 +596,18 @@ def test_another_bearer_of_a_ue_has_both_its_families(world):
     assert dedicated.ues == (UE, UE_V6[:8])
 
 
+def test_another_address_of_the_same_family_has_to_be_confirmed_whoever_has_it(world):
+    up, _ = world.paired()
+    dedicated, _ = world.hear(uplink(5))
+    world.say(ForeignSourceSeen(up.index, UE_V6))
+    ping = next(ping for ping in world.pings() if ping.ue == UE_V6)
+    world.say(downlink(ue=UE_V6, token=ping.token))
+    world.say(ForeignSourceSeen(dedicated.index, UE2))
+    assert dedicated.ues == (UE,)
+    assert not world.sessions.is_beside(dedicated, UE2)
+    assert world.sessions.is_beside(dedicated, UE_V6[:8])
+
+
 # Handover
 
 

@@ -225,7 +225,9 @@ class Sessions:
         return True
 
     def is_beside(self, up: Tunnel, ue: bytes) -> bool:
-        """Whether another bearer of the UE behind ``up`` has the address ``ue`` too."""
+        """Whether another bearer of the UE behind ``up`` has ``ue``, of a family that ``up`` has no address of."""
+        if any(len(known) == len(ue) for known in up.ues):
+            return False
         contexts = [context for context in self.contexts_of(ue) if context.pair == up.pair]
         return any(set(other.ues) & set(up.ues) for context in contexts for other in context.ups)
 
