@@ -151,6 +151,17 @@ class Mirror:
     file: str = ""
 
 
+class Hours(NamedTuple):
+    """Of these days of the week (0: Monday), the minutes from ``begin`` on and before ``end``.
+
+    An ``end`` that is not later is one of the next day.
+    """
+
+    days: tuple[int, ...]
+    begin: int
+    end: int
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """Traffic to ``service_ip`` is answered by ``application_ip`` (source document, section 4.3.4.1).
@@ -160,7 +171,8 @@ class Service:
     ``health``: while the application does not answer, the service's packets go to the core. ``domain``, without
     ``service_ip``: its addresses are those that DNS says (``*.`` before it: of all names below it); with it: the DNS
     server at the edge says that the domain has this address. ``chain``: the name of the port-chain that its packets walk.
-    ``mirror``: its diverted packets, both ways, are duplicated there.
+    ``hours``: when it selects packets at all; none: always. ``mirror``: its diverted packets, both ways, are duplicated
+    there.
     """
 
     name: str
@@ -174,6 +186,7 @@ class Service:
     health: HealthCheck | None = None
     domain: str | None = None
     chain: str | None = None
+    hours: tuple[Hours, ...] = ()
     mirror: Mirror | None = None
 
     @property

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from datetime import datetime
 from ipaddress import ip_address, ip_network
 from random import Random
 from typing import Any
@@ -356,3 +357,21 @@ def test_the_data_path_judges_as_the_words_say_packet_for_packet(tof: Tof, seed:
         core_frames = tof.core.history
         until("every packet is somewhere", all_there)
     assert seen == expected
+
+
+def test_outside_of_its_hours_a_service_has_nothing(tof: Tof) -> None:
+    """Days far enough from today, and today with its neighbours: midnight may pass while this runs."""
+    days = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+    today = datetime.now().astimezone().weekday()
+    now, later = ([",".join(days[(today + n) % 7] for n in near)] for near in ((-1, 0, 1), (3,)))
+    bearer = new_bearer()
+    tof.attach(bearer)
+    body = {"name": "hourly", "serviceIP": ADDRESS, "applicationIP": APP}
+    with services(tof, {**body, "hours": later}):
+        status = tof.get("/service/hourly/status")
+        assert (status["state"], status["detail"]) == ("out_of_hours", later[0])
+        passes(tof, said(bearer, ADDRESS, b"too early"))
+        assert tof.call("PUT", "/service/hourly", {**body, "hours": now})[0] == 200
+        tof.ran.send(said(bearer, ADDRESS, b"in time"))
+        is_answered(tof, bearer, ADDRESS, b"in time")
+        assert tof.get("/service/hourly/status")["state"] == "in_force"

@@ -282,6 +282,7 @@ def test_every_reason_is_shown_or_cannot_be_in_a_capture():
         "unresolved",
         "unhealthy",
         "broken_chain",
+        "out_of_hours",
     }
     live |= {"answered", "answered_in_one"}
     bounds = {"refused_room", "refused_bearers"}  # a million tunnels; sixteen that the core has confirmed

@@ -27,6 +27,7 @@ from tof.agent.events import (
     ForeignSourceSeen,
     FrameHeld,
     GpduSeen,
+    MinuteTurned,
     NextHopChanged,
     OwnApplicationChanged,
     ServiceAdded,
@@ -108,6 +109,7 @@ class Agent:
             NextHopChanged: self._next_hop_changed,
             ApplicationProbed: self._application_probed,
             VnfSeen: self._vnf_seen,
+            MinuteTurned: self._minute_turned,
             SwitchReturned: self._review_pings,
             Tick: self._tick,
         }
@@ -180,6 +182,10 @@ class Agent:
 
     def _next_hop_changed(self, event: NextHopChanged, _now: float, out: list[Command]) -> None:
         if self.services.next_hop_changed(event.application, event.mac):
+            self._converge(out)
+
+    def _minute_turned(self, event: MinuteTurned, _now: float, out: list[Command]) -> None:
+        if self.services.minute_turned(event.minute):
             self._converge(out)
 
     def _vnf_seen(self, event: VnfSeen, _now: float, out: list[Command]) -> None:

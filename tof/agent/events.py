@@ -219,6 +219,13 @@ class VnfSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class MinuteTurned:
+    """It is this minute of the week, from Monday 00:00 on, where the operator is."""
+
+    minute: int
+
+
+@dataclass(frozen=True, slots=True)
 class SwitchReturned:
     """br-ue is as wanted after a time without it, in which no ping could leave."""
 
@@ -251,6 +258,7 @@ Event = (
     | NextHopChanged
     | ApplicationProbed
     | VnfSeen
+    | MinuteTurned
     | SwitchReturned
     | Tick
 )

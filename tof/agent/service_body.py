@@ -8,6 +8,7 @@ from typing import Final
 
 from tof.agent.addresses import network_of, parse_address, parse_prefix, prefix_text
 from tof.agent.health_body import health_body, parse_health
+from tof.agent.hours import hours_body, parse_hours
 from tof.agent.mirror_body import mirror_body, parse_mirror
 from tof.agent.service_check import checked
 from tof.errors import BadRequest
@@ -31,6 +32,7 @@ FIELDS: Final = (
     "mode",
     "health",
     "chain",
+    "hours",
     "mirror",
 )
 PROTOCOLS: Final[Mapping[str, int]] = {"tcp": 6, "udp": 17, "sctp": 132}
@@ -63,6 +65,7 @@ def parse(body: Mapping[str, object]) -> Service:
             parse_health(body["health"]) if "health" in body else None,
             _text(body, "domain") if "domain" in body else None,
             _text(body, "chain") if "chain" in body else None,
+            parse_hours(body["hours"]) if "hours" in body else (),
             parse_mirror(body["mirror"]) if "mirror" in body else None,
         ),
     )
@@ -84,6 +87,7 @@ def body_of(service: Service) -> dict[str, object]:
         "mode": None if service.mode is Mode.DIVERT else service.mode.value,
         "health": None if service.health is None else health_body(service.health),
         "chain": service.chain,
+        "hours": hours_body(service.hours),
         "mirror": None if service.mirror is None else mirror_body(service.mirror),
     }
     network = service.network

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from tof.agent.catalog import Catalog
 from tof.agent.chains import Chains
 from tof.agent.health import Health
+from tof.agent.hours import are_now
 from tof.agent.names import NamePolicy, Names
 from tof.dataplane.desired import ServedService, ServiceRoute, Serving, Vnf
 from tof.dataplane.selection import Facts, RuleLists, judge, place_of, rule_lists
@@ -40,6 +41,7 @@ class ServicePlane:
         self.health, self.chains = Health(), Chains(vnfs)
         self._rules = rule_lists(own)
         self._judged: tuple[tuple[Service, ...], int] = ((), 0)
+        self._minute: int | None = None
         for service in own:
             self._number(service.name)
 
@@ -108,12 +110,26 @@ class ServicePlane:
 
     @property
     def rules(self) -> RuleLists:
-        """The rules by which packets are judged, of every service, whether it can be diverted or not."""
-        judged = self.catalog.services, self.names.revision
+        """The rules by which packets are judged, of every service whose hours it is, whether it can be diverted or not."""
+        on_duty = self._on_duty(self.catalog.services)
+        judged = on_duty, self.names.revision
         if self._judged != judged:
             self._judged = judged
-            self._rules = rule_lists((*self.catalog.services, *self.own), self.names.networks)
+            self._rules = rule_lists((*on_duty, *self.own), self.names.networks)
         return self._rules
+
+    def minute_turned(self, minute: int) -> bool:
+        """It is that minute of the week; whether that changes who selects packets."""
+        before = self._on_duty(self.catalog.services)
+        self._minute = minute
+        return self._on_duty(self.catalog.services) != before
+
+    def is_on_duty(self, service: Service) -> bool:
+        """Whether it selects packets at this hour."""
+        return self._minute is None or are_now(service.hours, self._minute)
+
+    def _on_duty(self, services: Iterable[Service]) -> tuple[Service, ...]:
+        return tuple(service for service in services if self.is_on_duty(service))
 
     @property
     def served(self) -> tuple[ServedService, ...]:

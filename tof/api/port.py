@@ -19,7 +19,7 @@ class ServiceState(StrEnum):
     """``unresolved``: the application's address does not resolve. ``unhealthy``: it does not answer its probes.
 
     ``broken_chain``: a VNF of its chain is dead. Of these and of a ``shadow`` the traffic goes to the core. ``unlearnt``: no
-    address of its domain is known.
+    address of its domain is known. ``out_of_hours``: it selects nothing now.
     """
 
     IN_FORCE = "in_force"
@@ -28,6 +28,7 @@ class ServiceState(StrEnum):
     SHADOW = "shadow"
     UNLEARNT = "unlearnt"
     BROKEN_CHAIN = "broken_chain"
+    OUT_OF_HOURS = "out_of_hours"
 
 
 class HealthState(StrEnum):

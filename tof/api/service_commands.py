@@ -58,6 +58,10 @@ ChainOption = Annotated[
     str | None,
     typer.Option("--chain", metavar="CHAIN", help="Its packets walk this port-chain of the policy."),
 ]
+HoursOption = Annotated[
+    list[str] | None,
+    typer.Option("--hours", metavar="HOURS", help="Only then: 'Mon-Fri 08:00-18:00', Sat,Sun (repeatable)."),
+]
 MirrorOption = Annotated[
     str | None,
     typer.Option(
@@ -80,6 +84,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "mode": "mode",
     "health": "health",
     "chain": "chain",
+    "hours": "hours",
     "mirror": "mirror",
 }
 """What the parameters of ``add`` and ``set`` are in the API."""
@@ -137,6 +142,7 @@ def services_add(
     mode: ModeOption = None,
     health: HealthOption = None,
     chain: ChainOption = None,
+    hours: HoursOption = None,
     mirror: MirrorOption = None,
     api: Api = None,
     json_output: Json = False,
@@ -166,6 +172,7 @@ def services_set(
     mode: ModeOption = None,
     health: HealthOption = None,
     chain: ChainOption = None,
+    hours: HoursOption = None,
     mirror: MirrorOption = None,
     api: Api = None,
     json_output: Json = False,

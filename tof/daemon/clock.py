@@ -21,6 +21,11 @@ class Clock:
         """The date and time in seconds since 1970."""
         return datetime.now(UTC).timestamp()
 
+    def minute_of_week(self) -> int:
+        """From Monday 00:00 on, in the time zone of the host."""
+        local = datetime.now().astimezone()
+        return (local.weekday() * 24 + local.hour) * 60 + local.minute
+
     def calendar(self, monotonic_ns: int) -> datetime:
         """The date and time of a moment of the data path's clock."""
         ago = (time.monotonic_ns() - monotonic_ns) / 1000

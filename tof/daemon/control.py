@@ -9,6 +9,7 @@ from functools import partial
 from prometheus_client import Metric
 
 from tof.agent.events import Event, ServiceAdded, ServiceRemoved, ServiceReplaced, ServicesReplaced
+from tof.agent.hours import hours_body
 from tof.api.port import (
     HealthView,
     ServiceState,
@@ -154,6 +155,8 @@ class Control:
     def _state(self, service: Service) -> tuple[ServiceState, str]:
         if service.mode is Mode.SHADOW:
             return ServiceState.SHADOW, "nothing is diverted; see tof_service_packets_total"
+        if not self._services.is_on_duty(service):
+            return ServiceState.OUT_OF_HOURS, ", ".join(hours_body(service.hours))
         if not self._services.resolved(service):
             return ServiceState.UNRESOLVED, self._resolver.why(service.application_ip)
         if not self._services.health.lives(service.name):

@@ -21,7 +21,14 @@ import structlog
 from tof.agent.catalog import Catalog
 from tof.agent.commands import SendPing
 from tof.agent.core import Agent, AgentPolicy
-from tof.agent.events import ServiceAdded, ServicesReplaced, SwitchReturned, TunnelsAdopted, TunnelsIdle
+from tof.agent.events import (
+    MinuteTurned,
+    ServiceAdded,
+    ServicesReplaced,
+    SwitchReturned,
+    TunnelsAdopted,
+    TunnelsIdle,
+)
 from tof.agent.names import NamePolicy
 from tof.agent.pinging import PingPolicy
 from tof.api.app import create_app
@@ -153,6 +160,7 @@ class Daemon:
         self._adopt(endpoints, feed)
         endpoints.set_resolvers(config.dns.believed)
         store = await stack.enter_async_context(Store(config.state.dir / FILE_NAME))
+        feed.handle(MinuteTurned(self._clock.minute_of_week()))
         await self._load_services(store, feed)
         naming = Naming(feed, endpoints, store, self._clock, config.dns.idle_s)
         await naming.recall()
@@ -176,6 +184,7 @@ class Daemon:
             group.create_task(vnfs.run(), name="vnfs"),
             group.create_task(edge.run(), name="edge DNS"),
             group.create_task(self._ticks(feed, fragments), name="ticks"),
+            group.create_task(self._hours(feed), name="hours"),
             group.create_task(self._purge(feed, endpoints), name="purge"),
             group.create_task(accounting.run(), name="accounting"),
             group.create_task(mirroring.run(), name="mirroring"),
@@ -267,6 +276,11 @@ class Daemon:
             due = feed.agent.wake_at
             if due is not None and due <= self._clock.now():
                 feed.tick()
+
+    async def _hours(self, feed: Feed) -> None:
+        while True:
+            await asyncio.sleep(1)  # the clock may be set
+            feed.handle(MinuteTurned(self._clock.minute_of_week()))
 
     async def _purge(self, feed: Feed, endpoints: XdpEndpoints) -> None:
         timeout_ns = int(self._config.tunnels.idle_timeout_s * 1e9)

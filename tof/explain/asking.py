@@ -24,7 +24,12 @@ async def ask(client: Client, question: Question) -> Known:
     health = await client.get("/health")
     wrong = {check["name"]: check["detail"] for check in health["checks"] if check["state"] != "ok"}
     services = [parse(body) for body in await client.get("/service")]
-    absent: dict[str, dict[str, str]] = {"unresolved": {}, "unhealthy": {}, "broken_chain": {}}
+    absent: dict[str, dict[str, str]] = {
+        "unresolved": {},
+        "unhealthy": {},
+        "broken_chain": {},
+        "out_of_hours": {},
+    }
     learnt: dict[str, tuple[IpNetwork, ...]] = {}
     for service in services:
         if service.network is None or ip_address(question.to) in service.network:

@@ -56,6 +56,7 @@ class Known:
     unresolved: Mapping[str, str] = field(default_factory=dict)
     unhealthy: Mapping[str, str] = field(default_factory=dict)
     broken_chain: Mapping[str, str] = field(default_factory=dict)
+    out_of_hours: Mapping[str, str] = field(default_factory=dict)
     bypass: str = ""
     ovs_down: str = ""
 
@@ -110,7 +111,10 @@ def _facts(question: Question, enb: bytes, sgw: bytes, vlan: int) -> Facts:
 def _judge(facts: Facts, known: Known) -> Outcome:
     if known.bypass:
         return Outcome(Verdict.PASSES, "bypassed", detail=known.bypass)
-    rule = judge(rule_lists(known.services, known.learnt), facts)
+    on_duty = [service for service in known.services if service.name not in known.out_of_hours]
+    rule = judge(rule_lists(on_duty, known.learnt), facts)
+    if rule is None and (off := judge(rule_lists(known.services, known.learnt), facts)) is not None:
+        return Outcome(Verdict.PASSES, "out_of_hours", off.service, known.out_of_hours[off.service.name])
     if rule is None:
         miss = nearest(known.services, facts, known.learnt)
         return Outcome(Verdict.PASSES, "no_service", None, miss.text if miss else _no_such_address(facts))

@@ -69,6 +69,7 @@ OWN: Final = {
     "uplink_unknown": "the UE has no such uplink tunnel: its first packet teaches it",
     "unresolved": "the service's application is not found: its traffic goes to the core",
     "unhealthy": "the service's application does not answer its probes: its traffic goes to the core",
+    "out_of_hours": "the service that would have it does not select packets at this hour: no other does",
     "broken_chain": "a VNF of the service's chain is dead: its traffic goes to the core",
     "answered": "the reply goes into this downlink tunnel",
     "answered_in_one": "the reply goes into one of these downlink tunnels, as the core answered the uplink",

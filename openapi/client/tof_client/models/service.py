@@ -62,6 +62,9 @@ class Service:
                 not, the service's traffic goes to the core. A new service is in force with the first answer.
             chain (str | Unset): The port-chain that the packets walk between UE and application, one of the policy's
                 `chains`
+            hours (list[str] | Unset): When it selects packets, in the time zone of the TOF's host: days, times, or both.
+                Outside of these it has none, and
+                services of a lower priority may have them.
             mirror (Mirror | Unset): Where the service's diverted packets go a second time, both ways and as the UE sends
                 and gets them: either out of an
                 interface of those in the TOF's `mirror.interfaces`, or into a file of this name (without `.pcapng`) in
@@ -84,6 +87,7 @@ class Service:
     mode: ServiceMode | Unset = UNSET
     health: HealthCheck | Unset = UNSET
     chain: str | Unset = UNSET
+    hours: list[str] | Unset = UNSET
     mirror: Mirror | Unset = UNSET
 
     def to_dict(self) -> dict[str, Any]:
@@ -143,6 +147,10 @@ class Service:
 
         chain = self.chain
 
+        hours: list[str] | Unset = UNSET
+        if not isinstance(self.hours, Unset):
+            hours = self.hours
+
         mirror: dict[str, Any] | Unset = UNSET
         if not isinstance(self.mirror, Unset):
             mirror = self.mirror.to_dict()
@@ -183,6 +191,8 @@ class Service:
             field_dict["health"] = health
         if chain is not UNSET:
             field_dict["chain"] = chain
+        if hours is not UNSET:
+            field_dict["hours"] = hours
         if mirror is not UNSET:
             field_dict["mirror"] = mirror
 
@@ -252,6 +262,8 @@ class Service:
 
         chain = d.pop("chain", UNSET)
 
+        hours = cast(list[str], d.pop("hours", UNSET))
+
         _mirror = d.pop("mirror", UNSET)
         mirror: Mirror | Unset
         if isinstance(_mirror, Unset):
@@ -276,6 +288,7 @@ class Service:
             mode=mode,
             health=health,
             chain=chain,
+            hours=hours,
             mirror=mirror,
         )
 
