@@ -69,6 +69,10 @@ HOURS = st.builds(
 )
 
 
+def test_whole_days_are_written_without_a_clock():
+    assert hours_body(parse_hours(["Mon-Fri 00:00-24:00", "Sun"])) == ["Mon-Fri", "Sun"]
+
+
 @given(st.sets(HOURS, max_size=5))
 def test_they_are_read_as_they_are_written(hours):
     assert parse_hours(hours_body(hours)) == tuple(sorted(hours))
@@ -108,6 +112,9 @@ def test_outside_of_its_hours_a_service_leaves_its_packets_to_others():
     assert plane.judged(FACTS).service.name == "net"
     assert not plane.is_on_duty(parse(BODY))
     assert not plane.minute_turned(at("Mon", "18:01"))
+    assert not plane.minute_turned(at("Mon", "18:01"))
+    plane.replace("day", parse({**BODY, "hours": ["18:00-19:00"]}))
+    assert plane.judged(FACTS).service.name == "day"
 
 
 def test_the_agent_converges_when_hours_begin_and_end():

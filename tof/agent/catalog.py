@@ -31,6 +31,7 @@ class Catalog:
         self.chains: tuple[Chain, ...] = ()
         """What services may walk; ``replace_all`` checks them."""
         self._by_name: dict[str, Service] = {}
+        self._sorted: tuple[Service, ...] | None = None
         self._names_at: dict[IpNetwork | str, set[str]] = {}
         self.taken = {address.packed for address in self._forbidden}
         """The addresses (packed) that are no UE's: the host services', the Pinger's targets and the TOF's own."""
@@ -38,7 +39,9 @@ class Catalog:
     @property
     def services(self) -> tuple[Service, ...]:
         """Every service, sorted by name."""
-        return tuple(self._by_name[name] for name in sorted(self._by_name))
+        if self._sorted is None:  # asked for by packet, changed by hand
+            self._sorted = tuple(self._by_name[name] for name in sorted(self._by_name))
+        return self._sorted
 
     def get(self, name: str) -> Service:
         """The service called ``name``, or NotFound."""
@@ -84,6 +87,7 @@ class Catalog:
             except (BadRequest, Conflict) as error:
                 raise type(error)(f"service {service.name}: {error}", error.field) from error
         self._by_name, self._names_at, self.chains = fresh._by_name, fresh._names_at, fresh.chains
+        self._sorted = None
         self.taken = fresh.taken | {address.packed for address in self._forbidden}
 
     def remove(self, key: str) -> Service:
@@ -119,7 +123,7 @@ class Catalog:
                 "configuration names none",
                 "domain",
             )
-        if service.chain is not None and service.chain not in {chain.name for chain in self.chains}:
+        if service.chain is not None and all(chain.name != service.chain for chain in self.chains):
             raise BadRequest(f"chain: there is no chain called {service.chain}", "chain")
         if service.service_ip is not None and service.domain is not None and not self._answers:
             raise BadRequest(
@@ -141,12 +145,14 @@ class Catalog:
 
     def _put(self, service: Service) -> None:
         self._by_name[service.name] = service
+        self._sorted = None
         self._names_at.setdefault(place_of(service), set()).add(service.name)
         if service.is_host and service.service_ip is not None:
             self.taken.add(service.service_ip.packed)
 
     def _drop(self, service: Service) -> None:
         del self._by_name[service.name]
+        self._sorted = None
         names = self._names_at[place_of(service)]
         names.remove(service.name)
         if not names:

@@ -40,8 +40,9 @@ class ServicePlane:
         self._retired: dict[int, int] = {}
         self.health, self.chains = Health(), Chains(vnfs)
         self._rules = rule_lists(own)
-        self._judged: tuple[tuple[Service, ...], int] = ((), 0)
+        self._judged: tuple[tuple[Service, ...], int, frozenset[str]] = ((), 0, frozenset())
         self._minute: int | None = None
+        self._off_duty: frozenset[str] = frozenset()
         for service in own:
             self._number(service.name)
 
@@ -111,25 +112,30 @@ class ServicePlane:
     @property
     def rules(self) -> RuleLists:
         """The rules by which packets are judged, of every service whose hours it is, whether it can be diverted or not."""
-        on_duty = self._on_duty(self.catalog.services)
-        judged = on_duty, self.names.revision
+        judged = self.catalog.services, self.names.revision, self._off_duty
         if self._judged != judged:
             self._judged = judged
+            on_duty = filter(self.is_on_duty, self.catalog.services)
             self._rules = rule_lists((*on_duty, *self.own), self.names.networks)
         return self._rules
 
     def minute_turned(self, minute: int) -> bool:
         """It is that minute of the week; whether that changes who selects packets."""
-        before = self._on_duty(self.catalog.services)
-        self._minute = minute
-        return self._on_duty(self.catalog.services) != before
+        if minute == self._minute:
+            return False
+        before, self._minute = self._off_duty, minute
+        self._review_hours()
+        return self._off_duty != before
 
     def is_on_duty(self, service: Service) -> bool:
         """Whether it selects packets at this hour."""
-        return self._minute is None or are_now(service.hours, self._minute)
+        return service.name not in self._off_duty
 
-    def _on_duty(self, services: Iterable[Service]) -> tuple[Service, ...]:
-        return tuple(service for service in services if self.is_on_duty(service))
+    def _review_hours(self) -> None:
+        timed = [service for service in self.catalog.services if service.hours]
+        minute = self._minute
+        off = () if minute is None else (s.name for s in timed if not are_now(s.hours, minute))
+        self._off_duty = frozenset(off)
 
     @property
     def served(self) -> tuple[ServedService, ...]:
@@ -203,6 +209,7 @@ class ServicePlane:
         self.names.forget(name)
 
     def _keep_needed(self) -> None:
+        self._review_hours()
         self.health.keep(self.catalog.services)
         self.names.keep()
         needed = self.applications

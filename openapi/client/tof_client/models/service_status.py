@@ -24,6 +24,8 @@ class ServiceStatus:
             does not resolve, so its
             traffic goes to the core. `unhealthy`: the application does not answer its probes, the same. `shadow`: the
             same by the service's mode; what it selects is counted. `unlearnt`: no address of its domain is known yet.
+            `broken_chain`: a VNF of its chain is dead. `out_of_hours`: the clock is outside its hours. Of both the
+            traffic goes to the core.
         detail (str): Why, in a sentence; may be empty
         addresses (list[LearntAddress] | Unset): Of a service given by domain, the addresses that it has
     """
