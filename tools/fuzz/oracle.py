@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from ipaddress import ip_network
 from struct import Struct
+from typing import NamedTuple
 
 from tof.agent.accounting import AccountKey
 from tof.agent.commands import AMBIGUOUS
@@ -46,7 +47,9 @@ RESERVED_GROUPS = bytes.fromhex("0180c20000")
 WORST_GTP = 16
 ANSWERS = (gtpu.ERROR_INDICATION, gtpu.ECHO_RESPONSE)
 SIGNALS = (*ANSWERS, gtpu.END_MARKER)
-WRAPPER = bytes.fromhex("027100000002 027100000001 0800")
+WRAPPER = bytes.fromhex("027100000002 027100000001")
+ETHERTYPES = (b"\x08\0", b"\x88\xb5")
+"""Behind it: through the queue, or past it."""
 WRAPPER_PROTOCOL, WRAPPER_ADDRESS, WRAPPER_BYTES = 253, bytes((192, 0, 0, 8)), 38
 
 REASONS = {
@@ -67,6 +70,17 @@ UNDECIDED, PASSES, DIVERTS, LEFT, WAITS = range(1, 6)
 COPIED = 2048
 """A longer fragment cannot reach the agent whole."""
 VEILS, VEIL_BIT = {inet.UDP_PROTOCOL: 253, inet.TCP: 254}, 0x80
+
+
+class Station(NamedTuple):
+    """Where a MAC address was heard; ``tagged``: with a tag that was in the frame."""
+
+    ifindex: int
+    side: int
+    tagged: bool = False
+
+    def pack(self) -> bytes:
+        return self.ifindex.to_bytes(4, "little") + bytes((self.side, 0, self.tagged, 0))
 
 
 class Inner:
@@ -332,7 +346,7 @@ class Tunnel:
         self.moved = self.injected = self.may_cut = False
         self.packets = self.octets = self.tos = self.ifindex = 0
         self.source_mac = self.destination_mac = bytes(6)
-        self.link: tuple[bytes, int, int, bool, int] | None = None
+        self.link: tuple[bytes, int, int, bool, int, bool] | None = None
 
     def owns(self, address: bytes) -> bool:
         return (address if len(address) == 4 else address[:8]) in self.ues
@@ -356,7 +370,7 @@ class Oracle:
             self.tunnels[one.key] = Tunnel(one)
             self.by_index[one.number] = one.key, one.peer
         self.defaults = DEFAULTS
-        self.stations: dict[tuple[bytes, int | None], tuple[int, int]] = {}
+        self.stations: dict[tuple[bytes, int | None], Station] = {}
         self.flows: dict[FlowKey, Flow] = {}
         self.pieces: dict[tuple[object, ...], int] = {}
         """Where a later inner fragment belongs: 0 core, else its service; from an application: its tunnel."""
@@ -445,7 +459,7 @@ class Oracle:
 
     def back(self, frame: bytes, side: int) -> tuple[int, bytes]:
         """tof_ret_enb, tof_ret_sgw: a service's packet is diverted after all; the ticket goes before it as metadata."""
-        if len(frame) < WRAPPER_BYTES + 14 or frame[12:14] != b"\x08\0" or frame[23] != WRAPPER_PROTOCOL:
+        if len(frame) < WRAPPER_BYTES + 14 or frame[12:14] not in ETHERTYPES or frame[23] != WRAPPER_PROTOCOL:
             return DROP, frame  # nothing else has any business there
         ticket, seen = frame[WRAPPER_BYTES - 4 : WRAPPER_BYTES], read(frame[WRAPPER_BYTES:])
         passed = PASS, frame[WRAPPER_BYTES - 4 :]
@@ -458,7 +472,7 @@ class Oracle:
         if service is not None:
             diverted = self._divert(tunnel, seen, frame[WRAPPER_BYTES:], service)
             if diverted is not None:
-                self.counts["returned"] += 1
+                self.counts["returned"] += ticket != bytes(4)
                 return diverted[0], ticket + diverted[1]
         tunnel.injected = False
         return passed
@@ -466,16 +480,19 @@ class Oracle:
     def _learn_station(self, frame: bytes, vlan: int | None, ifindex: int, side: int) -> bool:
         """Whether the station has moved."""
         place = frame[6:12], vlan
-        known = self.stations.get(place, (0, 0))[0]
-        if frame[6] & 1 or known == ifindex:
+        known = self.stations.get(place, Station(0, 0))
+        tagged = is_tagged(frame)
+        if frame[6] & 1 or known.ifindex == ifindex:
+            if not frame[6] & 1:
+                self.stations[place] = known._replace(tagged=known.tagged or tagged)
             return False
-        self.stations[place] = ifindex, side
+        self.stations[place] = Station(ifindex, side, tagged)
         self.generation += 1
-        self.counts["station_moved"] += known != 0
-        return known != 0
+        self.counts["station_moved"] += known.ifindex != 0
+        return known.ifindex != 0
 
     def _follow_link(self, tunnel: Tunnel, frame: bytes, seen: Seen, ifindex: int, side: int) -> bool:
-        link = frame[:12], ifindex, seen.tos, seen.may_cut, self.generation
+        link = frame[:12], ifindex, seen.tos, seen.may_cut, self.generation, is_tagged(frame)
         if tunnel.link == link:
             return False
         tunnel.link = link
@@ -484,7 +501,7 @@ class Oracle:
         return self._learn_station(frame, seen.vlan, ifindex, side)
 
     def _way_out(self, tunnel: Tunnel, vlan: int | None, side: int) -> int:
-        ifindex, there = self.stations.get((tunnel.destination_mac, vlan), (0, 0))
+        ifindex, there, _ = self.stations.get((tunnel.destination_mac, vlan), Station(0, 0))
         return 0 if there == side and ifindex == tunnel.ifindex else ifindex
 
     @staticmethod
@@ -745,7 +762,7 @@ class Oracle:
         return PASSES
 
     def _to_queue(self, frame: bytes, seen: Seen, side: int, ifindex: int) -> tuple[int, bytes]:
-        towards, there = self.stations.get((frame[:6], seen.vlan), (0, 1 - side))
+        towards, there, _ = self.stations.get((frame[:6], seen.vlan), Station(0, 1 - side))
         if there == side:
             return TC_OK if towards == ifindex else TC_REDIRECT, frame
         if seen.piece:
@@ -757,15 +774,23 @@ class Oracle:
         return TC_REDIRECT, wrapped(frame, self.tickets[side])
 
     def onward(self, frame: bytes) -> tuple[int, bytes]:
-        """tof_onward_*: sent on by the way out, as it is."""
-        self.counts["returned"] += 1
+        """tof_onward_*: sent on by the way out, as it is; nothing in these runs says that it has a ticket."""
         return TC_SHOT, frame
 
 
+def is_tagged(frame: bytes) -> bool:
+    """Whether there is an 802.1Q tag in the frame."""
+    return frame[12:14] == b"\x81\0" and len(frame) >= 18
+
+
 def wrapped(frame: bytes, ticket: int) -> bytes:
-    """The frame as it crosses the queue: behind a plain IPv4 header and its ticket."""
+    """The frame as it crosses the queue: behind a plain IPv4 header and its ticket; past it without one."""
     payload = ticket.to_bytes(4, "little") + frame
-    return WRAPPER + inet.encode_ipv4(inet.IPv4(WRAPPER_ADDRESS, WRAPPER_ADDRESS, WRAPPER_PROTOCOL, payload))
+    return (
+        WRAPPER
+        + ETHERTYPES[ticket == 0]
+        + inet.encode_ipv4(inet.IPv4(WRAPPER_ADDRESS, WRAPPER_ADDRESS, WRAPPER_PROTOCOL, payload))
+    )
 
 
 def veiled(packet: bytes) -> bytes:

@@ -53,6 +53,7 @@
 #define PIECES_UNDECIDED 200          //   later fragments that came before their first
 #define PIECES_DIVERTED 500           //   datagrams to be reassembled
 #define PIECE_BYTES 2048              // so much of a frame reaches the agent: FRAME_BYTES in tof/drivers/nfqueue.py
+#define BLIND_S 600                   // how long a tag beside its frame keeps S1 out of the fast lane
 #define QFI_FRESH_MS 10000            // the default QoS flow of a session has been used within this time
 #define WORST_GTP 16                  // 8 + optional 4 + PDU Session Container 4
 
@@ -107,6 +108,7 @@ enum counter {
 	c_names_shown,          // a resolver's answer to a UE: a copy went to the agent, for services given by domain
 	c_names_unasked,        // one from a resolver that no question was seen for: not shown
 	c_names_unshown,        // one that is too long, or too many of them, or no agent there: not shown
+	c_tags_beside,          // its VLAN tag is not in the frame, where XDP would see it: the slow lane serves S1
 	c_unaccounted,          // diverted or injected for a service, but the table of accounts was full
 	c_max
 };
@@ -127,7 +129,8 @@ struct config {
 
 struct shared_state {
 	__u64 beat_ns;
-	__u32 fdb_generation, pad;
+	__u32 fdb_generation;
+	__u32 blind_s;          // when a VLAN tag was last seen that XDP had not: then it judges nothing. 0: never
 	__u64 sample_window_ns, samples;
 	__u64 piece_window_ns;
 	__u32 pieces_undecided, pieces_diverted;
@@ -269,7 +272,8 @@ struct station_key {
 };
 
 struct station {
-	__u32 ifindex, side;
+	__u32 ifindex;
+	__u16 side, tagged;     // tagged: XDP has seen its tag in the frame
 };
 
 struct prefix_key {      // of a service's addresses
@@ -330,6 +334,7 @@ struct side_key {        // shared adapter: which side an outer source address i
 struct hop {             // shared adapter: where an outer address's own packets come from
 	__u8 mac[6];
 	__u16 vlan;
+	__u32 tagged, pad;      // as of a station
 	__u64 heard_ns, usable_ns;
 };
 
@@ -501,6 +506,7 @@ struct packet {
 	__u8 partial, reason, fragment, foreign; // foreign: known to be of another UDP port, or of no UDP
 	__u8 piece;                 // `fragment` of the inner packet, `piece` of the outer: 0 whole, FIRST or LATER
 	__u8 dscp, has_port;        // of the inner packet: what `look_closer` has found
+	__u8 tagged, pad;           // IEEE 802.1Q, in the frame
 	__u16 port;
 	__be32 ident, inner_ident;  // of fragments
 	__be32 teid, source, destination; // outer IPv4
@@ -704,6 +710,7 @@ static __always_inline int parse(void *data, void *end, __u32 frame, struct pack
 		if ((void *)(tag + 2) > end)
 			return k_other;
 		p->vlan = vlan_of(bpf_ntohs(tag[0]));
+		p->tagged = 1;
 		type = tag[1];
 		p->ip += 4;
 	}
@@ -798,7 +805,7 @@ __noinline int parse_skb(struct __sk_buff *skb, struct packet *p)
 		return k_other;
 	bpf_skb_pull_data(skb, skb->len < HEAD ? skb->len : HEAD);
 	if (skb->vlan_present) {
-		// XDP saw this tag in the frame and judged by it; more than one is none of ours.
+		// XDP saw this tag in the frame (or `see_tags` tells that it did not); more than one is none of ours.
 		if (skb->vlan_proto != bpf_htons(ETH_P_8021Q) || skb->protocol == bpf_htons(ETH_P_8021Q))
 			return k_other;
 		p->vlan = vlan_of(skb->vlan_tci);
@@ -857,10 +864,10 @@ static __always_inline void add_traffic(struct tunnel *t, __u32 bytes)
 // ---------------------------------------------------------------------------------------------- stations
 
 // Our own (MAC, VLAN) -> adapter table: redirected frames do not refresh the bridge's. Whether the station has moved.
-static __always_inline int learn_station(const struct ethhdr *eth, __u16 vlan, __u32 ifindex, __u32 side)
+static __always_inline int learn_station(const struct ethhdr *eth, const struct packet *p, __u32 ifindex, __u32 side)
 {
-	struct station_key key = {.vlan = vlan};
-	struct station *known, fresh = {ifindex, side};
+	struct station_key key = {.vlan = p->vlan};
+	struct station *known, fresh = {ifindex, side, p->tagged};
 	struct shared_state *s;
 	int moved;
 
@@ -869,8 +876,10 @@ static __always_inline int learn_station(const struct ethhdr *eth, __u16 vlan, _
 	__builtin_memcpy(key.mac, eth->h_source, 6);
 	known = bpf_map_lookup_elem(&tof_stations, &key);
 	moved = known && known->ifindex != ifindex;
-	if (known && !moved)
+	if (known && !moved) {
+		known->tagged |= p->tagged;
 		return 0;
+	}
 	if (moved)
 		count(c_station_moved);
 	bpf_map_update_elem(&tof_stations, &key, &fresh, BPF_ANY);
@@ -905,7 +914,7 @@ static __always_inline int follow_link(struct tunnel *t, const struct ethhdr *et
 	__u32 signature = link_signature(eth, ifindex, p->tos);
 
 	if (s)
-		signature ^= s->fdb_generation * 0x165667b1U;
+		signature ^= (s->fdb_generation << 1 | p->tagged) * 0x165667b1U;
 	if (t->link_signature == signature)
 		return 0;
 	__builtin_memcpy(t->source_mac, eth->h_source, 6);
@@ -914,7 +923,25 @@ static __always_inline int follow_link(struct tunnel *t, const struct ethhdr *et
 	t->tos = p->tos;
 	t->out_generation = 0;
 	t->link_signature = signature;
-	return learn_station(eth, p->vlan, ifindex, side);
+	return learn_station(eth, p, ifindex, side);
+}
+
+// VLAN tags are kept beside the frame by a kernel that sends over a veth, and by adapters that cannot be told not to. XDP
+// does not see those and would take a tagged packet for its untagged twin's: then the slow lane serves S1, tag or none.
+static __always_inline int is_blind(void)
+{
+	struct shared_state *s = state();
+
+	return s && s->blind_s && (__u32)(bpf_ktime_get_coarse_ns() / 1000000000) - s->blind_s < BLIND_S;
+}
+
+static __always_inline void make_blind(void)
+{
+	struct shared_state *s = state();
+
+	count(c_tags_beside);
+	if (s)
+		s->blind_s = (__u32)(bpf_ktime_get_coarse_ns() / 1000000000) ?: 1;
 }
 
 // The adapter that leads to the tunnel's destination MAC, cached until any station moves. 0: unknown.
@@ -1981,9 +2008,9 @@ static __always_inline void in_vlan(struct in6_addr *address, __u16 vlan)
 
 // A node is reached by the MAC address its own packets come from. After an ARP reply the kernel first sends on what waited
 // for it, `wait_ns` keeps the rest behind that.
-static __always_inline void learn_hop(struct in6_addr *address, const __u8 *mac, __u16 vlan, __u64 wait_ns)
+static __always_inline void learn_hop(struct in6_addr *address, const __u8 *mac, __u16 vlan, int tagged, __u64 wait_ns)
 {
-	struct hop *known, fresh = {.vlan = vlan};
+	struct hop *known, fresh = {.vlan = vlan, .tagged = tagged};
 	__u64 now = bpf_ktime_get_ns();
 
 	in_vlan(address, vlan);
@@ -1993,6 +2020,7 @@ static __always_inline void learn_hop(struct in6_addr *address, const __u8 *mac,
 		return;
 	if (known && known->vlan == vlan && same_mac(known->mac, mac) &&
 	    since(known->heard_ns, now) < HOP_FRESH_NS) {
+		known->tagged |= tagged;
 		if (since(known->heard_ns, now) > 1000000000)
 			known->heard_ns = now;
 		return;
@@ -2023,7 +2051,7 @@ static __always_inline void learn_neighbour(struct in6_addr *address, const __u8
 
 	__builtin_memcpy(key.address, address, 16);
 	if (bpf_map_lookup_elem(&tof_sides, &key))
-		learn_hop(address, mac, vlan, HOP_SETTLE_NS);
+		learn_hop(address, mac, vlan, vlan != NO_VLAN, HOP_SETTLE_NS);
 }
 
 // From ARP (RFC 826) and neighbour discovery (RFC 4861: hop limit 255 proves that it comes from the link).
@@ -2110,13 +2138,22 @@ static __always_inline int send_on(struct __sk_buff *skb, const struct config *c
 
 // ---------------------------------------------------------------------------------------------- XDP, S1 side
 
+// TS 29.281 section 7.3.2: what is sent to a UE ends, and only its own side may say so.
+static __always_inline void end_tunnel(const struct packet *p, __u32 side)
+{
+	struct tunnel *t = p->message == END_MARKER ? tunnel_of(p) : 0;
+
+	if (t && t->direction == SGW && side == SGW)
+		t->flags |= T_ENDED;
+}
+
 static __always_inline int fast(struct xdp_md *ctx, __u32 side, const int shared)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct packet p = {.vlan = NO_VLAN};
 	struct config *c = config();
 	struct tunnel *t;
-	int kind, verdict, station_moved;
+	int kind, verdict, station_moved, blind;
 	__u32 out, service;
 	__u64 now;
 
@@ -2131,6 +2168,7 @@ static __always_inline int fast(struct xdp_md *ctx, __u32 side, const int shared
 	end = (void *)(long)ctx->data_end;
 	if ((void *)((struct ethhdr *)data + 1) > end)
 		return XDP_PASS;
+	blind = is_blind();
 	if (shared) {
 		struct in6_addr source;
 		int from;
@@ -2142,23 +2180,27 @@ static __always_inline int fast(struct xdp_md *ctx, __u32 side, const int shared
 			return XDP_PASS;
 		side = from;
 		outer_address(&p, 1, &source);
-		learn_hop(&source, ((struct ethhdr *)data)->h_source, p.vlan, 0);
+		if (!blind || p.tagged)
+			learn_hop(&source, ((struct ethhdr *)data)->h_source, p.vlan, p.tagged, 0);
+		if (blind)
+			return XDP_PASS;
 		if (c->bypass) {
 			count(c_bypassed);
 			return reflect(ctx, c, &p);
 		}
 	}
+	if (blind) {
+		if (p.tagged)
+			learn_station(data, &p, ctx->ingress_ifindex, side);
+		return XDP_PASS;
+	}
 	if (kind != k_gpdu) {
 		if (!shared)
-			learn_station(data, p.vlan, ctx->ingress_ifindex, side);
+			learn_station(data, &p, ctx->ingress_ifindex, side);
 		if (p.reason && !(p.piece && c->services)) // else the slow lane counts it
 			count(p.reason);
-		if (kind == k_signal && p.message == END_MARKER) {
-			t = tunnel_of(&p);
-			// TS 29.281 section 7.3.2: what is sent to a UE ends, and only its own side may say so.
-			if (t && t->direction == SGW && side == SGW)
-				t->flags |= T_ENDED;
-		}
+		if (kind == k_signal)
+			end_tunnel(&p, side);
 		return shared && (kind == k_odd || kind == k_message || (kind == k_piece && !c->services)) ?
 			       reflect(ctx, c, &p) :
 			       XDP_PASS;
@@ -2166,7 +2208,7 @@ static __always_inline int fast(struct xdp_md *ctx, __u32 side, const int shared
 	t = tunnel_of(&p);
 	if (!t || t->direction != side) {
 		if (!shared)
-			learn_station(data, p.vlan, ctx->ingress_ifindex, side);
+			learn_station(data, &p, ctx->ingress_ifindex, side);
 		if (t)
 			count(c_wrong_side);
 		return XDP_PASS;
@@ -2275,11 +2317,13 @@ struct wrapper {
 #define WRAPPER_PROTOCOL 253
 #define WRAPPER_ADDRESS 0xc0000008 // RFC 7600: the IPv4 dummy address
 #define WRAPPER_TTL 64
+#define STRAIGHT 0x88b5            // IEEE 802, local experimental: crosses the detour, and netfilter does not look at it
 
+// Without a ticket the frame is not queued.
 static __always_inline int wrap(struct __sk_buff *skb, __u32 ticket)
 {
 	struct wrapper w = {
-		.eth = {{0x02, 0x71, 0, 0, 0, 2}, {0x02, 0x71, 0, 0, 0, 1}, bpf_htons(ETH_P_IP)},
+		.eth = {{0x02, 0x71, 0, 0, 0, 2}, {0x02, 0x71, 0, 0, 0, 1}, bpf_htons(ticket ? ETH_P_IP : STRAIGHT)},
 		.ip = {.version = 4, .ihl = 5, .ttl = WRAPPER_TTL, .protocol = WRAPPER_PROTOCOL},
 		.ticket = ticket,
 	};
@@ -2533,8 +2577,53 @@ __noinline int judge_piece(struct __sk_buff *skb, struct packet *p, __u32 side, 
 	return scratch->piece.queued ? fate : 0;
 }
 
+enum way { w_bridge, w_queue, w_return };
+
+// A packet of a known tunnel that XDP could not judge: what `fast` does, but for services and names, which are looked after
+// where packets come back from the queue, without having been in it.
+__noinline int serve(struct __sk_buff *skb, struct packet *p, struct tunnel *t, __u32 side)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	__u64 now = bpf_ktime_get_ns();
+	struct config *c = config();
+	struct ethhdr *eth = data;
+
+	if (!p || !t || !c || (void *)(eth + 1) > end)
+		return w_bridge;
+	follow_link(t, eth, p, skb->ifindex, side);
+	notice(t, p, side, now);
+	if (side == ENB && is_nested(data, end, p))
+		count(c_nested);
+	if (t->flags & T_SETTLING && !settled(t, p, side, now))
+		return w_queue;
+	if (is_dns(data, end, c, p, side == ENB) || to_service(data, end, c, p, side))
+		return w_return;
+	follow_form(t, p, now);
+	add_traffic(t, p->inner_length);
+	heard(t, p, now);
+	t->injected_ns = 0;
+	count(c_passed);
+	return w_bridge;
+}
+
+static __always_inline int served(struct __sk_buff *skb, const struct config *c, struct packet *p, struct tunnel *t,
+				  __u32 side)
+{
+	int verdict;
+
+	switch (serve(skb, p, t, side)) {
+	case w_queue:
+		return to_queue(skb, p, side, 0, 0);
+	case w_return:
+		verdict = wrap(skb, 0);
+		return verdict ? verdict < 0 ? TC_ACT_OK : verdict : bpf_redirect(c->queue_ifindex[side & 1], 0);
+	}
+	return TC_ACT_OK;
+}
+
 // TC_ACT_OK: the queue has nothing to learn from it.
-static __always_inline int judge(struct __sk_buff *skb, struct config *c, struct packet *p, int kind, __u32 side)
+static __always_inline int judge(struct __sk_buff *skb, struct config *c, struct packet *p, int kind, __u32 side,
+				 int blind)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct tunnel *t;
@@ -2542,6 +2631,8 @@ static __always_inline int judge(struct __sk_buff *skb, struct config *c, struct
 
 	switch (kind) {
 	case k_signal:
+		if (blind)
+			end_tunnel(p, side);
 		return to_queue(skb, p, side, 0, 0);
 	case k_fragment:
 	case k_piece:
@@ -2559,6 +2650,8 @@ static __always_inline int judge(struct __sk_buff *skb, struct config *c, struct
 				count(c_pinger_replies);
 			return to_queue(skb, p, side, 0, 0);
 		}
+		if (t && blind && t->direction == side)
+			return served(skb, c, p, t, side);
 		if (t && !(t->flags & T_SETTLING))
 			return TC_ACT_OK;
 		return to_queue(skb, p, side, t ? 0 : to_service(data, end, c, p, side) ? CROWD_OF_SERVICES : CROWD, 0);
@@ -2566,18 +2659,48 @@ static __always_inline int judge(struct __sk_buff *skb, struct config *c, struct
 	return TC_ACT_OK;
 }
 
+static __always_inline int has_tag(const struct __sk_buff *skb)
+{
+	return skb->vlan_present && skb->vlan_proto == bpf_htons(ETH_P_8021Q) &&
+	       skb->protocol != bpf_htons(ETH_P_8021Q);
+}
+
+// Whether S1 is the slow lane's to serve. A tag that XDP, which was there before, has seen in the frame stands in
+// tof_stations; packets of known tunnels are not always noted there, so they tell nothing new.
+static __always_inline int serves(struct __sk_buff *skb, const struct packet *p, int kind, __u32 side)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	int blind = is_blind();
+	struct ethhdr *eth = data;
+	struct station *station;
+
+	if ((void *)(eth + 1) > end || eth->h_source[0] & 1)
+		return blind;
+	if (has_tag(skb) && (blind || kind != k_gpdu || !tunnel_of(p))) {
+		station = station_of(eth->h_source, p->vlan);
+		if (!station || !station->tagged) {
+			make_blind();
+			blind = 1;
+		}
+	}
+	if (blind)
+		learn_station(eth, p, skb->ifindex, side);
+	return blind;
+}
+
 static __always_inline int slow(struct __sk_buff *skb, __u32 side)
 {
 	struct packet p = {.vlan = NO_VLAN};
 	struct config *c = config();
-	int kind;
+	int kind, blind;
 
 	if (!c || c->bypass)
 		return TC_ACT_OK;
 	kind = parse_skb(skb, &p);
+	blind = serves(skb, &p, kind, side);
 	if (kind != k_other && kind != k_odd && elsewhere(c, &p, side))
 		return TC_ACT_OK;
-	return judge(skb, c, &p, kind, side);
+	return judge(skb, c, &p, kind, side, blind);
 }
 
 // A Linux bridge drops what comes from a group address or from none; a wire carries it, and so does the TOF.
@@ -2621,11 +2744,34 @@ static __always_inline int slow_separate(struct __sk_buff *skb, __u32 side)
 	return verdict == TC_ACT_OK && unbridgeable(skb) ? carry(skb, side) : verdict;
 }
 
+// The same of a shared adapter, whose nodes stand in tof_hops.
+static __always_inline int serves_shared(struct __sk_buff *skb, const struct ethhdr *eth, const struct packet *p)
+{
+	struct in6_addr source;
+	int blind = is_blind();
+	struct hop *hop;
+
+	outer_address(p, 1, &source);
+	in_vlan(&source, p->vlan);
+	if (has_tag(skb)) {
+		hop = bpf_map_lookup_elem(&tof_hops, &source);
+		if (!hop || hop->vlan != p->vlan || !hop->tagged) {
+			make_blind();
+			blind = 1;
+		}
+	}
+	if (blind) {
+		outer_address(p, 1, &source);
+		learn_hop(&source, eth->h_source, p->vlan, 0, 0);
+	}
+	return blind;
+}
+
 static __always_inline int slow_shared(struct __sk_buff *skb)
 {
 	struct packet p = {.vlan = NO_VLAN};
 	struct config *c = config();
-	int kind, from, verdict;
+	int kind, from, verdict, blind;
 	struct ethhdr *eth;
 
 	if (!c)
@@ -2640,7 +2786,8 @@ static __always_inline int slow_shared(struct __sk_buff *skb)
 			judge_piece(skb, &p, ENB, 0, 0);
 		return TC_ACT_OK;
 	}
-	verdict = c->bypass ? TC_ACT_OK : judge(skb, c, &p, kind, from);
+	blind = serves_shared(skb, eth, &p);
+	verdict = c->bypass ? TC_ACT_OK : judge(skb, c, &p, kind, from, blind);
 	return verdict == TC_ACT_OK ? send_on(skb, c, &p) : verdict;
 }
 
@@ -2671,13 +2818,15 @@ static __always_inline void returned(const struct packet *p, __u32 side, __u32 t
 	struct pending *q;
 	struct key key;
 
+	if (!ticket) // did not go through the queue
+		return;
 	key_of(p, &key);
 	q = bpf_map_lookup_elem(&tof_pending, &key);
 	if (q)
 		q->last_ns = now;
 	if (queue) {
 		queue->back_ns = now;
-		if (ticket && (__s32)(ticket - queue->back) > 0)
+		if ((__s32)(ticket - queue->back) > 0)
 			queue->back = ticket;
 	}
 	count(c_returned);
@@ -2688,7 +2837,8 @@ static __always_inline int unwrap(struct xdp_md *ctx, __u32 *ticket)
 {
 	struct wrapper *w = (void *)(long)ctx->data;
 
-	if ((void *)(w + 1) > (void *)(long)ctx->data_end || w->eth.h_proto != bpf_htons(ETH_P_IP) ||
+	if ((void *)(w + 1) > (void *)(long)ctx->data_end ||
+	    (w->eth.h_proto != bpf_htons(ETH_P_IP) && w->eth.h_proto != bpf_htons(STRAIGHT)) ||
 	    w->ip.protocol != WRAPPER_PROTOCOL)
 		return -1;
 	*ticket = w->ticket;
