@@ -162,6 +162,30 @@ class Hours(NamedTuple):
     end: int
 
 
+class SpreadBy(StrEnum):
+    """Which of a service's applications has a flow: the first one that lives, or a share of the UEs or of the flows each."""
+
+    ORDER = "order"
+    UE = "ue"
+    FLOW = "flow"
+
+
+class OnDeath(StrEnum):
+    """Where a dead application's share goes: to the next application, or to the core."""
+
+    NEXT = "next"
+    CORE = "core"
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Further applications of a service, and how its flows are spread over all of them."""
+
+    applications: tuple[IpAddress, ...]
+    by: SpreadBy = SpreadBy.ORDER
+    on_death: OnDeath = OnDeath.NEXT
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """Traffic to ``service_ip`` is answered by ``application_ip`` (source document, section 4.3.4.1).
@@ -172,7 +196,7 @@ class Service:
     ``service_ip``: its addresses are those that DNS says (``*.`` before it: of all names below it); with it: the DNS
     server at the edge says that the domain has this address. ``chain``: the name of the port-chain that its packets walk.
     ``hours``: when it selects packets at all; none: always. ``mirror``: its diverted packets, both ways, are duplicated
-    there.
+    there. ``spread``: it has more applications than ``application_ip``.
     """
 
     name: str
@@ -188,6 +212,12 @@ class Service:
     chain: str | None = None
     hours: tuple[Hours, ...] = ()
     mirror: Mirror | None = None
+    spread: Spread | None = None
+
+    @property
+    def applications(self) -> tuple[IpAddress, ...]:
+        """All of them, ``application_ip`` first."""
+        return (self.application_ip, *(self.spread.applications if self.spread is not None else ()))
 
     @property
     def network(self) -> IpNetwork | None:

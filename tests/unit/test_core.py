@@ -43,6 +43,7 @@ from tof.agent.commands import (
 )
 from tof.agent.doubting import DEAF_S
 from tof.agent.events import (
+    AdoptedService,
     AdoptedTunnel,
     ApplicationProbed,
     DownlinkMoved,
@@ -664,7 +665,9 @@ def test_a_restarted_agent_takes_over(world):
     (old_ping,) = world.pings()
     before = dict(world.path.table), dict(world.path.peers), dict(world.path.defaults)
     world.start()
-    world.say(TunnelsAdopted(world.path.adopt(), (("video", 77),), world.path.adopt_tokens()))
+    world.say(
+        TunnelsAdopted(world.path.adopt(), (AdoptedService("video", 77, 77),), world.path.adopt_tokens())
+    )
     assert (world.path.table, world.path.peers, world.path.defaults) == before
     assert world.peer(up) == down.index
     assert kinds(world.say(downlink(6, UE2, token=old_ping.token))) == [DropPacket]
@@ -691,9 +694,9 @@ def test_probes_and_whole_policies_converge_when_they_change_something(world):
     video = Service("video", ip_address("198.51.100.10"), app, health=HealthCheck(ProbeKind.TCP, 80))
     assert world.say(ServicesReplaced((video,))) == [Converge(1)]
     assert world.say(NextHopChanged(app, b"\x02" * 6)) == [Converge(2)]
-    assert world.say(ApplicationProbed("video", True)) == [Converge(3)]
-    assert world.say(ApplicationProbed("video", True)) == []
-    assert world.say(ApplicationProbed("nobody", False)) == []
+    assert world.say(ApplicationProbed("video", app, True)) == [Converge(3)]
+    assert world.say(ApplicationProbed("video", app, True)) == []
+    assert world.say(ApplicationProbed("nobody", app, False)) == []
     with pytest.raises(Conflict):
         world.say(ServicesReplaced((video, replace(video, name="other"))))
     assert world.agent.services.catalog.services == (video,)

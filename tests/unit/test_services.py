@@ -8,6 +8,7 @@ from ipaddress import ip_address
 import pytest
 
 from tof.agent.catalog import Catalog
+from tof.agent.events import AdoptedService
 from tof.agent.services import ServicePlane
 from tof.dataplane.desired import Serving
 from tof.dataplane.selection import Facts
@@ -34,10 +35,10 @@ def numbers(plane):
 def test_a_service_is_routed_while_its_next_hop_answers(plane):
     plane.add(video())
     assert plane.routes == ()
-    assert not plane.resolved(video())
+    assert not plane.is_resolved(APP)
     assert plane.next_hop_changed(APP, MAC)
     assert [route.next_hop_mac for route in plane.routes] == [MAC]
-    assert plane.resolved(video())
+    assert plane.is_resolved(APP)
     assert plane.next_hop_changed(APP, OTHER_MAC)
     assert [route.next_hop_mac for route in plane.routes] == [OTHER_MAC]
     assert plane.next_hop(APP) == OTHER_MAC
@@ -124,7 +125,7 @@ def test_a_number_that_went_with_a_service_to_another_name_is_not_given_again(pl
 
 
 def test_numbers_found_in_the_data_path_stay(plane):
-    plane.adopt_ids([("video", 4711)])
+    plane.adopt([AdoptedService("video", 4711, 4711)])
     plane.add(video())
     plane.next_hop_changed(APP, MAC)
     assert numbers(plane) == {"video": 4711}
@@ -135,7 +136,7 @@ def test_two_services_never_share_a_number(plane):
     plane.next_hop_changed(APP, MAC)
     wanted = numbers(plane)["video"]
     other = ServicePlane(Catalog())
-    other.adopt_ids([("game", wanted)])
+    other.adopt([AdoptedService("game", wanted, wanted)])
     other.add(video())
     other.next_hop_changed(APP, MAC)
     assert numbers(other)["video"] == wanted + 0x100
@@ -170,7 +171,7 @@ def test_what_becomes_of_each_service(plane):
     plane.next_hop_changed(APP, MAC)
     assert serving(plane) == {"video": Serving.DIVERT, "shade": Serving.SHADOW, "asked": Serving.OFF}
     assert [route.service.name for route in plane.routes] == ["asked", "video"]
-    plane.health.checked("asked", answered=True)
+    plane.health.checked("asked", APP, answered=True)
     assert serving(plane)["asked"] is Serving.DIVERT
 
 

@@ -129,9 +129,12 @@ class Catalog:
             raise BadRequest(
                 "domain with serviceIP: dns.server is off, so nobody answers it at the edge", "domain"
             )
-        for field, address in (("serviceIP", service.service_ip), ("applicationIP", service.application_ip)):
+        further = [("spread.applications", address) for address in service.applications[1:]]
+        for field, address in (
+            ("serviceIP", service.service_ip), ("applicationIP", service.application_ip), *further
+        ):  # fmt: skip
             # A prefix may have such addresses among its own: the Pinger's requests are no UE's packets.
-            if address in self._forbidden and (service.is_host or field == "applicationIP"):
+            if address in self._forbidden and (service.is_host or field != "serviceIP"):
                 raise BadRequest(f"{address} is {self._forbidden[address]}", field)
         return service
 

@@ -138,8 +138,7 @@ class Agent:
     def _adopted(self, event: TunnelsAdopted, now: float, out: list[Command]) -> None:
         self.pinging.inherit(event.tokens)
         self.sessions.adopt(event.tunnels, out)
-        self.services.adopt_ids(event.service_ids)
-        self.services.health.inherit(event.diverting)
+        self.services.adopt(event.services)
         self._review_pings(event, now, out)
 
     def _review_pings(self, _event: Event, now: float, _out: list[Command]) -> None:
@@ -193,7 +192,7 @@ class Agent:
             self._converge(out)
 
     def _application_probed(self, event: ApplicationProbed, _now: float, out: list[Command]) -> None:
-        if self.services.health.checked(event.name, answered=event.answered):
+        if self.services.health.checked(event.name, event.application, answered=event.answered):
             self._converge(out)
 
     def _own_changed(self, event: OwnApplicationChanged, _now: float, out: list[Command]) -> None:

@@ -11,6 +11,7 @@ from tof.agent.health_body import health_body, parse_health
 from tof.agent.hours import hours_body, parse_hours
 from tof.agent.mirror_body import mirror_body, parse_mirror
 from tof.agent.service_check import checked
+from tof.agent.spread_body import parse_spread, spread_body
 from tof.errors import BadRequest
 from tof.model import IpAddress, IpNetwork, Mode, PortRange, Selection, Service
 
@@ -34,6 +35,7 @@ FIELDS: Final = (
     "chain",
     "hours",
     "mirror",
+    "spread",
 )
 PROTOCOLS: Final[Mapping[str, int]] = {"tcp": 6, "udp": 17, "sctp": 132}
 ICMP: Final[Mapping[int, int]] = {4: 1, 6: 58}
@@ -67,6 +69,7 @@ def parse(body: Mapping[str, object]) -> Service:
             _text(body, "chain") if "chain" in body else None,
             parse_hours(body["hours"]) if "hours" in body else (),
             parse_mirror(body["mirror"]) if "mirror" in body else None,
+            parse_spread(body["spread"]) if "spread" in body else None,
         ),
     )
 
@@ -89,6 +92,7 @@ def body_of(service: Service) -> dict[str, object]:
         "chain": service.chain,
         "hours": hours_body(service.hours),
         "mirror": None if service.mirror is None else mirror_body(service.mirror),
+        "spread": None if service.spread is None else spread_body(service.spread),
     }
     network = service.network
     return {

@@ -206,9 +206,9 @@ class Daemon:
     def _adopt(self, endpoints: XdpEndpoints, feed: Feed) -> None:
         if not endpoints.adopted:
             return
-        ids, diverting = endpoints.service_ids(), endpoints.selection.diverting()
-        feed.handle(TunnelsAdopted(endpoints.adopt(), ids, endpoints.adopt_tokens(), diverting))
-        log.info("took over", tunnels=len(feed.agent.sessions), services=len(ids))
+        services = endpoints.adopt_services()
+        feed.handle(TunnelsAdopted(endpoints.adopt(), services, endpoints.adopt_tokens()))
+        log.info("took over", tunnels=len(feed.agent.sessions), services=len(services))
 
     async def _load_services(self, store: Store, feed: Feed) -> None:
         chains: list[Chain] = []

@@ -57,12 +57,17 @@ DIRECT: Final = Path("default")
 
 @dataclass(frozen=True, slots=True)
 class ServiceRoute:
-    """A service whose application is resolved: ``next_hop_mac`` is where its packets go on the apps side."""
+    """A service whose application is resolved: ``next_hop_mac`` is where its packets go on the apps side.
+
+    One with several applications has a route to each: that is its ``application_ip``, the number the application's.
+    """
 
     service: Service
     service_id: int
     next_hop_mac: bytes
     path: Path = DIRECT
+    named: bool = False
+    """Whether GTP Tunnel Endpoints have to be told which application speaks to a UE."""
 
     @property
     def transparent(self) -> bool:
@@ -80,12 +85,27 @@ class Serving(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class ServedApplication:
+    """One of a service's several applications; the first one's number is the service's own."""
+
+    address: IpAddress
+    number: int
+    lives: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ServedService:
-    """A service as the data path in front of br-ue knows it."""
+    """A service as the data path in front of br-ue knows it; ``applications``: all of them, where it has several."""
 
     service: Service
     service_id: int
     serving: Serving
+    applications: tuple[ServedApplication, ...] = ()
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Those under which its packets are on br-ue, one for each application."""
+        return tuple(one.number for one in self.applications) or (self.service_id,)
 
 
 @dataclass(frozen=True, slots=True)

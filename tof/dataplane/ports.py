@@ -159,7 +159,7 @@ def _out(desired: Desired, route: ServiceRoute) -> tuple[Action, ...]:
     if route.path.vnfs:
         return (named, *into(route.path, route.path.vnfs[-1].far))
     home = _home(desired, route)
-    return (named, *home) if len(home) > 1 or desired.accounting else home
+    return (named, *home) if len(home) > 1 or desired.accounting or route.named else home
 
 
 def _home(desired: Desired, route: ServiceRoute) -> tuple[Action, ...]:

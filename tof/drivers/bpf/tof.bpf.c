@@ -84,6 +84,7 @@ enum counter {
 	c_flow_ambiguous,       // the same inner 5-tuple is in use by another session
 	c_flow_displaced,       // a flow in use gave way to a newer one: its UE has more of them than its share
 	c_flow_waits,           // dropped: of a diverted TCP connection, in a tunnel that is not known to be its UE's yet
+	c_no_application,       // the service's application that it would be given to is dead: to the core
 	c_inner_fragment,       // later TCP fragment to a service without its first: to the core
 	c_heartbeats,
 	c_ue_bypassed,          // dropped on the UE side: bypass is on
@@ -216,7 +217,7 @@ struct flow_place {
 
 struct flow {
 	__u64 last_ns;
-	__u32 session, service, uplink; // service 0: an application has sent its SYN, the UE has not answered yet
+	__u32 session, application, uplink; // 0: an application has sent its SYN, the UE has not answered yet
 	__u8 has_qfi, qfi;      // of the UE's last packet: the reply mirrors it
 	__u8 overflowed, pad;   // another flow found this place, its first, taken: it is at one of the next
 	struct flow_key key;
@@ -239,7 +240,7 @@ struct piece_key {
 // Once one fragment of a datagram has taken the queue all do, so that they stay in order.
 struct piece {
 	__u64 since_ns;
-	__u32 fate, queued;     // of inner fragments: from an application `fate` is their tunnel, to one `queued` its service
+	__u32 fate, queued;     // of inner fragments: from an application `fate` is their tunnel, to one `queued` its number
 };
 struct account_key {     // a UE's traffic with a service, behind one pair of nodes; IPv4 addresses are mapped
 	__u8 ue[16];            // of an IPv6 UE the first half
@@ -300,14 +301,23 @@ struct set_key {
 	__u8 address[16];
 };
 
-struct served {          // a service, by its number
+struct served {          // a service, by its number, or a further application of one, by its own
 	__u64 packets, bytes;   // that it selected
-	__u32 state, pad;
+	__u32 state, service;   // service: whose application it is; a service's own number stands for its first application
 	char name[64];
 };
 #define S_DIVERT 1              // else to the core
 #define S_SHADOW 2
 #define S_TRACKED 4             // by connection tracking in Open vSwitch
+#define S_LIVES 8               // the application
+#define S_SPREAD 16             // the service has several, see tof_spread
+
+// Which of a service's applications has a new flow: the same as tof/dataplane/spreading.py says.
+#define SPREAD_SLOTS 256
+struct spread {
+	__u32 by_flow, pad;     // else by UE
+	__u32 slots[SPREAD_SLOTS]; // numbers of applications, 0: to the core
+};
 
 struct event {
 	__u32 kind, side, ifindex, index, length;
@@ -387,6 +397,7 @@ MAP(tof_prefixes, BPF_MAP_TYPE_LPM_TRIE, struct prefix_key, __u32, 16384, BPF_F_
 MAP(tof_rules, BPF_MAP_TYPE_ARRAY, __u32, struct rule, MAX_RULES, 0);
 MAP(tof_sets, BPF_MAP_TYPE_LPM_TRIE, struct set_key, __u32, 65536, BPF_F_NO_PREALLOC);
 MAP(tof_served, BPF_MAP_TYPE_HASH, __u32, struct served, 65536, BPF_F_NO_PREALLOC);
+MAP(tof_spread, BPF_MAP_TYPE_HASH, __u32, struct spread, 16384, BPF_F_NO_PREALLOC);
 MAP(tof_accounts, BPF_MAP_TYPE_HASH, struct account_key, struct account, 262144, BPF_F_NO_PREALLOC);
 MAP(tof_reported, BPF_MAP_TYPE_HASH, struct account_key, struct account, 524288, BPF_F_NO_PREALLOC); // by the agent
 MAP(tof_stations, BPF_MAP_TYPE_LRU_HASH, struct station_key, struct station, 16384, 0);
@@ -1416,6 +1427,49 @@ __noinline __u32 first_rule(struct packet *p, __u32 at)
 	return 0;
 }
 
+// The service that this number is an application of.
+static __always_inline __u32 service_behind(__u32 application)
+{
+	struct served *served = bpf_map_lookup_elem(&tof_served, &application);
+
+	return served ? served->service : application;
+}
+
+// The application of `service` that this packet's flow goes to, 0: none, to the core. `before`: the one that it has gone to
+// so far, and stays with while that lives. The ports stand in tof_scratch.
+__noinline __u32 application_of(struct packet *p, __u32 service, __u32 before)
+{
+	struct served *served = bpf_map_lookup_elem(&tof_served, &service), *mine;
+	struct scratch *scratch;
+	struct spread *spread;
+	__u32 zero = 0, hash;
+
+	if (!p || !served)
+		return 0;
+	if (!(served->state & S_SPREAD))
+		return service;
+	mine = before ? bpf_map_lookup_elem(&tof_served, &before) : 0;
+	if (mine && mine->service == service && mine->state & S_LIVES)
+		return before;
+	spread = bpf_map_lookup_elem(&tof_spread, &service);
+	scratch = bpf_map_lookup_elem(&tof_scratch, &zero);
+	if (!spread || !scratch)
+		return 0;
+	if (p->inner6) {
+		const __be32 *words = (const __be32 *)p->inner6_source;
+
+		hash = bpf_ntohl(words[0]) * 0x9e3779b1U ^ bpf_ntohl(words[1]) * 0x85ebca6bU;
+	} else {
+		hash = bpf_ntohl(p->inner4_source) * 0x9e3779b1U;
+	}
+	if (spread->by_flow && !p->fragment)
+		hash ^= ((__u32)bpf_ntohs(scratch->l4.source) << 16 | bpf_ntohs(scratch->l4.destination)) * 0xc2b2ae35U ^
+			p->protocol * 0x27d4eb2fU;
+	hash = (hash ^ hash >> 15) * 0x2c1b3c6dU;
+	hash ^= hash >> 12;
+	return spread->slots[hash & (SPREAD_SLOTS - 1)];
+}
+
 // The service that an uplink packet belongs to, 0: none. `t`: its tunnel, if that is known: later inner fragments follow
 // their first one.
 static __always_inline __u32 service_of(void *data, void *end, const struct config *c, struct packet *p,
@@ -1437,7 +1491,7 @@ static __always_inline __u32 service_of(void *data, void *end, const struct conf
 		inner_pieces(p, t->session, &scratch->piece_key);
 		first = piece_of(&scratch->piece_key, bpf_ktime_get_ns());
 		if (first)
-			return first->fate == f_divert ? first->queued : 0;
+			return first->fate == f_divert ? service_behind(first->queued) : 0;
 	}
 	look_closer(data, end, p);
 	return first_rule(p, at - 1);
@@ -1487,14 +1541,14 @@ __noinline int may_have_moved(struct xdp_md *ctx, struct packet *p, __u32 servic
 	for (pool = 0; pool < 2; pool++) {
 		known = flow_at(&scratch->fresh.key, pool, &scratch->place, 0);
 		if (known)
-			return known->service == service && in_use(known, now);
+			return service_behind(known->application) == service && in_use(known, now);
 	}
 	return 0;
 }
 
-// Is this flow ours to divert? Writes the flow table, from which replies find their tunnel. Negative: neither ours nor
-// the core's for the moment.
-static __always_inline int judge_flow(void *data, void *end, struct packet *p, struct tunnel *t, __u32 service,
+// Is this flow ours to divert, and to which application? Writes the flow table, from which replies find their tunnel.
+// Negative: neither ours nor the core's for the moment.
+static __always_inline __s64 judge_flow(void *data, void *end, struct packet *p, struct tunnel *t, __u32 service,
 				      __u64 now, int alive, struct scratch *scratch)
 {
 	struct flow_place *place = &scratch->place;
@@ -1503,7 +1557,6 @@ static __always_inline int judge_flow(void *data, void *end, struct packet *p, s
 
 	fresh->last_ns = now;
 	fresh->session = t->session;
-	fresh->service = service;
 	fresh->uplink = t->index;
 	fresh->has_qfi = p->has_container;
 	fresh->qfi = p->qfi;
@@ -1534,8 +1587,14 @@ static __always_inline int judge_flow(void *data, void *end, struct packet *p, s
 		count(c_flow_ambiguous);
 		return 0;
 	}
-	if (p->protocol == IPPROTO_TCP && !opens && (!known || (known->service && known->service != service))) {
+	if (p->protocol == IPPROTO_TCP && !opens &&
+	    (!known || (known->application && service_behind(known->application) != service))) {
 		count(c_flow_unknown);
+		return 0;
+	}
+	fresh->application = application_of(p, service, known ? known->application : 0);
+	if (!fresh->application) {
+		count(c_no_application);
 		return 0;
 	}
 	if (pooled && is_paired(t->index)) { // from the pool to its UE's own
@@ -1544,24 +1603,24 @@ static __always_inline int judge_flow(void *data, void *end, struct packet *p, s
 		pooled = 0;
 		__builtin_memcpy(&place->ue, fresh->key.ue, sizeof(place->ue));
 		place->slot = scratch->own_slot;
-	} else if (known && known->service == service && known->uplink == t->index && known->qfi == p->qfi &&
+	} else if (known && known->application == fresh->application && known->uplink == t->index && known->qfi == p->qfi &&
 		   known->has_qfi == p->has_container) {
 		known->last_ns = now;
-		return 1;
+		return fresh->application;
 	}
 	put_flow(fresh, place, pooled ? scratch->pool_first : scratch->own_first, known, now);
-	return 1;
+	return fresh->application;
 }
 
 // The same of a packet that may be a fragment: the first one alone has ports, the others follow it.
-static __always_inline int take_flow(void *data, void *end, struct packet *p, struct tunnel *t, __u32 service,
-				     __u64 now, int alive)
+static __always_inline __s64 take_flow(void *data, void *end, struct packet *p, struct tunnel *t, __u32 service,
+				       __u64 now, int alive)
 {
 	struct scratch *scratch;
 	struct piece_key *key;
 	struct piece *first;
 	__u32 zero = 0;
-	int taken;
+	__s64 taken;
 
 	scratch = bpf_map_lookup_elem(&tof_scratch, &zero);
 	if (!scratch)
@@ -1573,7 +1632,7 @@ static __always_inline int take_flow(void *data, void *end, struct packet *p, st
 		if (p->fragment == FIRST) {
 			scratch->piece.since_ns = now;
 			scratch->piece.fate = taken > 0 ? f_divert : f_pass;
-			scratch->piece.queued = service;
+			scratch->piece.queued = taken;
 			inner_pieces(p, t->session, key);
 			bpf_map_update_elem(&tof_pieces, key, &scratch->piece, BPF_ANY);
 		}
@@ -1582,10 +1641,12 @@ static __always_inline int take_flow(void *data, void *end, struct packet *p, st
 	inner_pieces(p, t->session, key);
 	first = piece_of(key, now);
 	if (first)
-		return first->fate == f_divert;
-	if (p->protocol == IPPROTO_TCP)
+		return first->fate == f_divert ? first->queued : 0;
+	if (p->protocol == IPPROTO_TCP) {
 		count(c_inner_fragment);
-	return p->protocol != IPPROTO_TCP;
+		return 0;
+	}
+	return application_of(p, service, 0);
 }
 
 // Open vSwitch 3.1 takes the data of a later IPv4 fragment for a TCP or UDP header and "corrects the checksum" in it when
@@ -1738,7 +1799,7 @@ __noinline int divert(struct xdp_md *ctx, struct packet *p, struct tunnel *t, __
 	struct served *served;
 	struct ethhdr *eth;
 	__u8 *payload;
-	int taken;
+	__s64 taken;
 
 	if (!p || !t || !c)
 		return -1;
@@ -1765,6 +1826,9 @@ __noinline int divert(struct xdp_md *ctx, struct packet *p, struct tunnel *t, __
 	if (taken <= 0)
 		return taken ? XDP_DROP : -1;
 	add_served(served, p->inner_length);
+	if (c->accounting)
+		account(p, 0, service, now);
+	service = taken;
 	clamp(ctx, c, p, p->outer6);
 	frame = bpf_xdp_get_buff_len(ctx);
 	surplus = frame - p->inner - p->inner_length;
@@ -1778,11 +1842,10 @@ __noinline int divert(struct xdp_md *ctx, struct packet *p, struct tunnel *t, __
 	payload = (void *)(eth + 1);
 	if ((void *)(payload + sizeof(struct iphdr)) > end)
 		return XDP_DROP;
-	if (!too_long(c, p) && !p->inner6 && !(served->state & S_TRACKED))
+	served = bpf_map_lookup_elem(&tof_served, &service);
+	if (!too_long(c, p) && !p->inner6 && served && !(served->state & S_TRACKED))
 		veil((struct iphdr *)payload);
-	if (c->accounting)
-		account(p, 0, service, now);
-	eth->h_dest[0] = 0x02; // the service's MAC address, by which the classifier knows it
+	eth->h_dest[0] = 0x02; // the application's MAC address, by which the classifier knows it
 	eth->h_dest[1] = 0x72;
 	service = bpf_htonl(service);
 	__builtin_memcpy(eth->h_dest + 2, &service, 4);
@@ -2998,32 +3061,37 @@ __noinline __u32 reply_tunnel_of(struct xdp_md *ctx, struct packet *p, __u64 now
 	return fresh.fate;
 }
 
-// An application opens a TCP connection to a UE: its answer belongs to that, though it is no SYN.
-static __always_inline void opened_by_application(void *data, void *end, struct packet *p, __u64 now)
+// An application opens a TCP connection to a UE: its answer belongs to that, though it is no SYN. Whatever one of several
+// applications of a service says first, the answer goes to that one.
+static __always_inline void opened_by_application(void *data, void *end, struct packet *p, __u64 now,
+						  __u32 application)
 {
+	__u32 zero = 0, service = application ? service_behind(application) : 0;
+	struct served *served = service ? bpf_map_lookup_elem(&tof_served, &service) : 0;
 	struct scratch *scratch;
 	struct flow *fresh;
-	__u32 zero = 0;
 
 	scratch = bpf_map_lookup_elem(&tof_scratch, &zero);
-	if (!scratch || p->protocol != IPPROTO_TCP || p->fragment == LATER)
+	if (!scratch || p->fragment == LATER)
 		return;
 	fresh = &scratch->fresh;
 	__builtin_memset(&scratch->l4, 0, sizeof(scratch->l4));
 	ports_of(data, end, p, &scratch->l4);
-	if ((scratch->l4.tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN)
+	if ((p->protocol != IPPROTO_TCP || (scratch->l4.tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN) &&
+	    !(served && served->state & S_SPREAD))
 		return;
 	__builtin_memset(fresh, 0, sizeof(*fresh));
 	fresh->last_ns = now;
+	fresh->application = application;
 	flow_of(p, &scratch->l4, 0, &fresh->key);
 	if (!flow_at(&fresh->key, 0, &scratch->place, &scratch->own_first))
 		put_flow(fresh, &scratch->place, scratch->own_first, 0, now);
 }
 
-__noinline int note_opening(struct xdp_md *ctx, struct packet *p, __u64 now)
+__noinline int note_opening(struct xdp_md *ctx, struct packet *p, __u64 now, __u32 application)
 {
 	if (p)
-		opened_by_application((void *)(long)ctx->data, (void *)(long)ctx->data_end, p, now);
+		opened_by_application((void *)(long)ctx->data, (void *)(long)ctx->data_end, p, now, application);
 	return 0;
 }
 
@@ -3175,7 +3243,7 @@ static __always_inline int ue_side(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct packet p = {.vlan = NO_VLAN};
-	__u32 index, room, surplus, out, via = 0, by_address, service = 0;
+	__u32 index, room, surplus, out, via = 0, by_address, application = 0;
 	struct ethhdr *eth = data;
 	struct config *c = config();
 	struct outlet *outlet;
@@ -3211,8 +3279,8 @@ static __always_inline int ue_side(struct xdp_md *ctx)
 		count(c_ue_malformed);
 		return XDP_DROP;
 	}
-	if (c->accounting && eth->h_source[0] == 0x02 && eth->h_source[1] == 0x72) // a flow of br-ue says whose it is
-		__builtin_memcpy(&service, eth->h_source + 2, 4);
+	if (eth->h_source[0] == 0x02 && eth->h_source[1] == 0x72) // a flow of br-ue says whose it is
+		__builtin_memcpy(&application, eth->h_source + 2, 4);
 	by_address = index == GATEWAY;
 	if (by_address)
 		index = reply_tunnel_of(ctx, &p, now, &via);
@@ -3250,7 +3318,7 @@ static __always_inline int ue_side(struct xdp_md *ctx)
 		return XDP_DROP;
 	}
 	if (by_address)
-		note_opening(ctx, &p, now);
+		note_opening(ctx, &p, now, bpf_ntohl(application));
 	if (is_dns((void *)(long)ctx->data, (void *)(long)ctx->data_end, c, &p, 0))
 		follow_names(ctx, &p, t, 0);
 	clamp(ctx, c, &p, outlet->own.family == 6);
@@ -3263,8 +3331,8 @@ static __always_inline int ue_side(struct xdp_md *ctx)
 	}
 	add_traffic(t, p.inner_length);
 	t->injected_ns = now;
-	if (service && t->direction == SGW)
-		account(&p, &outlet->own, bpf_ntohl(service), now);
+	if (c->accounting && application && t->direction == SGW)
+		account(&p, &outlet->own, service_behind(bpf_ntohl(application)), now);
 	count(c_encapsulated);
 	if (c->shared && readdress_tunnel(ctx, c, outlet))
 		return XDP_PASS; // tof_ue_onward asks the kernel for the way

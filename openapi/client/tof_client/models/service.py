@@ -11,6 +11,7 @@ from ..types import UNSET, Unset
 if TYPE_CHECKING:
     from ..models.health_check import HealthCheck
     from ..models.mirror import Mirror
+    from ..models.spread import Spread
 
 
 T = TypeVar("T", bound="Service")
@@ -69,6 +70,12 @@ class Service:
                 and gets them: either out of an
                 interface of those in the TOF's `mirror.interfaces`, or into a file of this name (without `.pcapng`) in
                 `mirror.dir`.
+            spread (Spread | Unset): Further applications beside `applicationIP`, of its family, all at the same
+                `applicationPort`, `health` asked of
+                each. A flow that has begun stays with its application while that lives; `by` says where a new one goes, or one
+                whose application has died: to the first application in order that lives (`applicationIP`, then this list), or
+                to
+                the share that its UE, or the flow itself, falls into by consistent hashing
     """
 
     name: str
@@ -89,6 +96,7 @@ class Service:
     chain: str | Unset = UNSET
     hours: list[str] | Unset = UNSET
     mirror: Mirror | Unset = UNSET
+    spread: Spread | Unset = UNSET
 
     def to_dict(self) -> dict[str, Any]:
         name = self.name
@@ -155,6 +163,10 @@ class Service:
         if not isinstance(self.mirror, Unset):
             mirror = self.mirror.to_dict()
 
+        spread: dict[str, Any] | Unset = UNSET
+        if not isinstance(self.spread, Unset):
+            spread = self.spread.to_dict()
+
         field_dict: dict[str, Any] = {}
 
         field_dict.update(
@@ -195,6 +207,8 @@ class Service:
             field_dict["hours"] = hours
         if mirror is not UNSET:
             field_dict["mirror"] = mirror
+        if spread is not UNSET:
+            field_dict["spread"] = spread
 
         return field_dict
 
@@ -202,6 +216,7 @@ class Service:
     def from_dict(cls: type[T], src_dict: Mapping[str, Any]) -> T:
         from ..models.health_check import HealthCheck  # noqa: PLC0415
         from ..models.mirror import Mirror  # noqa: PLC0415
+        from ..models.spread import Spread  # noqa: PLC0415
 
         d = dict(src_dict)
         name = d.pop("name")
@@ -271,6 +286,13 @@ class Service:
         else:
             mirror = Mirror.from_dict(_mirror)
 
+        _spread = d.pop("spread", UNSET)
+        spread: Spread | Unset
+        if isinstance(_spread, Unset):
+            spread = UNSET
+        else:
+            spread = Spread.from_dict(_spread)
+
         service = cls(
             name=name,
             application_ip=application_ip,
@@ -290,6 +312,7 @@ class Service:
             chain=chain,
             hours=hours,
             mirror=mirror,
+            spread=spread,
         )
 
         return service
