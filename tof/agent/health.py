@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from tof.model import IpAddress, Mode, Service
@@ -33,7 +33,7 @@ class Health:
         """Applications that were being diverted to when the agent started: they live until a probe says no."""
         self._inherited = set(applications)
 
-    def keep(self, services: Iterable[Service]) -> None:
+    def keep(self, services: Collection[Service]) -> None:
         """Watch these, those without a check and shadows aside; a service that is not what it was begins anew."""
         wanted = {
             (s.name, application): s
@@ -48,9 +48,11 @@ class Health:
                 place = service.name, None if application[1] == service.application_ip else application[1]
                 inherited = place in self._inherited
                 state = _State(service, inherited, asked=inherited)
-                self._inherited.discard(place)
             state.service = service
             self._states[application] = state
+        if self._inherited:
+            present = {service.name for service in services}
+            self._inherited = {place for place in self._inherited if place[0] not in present}
 
     def lives(self, name: str, application: IpAddress) -> bool:
         """Whether this application of the service answers, or nobody asks it."""

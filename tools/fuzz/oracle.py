@@ -16,6 +16,7 @@ from tof.agent.commands import AMBIGUOUS
 from tof.agent.tunnels import ue_of
 from tof.dataplane.desired import ServedService, Serving
 from tof.dataplane.selection import judge, uplink_facts
+from tof.dataplane.spreading import ends_of, slot_of, slots
 from tof.drivers import layout
 from tof.errors import DecodeError
 from tof.model import (
@@ -31,6 +32,13 @@ from tof.wire import gtpu, inet
 from tools.fuzz.scenario import DEFAULTS, MTU, RULES, SERVED, TOKEN, TRACKED, TUNNELS, Known
 
 _BY_NUMBER = {one.service_id: one for one in SERVED}
+_BEHIND = {one.service_id: (one.service_id, one.service.application_ip) for one in SERVED} | {
+    application.number: (one.service_id, application.address)
+    for one in SERVED
+    for application in one.applications
+}
+"""An application's number: the service's number and its address."""
+_LIVING = {application.number for one in SERVED for application in one.applications if application.lives}
 _BY_NAME = {one.service.name: one for one in SERVED}
 DROP, PASS, REDIRECT = 1, 2, 4  # XDP
 TC_OK, TC_SHOT, TC_REDIRECT = 0, 2, 7
@@ -66,7 +74,7 @@ _GTP = Struct("!BBHI")
 
 OTHER, ODD, FRAGMENT, PIECE, GPDU, SIGNAL, MESSAGE = range(7)
 FIRST, LATER = 1, 2
-UNDECIDED, PASSES, DIVERTS, LEFT, WAITS = range(1, 6)
+UNDECIDED, PASSES, DIVERTS, LEFT = range(1, 5)
 COPIED = 2048
 """A longer fragment cannot reach the agent whole."""
 VEILS, VEIL_BIT = {inet.UDP_PROTOCOL: 253, inet.TCP: 254}, 0x80
@@ -527,7 +535,7 @@ class Oracle:
         if tunnel is not None and inner.piece == LATER:
             key = tunnel.session, inner.source, inner.destination, inner.ident, inner.protocol
             if key in self.pieces:
-                return _BY_NUMBER.get(self.pieces[key])
+                return _BY_NUMBER.get(_service_behind(self.pieces[key]))
         rule = judge(RULES, uplink_facts(seen.key, inner.packet))
         return _BY_NAME[rule.service.name] if rule is not None else None
 
@@ -548,9 +556,9 @@ class Oracle:
         if service.serving is Serving.SHADOW:
             self.counts["shadowed"] += 1
             return None
-        taken = self._take_flow(tunnel, inner, seen.qfi, service.service_id)
-        if taken != DIVERTS:
-            return (DROP, frame) if taken == WAITS else None
+        taken = self._take_flow(tunnel, inner, seen.qfi, service)
+        if taken <= 0:
+            return (DROP, frame) if taken else None
         self.counts["diverted"] += 1
         key, _ = self.by_index[tunnel.index]
         self._account(
@@ -560,31 +568,34 @@ class Oracle:
         )
         ethertype = b"\x86\xdd" if inner.v6 else b"\x08\x00"
         packet = clamped(inner, seen.outer6)
-        if service.service.application_ip.packed not in TRACKED:  # connection tracking has to see it as it is
+        if _BEHIND[taken][1].packed not in TRACKED:  # connection tracking has to see it as it is
             packet = veiled(packet)
-        return REDIRECT, service_mac(service.service_id) + tunnel_mac(tunnel.index) + ethertype + packet
+        return REDIRECT, service_mac(taken) + tunnel_mac(tunnel.index) + ethertype + packet
 
     def _may_have_moved(self, inner: Inner, service: int) -> bool:
         """Whether it is a segment of a diverted connection: dropped until its tunnel is known to be its UE's."""
         if inner.protocol != inet.TCP or inner.piece == LATER or inner.opens() or self.heart_dead:
             return False
         known = self.flows.get((inner.source, inner.destination, *inner.ports(), inner.protocol))
-        return known is not None and known[1] == service and known[2] in self.by_index
+        return known is not None and _service_behind(known[1]) == service and known[2] in self.by_index
 
-    def _take_flow(self, tunnel: Tunnel, inner: Inner, qfi: int | None, service: int) -> int:
-        """The first fragment is judged like a whole packet, the later ones go where it went."""
+    def _take_flow(self, tunnel: Tunnel, inner: Inner, qfi: int | None, service: ServedService) -> int:
+        """The number of the application, 0: the core's, -1: nobody's for the moment.
+
+        The first fragment is judged like a whole packet, the later ones go where it went.
+        """
         key = tunnel.session, inner.source, inner.destination, inner.ident, inner.protocol
         if inner.piece != LATER or self.heart_dead:
             taken = self._judge_flow(tunnel, inner, qfi, service)
             if inner.piece == FIRST:
-                self.pieces[key] = service if taken == DIVERTS else 0
+                self.pieces[key] = max(taken, 0)
             return taken
         if key in self.pieces:
-            return DIVERTS if self.pieces[key] else PASSES
+            return self.pieces[key]
         self.counts["inner_fragment"] += inner.protocol == inet.TCP
-        return PASSES if inner.protocol == inet.TCP else DIVERTS
+        return 0 if inner.protocol == inet.TCP else _application_of(service, inner, 0)
 
-    def _judge_flow(self, tunnel: Tunnel, inner: Inner, qfi: int | None, service: int) -> int:
+    def _judge_flow(self, tunnel: Tunnel, inner: Inner, qfi: int | None, service: ServedService) -> int:
         ue_port, service_port = inner.ports()
         key = inner.source, inner.destination, ue_port, service_port, inner.protocol
         opens = inner.opens()
@@ -593,7 +604,7 @@ class Oracle:
             if opens:
                 self.flows.pop(key, None)
             self.counts["ovs_down"] += 1
-            return PASSES
+            return 0
         known = self.flows.get(key)
         paired = self.by_index[tunnel.index][1] != 0
         # A young tunnel is younger than every flow's last packet: with the core's word, its UE has come from there.
@@ -601,13 +612,17 @@ class Oracle:
         if known is not None and known[0] != tunnel.session and known[2] in self.by_index and not arrived:
             waits = runs and tunnel.young
             self.counts["flow_waits" if waits else "flow_ambiguous"] += 1
-            return WAITS if waits else PASSES
-        if runs and (known is None or known[1] not in (0, service)):
+            return -1 if waits else 0
+        if runs and (known is None or (known[1] and _service_behind(known[1]) != service.service_id)):
             self.counts["flow_unknown"] += 1
-            return PASSES
+            return 0
+        application = _application_of(service, inner, 0 if known is None else known[1])
+        if not application:
+            self.counts["no_application"] += 1
+            return 0
         pooled = (known is None or known[4]) and not paired
-        self.flows[key] = tunnel.session, service, tunnel.index, qfi, pooled
-        return DIVERTS
+        self.flows[key] = tunnel.session, application, tunnel.index, qfi, pooled
+        return application
 
     # ue0
 
@@ -653,14 +668,17 @@ class Oracle:
             self.counts["ue_no_way_out"] += 1
             return DROP, frame
         self.counts["encapsulated"] += 1
-        if frame[:6] == GATEWAY_MAC and inner.opens():
+        number = int.from_bytes(frame[8:12], "big") if frame[6:8] == SERVICE_MAC_PREFIX else 0
+        service = _service_behind(number)
+        spread = service in _BY_NUMBER and bool(_BY_NUMBER[service].applications)
+        if frame[:6] == GATEWAY_MAC and inner.piece != LATER and (inner.opens() or spread):
             service_port, ue_port = inner.ports()
             opened = inner.destination, inner.source, ue_port, service_port, inner.protocol
-            self.flows.setdefault(opened, (0, 0, 0, None, False))
+            self.flows.setdefault(opened, (0, number, 0, None, False))
         self._add(tunnel, inner)
-        if frame[6:8] == SERVICE_MAC_PREFIX and not tunnel.uplink and any(frame[8:12]):
-            number, ue = int.from_bytes(frame[8:12], "big"), ue_of(inner.destination)
-            self._account(AccountKey(ue, key.destination, key.source, key.vlan, number), inner, 1)
+        if number and not tunnel.uplink:
+            ue = ue_of(inner.destination)
+            self._account(AccountKey(ue, key.destination, key.source, key.vlan, service), inner, 1)
         tunnel.injected = True
         return REDIRECT, encapsulated(tunnel, key, clamped(inner, outer6), qfi)
 
@@ -756,7 +774,7 @@ class Oracle:
         if service is None or not diverted or not tunnel.owns(inner.source):
             tunnel.injected = False
             return PASSES
-        if self._take_flow(tunnel, inner, seen.qfi, service.service_id) == DIVERTS:
+        if self._take_flow(tunnel, inner, seen.qfi, service) > 0:
             return DIVERTS
         tunnel.injected = False
         return PASSES
@@ -776,6 +794,19 @@ class Oracle:
     def onward(self, frame: bytes) -> tuple[int, bytes]:
         """tof_onward_*: sent on by the way out, as it is; nothing in these runs says that it has a ticket."""
         return TC_SHOT, frame
+
+
+def _service_behind(application: int) -> int:
+    return _BEHIND[application][0] if application in _BEHIND else application
+
+
+def _application_of(service: ServedService, inner: Inner, before: int) -> int:
+    spread = service.service.spread
+    if spread is None:
+        return service.service_id
+    if before in _LIVING and _service_behind(before) == service.service_id:
+        return before
+    return slots(service.applications, spread)[slot_of(ends_of(inner.packet), spread.by)]
 
 
 def is_tagged(frame: bytes) -> bool:
