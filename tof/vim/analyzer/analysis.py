@@ -1,0 +1,44 @@
+"""Bytes of a capture → the analysis: the VIM is the one that is named, or the one whose instantiations are in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from tof.errors import TofError
+from tof.vim.analyzer import nomad, nova, openvim, reading, transcript
+from tof.vim.analyzer.phases import Analysis
+from tof.vim.analyzer.reading import Messages
+
+ANALYSERS: Final[dict[str, Callable[[Messages], Analysis]]] = {
+    nova.VIM: nova.analyse,
+    nomad.VIM: nomad.analyse,
+    openvim.VIM: openvim.analyse,
+}
+
+
+class NothingFoundError(TofError):
+    """The capture holds no instantiation, or those of several VIMs; the message says what there is instead."""
+
+
+def read(data: bytes) -> Messages:
+    """The messages of a capture file or a transcript; DecodeError if it is neither."""
+    return transcript.read(data) if transcript.is_transcript(data) else reading.read(data)
+
+
+def analyse(messages: Messages, vim: str | None = None) -> Analysis:
+    """The instantiations of ``vim``, or of whichever VIM the messages are of."""
+    chosen = ANALYSERS if vim is None else {vim: ANALYSERS[vim]}
+    found = [one for one in (each(messages) for each in chosen.values()) if one.instantiations]
+    if not found:
+        raise NothingFoundError(_nothing(messages, " or ".join(chosen)))
+    if len(found) > 1:
+        names = " and ".join(one.vim for one in found)
+        raise NothingFoundError(f"the capture holds instantiations of {names}: choose one with --vim")
+    return found[0]
+
+
+def _nothing(messages: Messages, wanted: str) -> str:
+    http, amqp, rpc = len(messages.exchanges), len(messages.casts), len(messages.calls)
+    seen = f"in it are {http} HTTP requests, {amqp} AMQP and {rpc} RPC messages"
+    return "; ".join((f"no instantiation of {wanted} is in the capture", seen, *messages.notes))
