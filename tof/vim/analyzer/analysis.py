@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from typing import Final
 
-from tof.errors import TofError
+from tof.errors import DecodeError, TofError
 from tof.vim.analyzer import nomad, nova, openvim, reading, transcript
 from tof.vim.analyzer.phases import Analysis
 from tof.vim.analyzer.reading import Messages
@@ -16,13 +17,18 @@ ANALYSERS: Final[dict[str, Callable[[Messages], Analysis]]] = {
     openvim.VIM: openvim.analyse,
 }
 
+LARGEST: Final = 2 << 30
+"""No packed capture is unpacked beyond this."""
+_GZIP: Final = b"\x1f\x8b"
+
 
 class NothingFoundError(TofError):
     """The capture holds no instantiation, or those of several VIMs; the message says what there is instead."""
 
 
 def read(data: bytes) -> Messages:
-    """The messages of a capture file or a transcript; DecodeError if it is neither."""
+    """The messages of a capture file or a transcript, packed or not; DecodeError if it is neither."""
+    data = _unpacked(data) if data.startswith(_GZIP) else data
     return transcript.read(data) if transcript.is_transcript(data) else reading.read(data)
 
 
@@ -36,6 +42,17 @@ def analyse(messages: Messages, vim: str | None = None) -> Analysis:
         names = " and ".join(one.vim for one in found)
         raise NothingFoundError(f"the capture holds instantiations of {names}: choose one with --vim")
     return found[0]
+
+
+def _unpacked(data: bytes) -> bytes:
+    unpacker = zlib.decompressobj(wbits=31)
+    try:
+        unpacked = unpacker.decompress(data, LARGEST)
+    except zlib.error as error:
+        raise DecodeError("is a broken gzip file") from error
+    if not unpacker.eof:
+        raise DecodeError("is not a whole gzip file, or unpacks to more than 2 GiB")
+    return unpacked
 
 
 def _nothing(messages: Messages, wanted: str) -> str:
