@@ -28,7 +28,10 @@ class Vims(Enum):
     OPENVIM = "openvim"
 
 
-Capture = Annotated[Path, typer.Argument(metavar="CAPTURE", help="pcap or pcapng, also packed by gzip; or an OpenVIM transcript.")]
+Capture = Annotated[
+    Path,
+    typer.Argument(metavar="CAPTURE", help="pcap or pcapng, also gzipped; or an OpenVIM transcript."),
+]
 Plot = Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the phases: .png, .svg or .pdf.")]
 Which = Annotated[Vims | None, typer.Option("--vim", help="Whose messages; default: whose there are.")]
 Anchors = Annotated[bool, typer.Option("--anchors", help="Draw the source document's figures beside.")]

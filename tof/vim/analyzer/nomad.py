@@ -52,13 +52,14 @@ def analyse(messages: Messages) -> Analysis:
     allocations = _allocations(messages.calls)
     failed = dict(_failed_placements(messages.exchanges))
     asked = list(filter(is_request, messages.exchanges))
-    found: list[Instantiation] = []
+    found: list[list[Instantiation]] = []
     until_ns: dict[str, int] = {}
     for exchange in reversed(asked):
         job = _job(exchange)
-        found += _followed(exchange, allocations, failed, until_ns.get(job), rpc=bool(messages.calls))
+        until = until_ns.get(job)
+        found.append(list(_followed(exchange, allocations, failed, until, rpc=bool(messages.calls))))
         until_ns[job] = exchange.request.span.ended_ns
-    return Analysis(VIM, MILESTONES, found[::-1])
+    return Analysis(VIM, MILESTONES, [one for each in reversed(found) for one in each])
 
 
 def _followed(

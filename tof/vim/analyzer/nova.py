@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from tof.vim.analyzer.messages import Exchange, at, text
-from tof.vim.analyzer.nova_steps import POLLED, Step, Steps, request_ids, steps
+from tof.vim.analyzer.nova_steps import POLLED, Step, Steps, caller_id, request_ids, steps
 from tof.vim.analyzer.phases import Analysis, Instantiation, Milestone, Outcome
 from tof.vim.analyzer.reading import Messages
 
@@ -69,9 +69,9 @@ def _follow(one: Instantiation, exchange: Exchange, found: Steps, *, amqp: bool)
     known = found.of({one.key, *request_ids(exchange)})
     image = text(at(exchange.request.document, "server", "imageRef")).rpartition("/")[2]
     if not any(step.key == "image" for step in known):
-        # Older services do not hand on the request's id: the first to ask for this image is taken for it.
-        later = [step for step in found.of({image}) if step.key == "image" and step.time_ns >= one.since_ns]
-        known = [*later[:1], *known]
+        # Nova hands on the id that the client gave, and older services none: the first to ask is taken for it then.
+        others = found.of({caller_id(exchange), image})
+        known += [step for step in others if step.key == "image" and step.time_ns >= one.since_ns][:1]
     one.reached["accepted"] = answer.span.ended_ns
     _settle(one, known, found.kinds, amqp=amqp)
 

@@ -26,7 +26,6 @@ METHODS: Final = {
 EVENTS: Final = {"network-changed": "changed", "network-vif-plugged": "plugged"}
 POLLED: Final = "polled"
 """A client saw the server's state."""
-REQUEST_IDS: Final = ("x-openstack-request-id", "x-compute-request-id")
 
 _ID: Final = re.compile(rb"(?:req-)?[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _IMAGE: Final = re.compile(r"/v[12]/images/([0-9a-f-]{36})(?:/file)?$")
@@ -81,12 +80,16 @@ def steps(messages: Messages) -> Steps:
 
 
 def request_ids(exchange: Exchange) -> set[str]:
-    """The ids of a request, as asked and as answered."""
+    """The ids that Nova gave a request."""
     answered = {} if exchange.answer is None else exchange.answer.headers
-    given = [
-        headers.get(name, "") for headers in (exchange.request.headers, answered) for name in REQUEST_IDS
-    ]
-    return set(filter(None, given))
+    return set(
+        filter(None, (answered.get(name, "") for name in ("x-openstack-request-id", "x-compute-request-id")))
+    )
+
+
+def caller_id(exchange: Exchange) -> str:
+    """The id that the caller gave a request; a client may give many of its requests the same."""
+    return exchange.request.headers.get("x-openstack-request-id", "")
 
 
 def _of_exchange(exchange: Exchange) -> Iterator[Step]:
@@ -103,7 +106,7 @@ def _of_get(exchange: Exchange) -> Iterator[Step]:
     request = exchange.request
     image = _IMAGE.search(request.path)
     if image is not None:
-        asked = frozenset(request_ids(exchange) or {image[1]})
+        asked = frozenset((caller_id(exchange) or image[1],))
         yield Step("image", request.span.ended_ns, request.span.number, asked)
     elif _SERVER.search(request.path) is not None and exchange.answer is not None:
         document, span = exchange.answer.document, exchange.answer.span
@@ -136,7 +139,7 @@ def _of_cast(cast: Cast, found: Steps, asked: dict[str, frozenset[str]]) -> None
     message = envelope(cast.body)
     method, span = text(message.get("method")), cast.span
     if method in METHODS:
-        requests = _request_ids(message)
+        requests = set(filter(None, (text(message.get("_context_request_id")),)))
         servers = _servers(method, message.get("args"), found.names)
         both = servers if servers and method == "build_and_run_instance" else servers | requests
         known = frozenset(both or {one.decode() for one in _ID.findall(cast.body)})
@@ -153,11 +156,6 @@ def _of_cast(cast: Cast, found: Steps, asked: dict[str, frozenset[str]]) -> None
         found.add(Step("failure", span.ended_ns, span.number, waiting, Outcome.FAILED, _fault(message)))
 
 
-def _request_ids(message: dict[str, Any]) -> set[str]:
-    names = ("_context_request_id", "_context_global_request_id")
-    return set(filter(None, (text(message.get(name)) for name in names)))
-
-
 def _servers(method: str, args: Any, names: dict[str, str]) -> set[str]:
     """The servers that a message is about; their names are noted where it has them."""
     if method == "select_destinations":
@@ -170,7 +168,7 @@ def _servers(method: str, args: Any, names: dict[str, str]) -> set[str]:
         server = text(at(data, "instance_uuid")) or text(at(data, "uuid"))
         if server:
             found.add(server)
-            names.setdefault(server, text(at(data, "display_name")) or text(at(data, "hostname")))
+            names[server] = names.get(server) or text(at(data, "display_name")) or text(at(data, "hostname"))
     return found
 
 
