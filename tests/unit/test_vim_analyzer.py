@@ -436,17 +436,49 @@ def test_a_clients_own_request_id_is_handed_on_to_glance() -> None:
 # What is wrong with captures
 
 
-def test_a_capture_with_a_snap_length_is_read_as_far_as_it_goes() -> None:
+@pytest.mark.parametrize(
+    ("snap_length", "found", "why"),
+    [
+        (96, {"accepted"}, "the answer is cut or no JSON, so the server's id is not known"),
+        (
+            300,
+            {"accepted", "image", "allocation", "port", "plugged", "scheduler"},
+            "none of this server's is in the capture",
+        ),
+        (
+            420,
+            {"accepted", "image", "allocation", "port", "plugged", "scheduler", "conductor", "compute"},
+            "",
+        ),
+    ],
+)
+def test_a_capture_with_a_snap_length_is_read_as_far_as_it_goes(
+    snap_length: int, found: set[str], why: str
+) -> None:
     cloud = Cloud()
     cloud.created(5, 1)
-    cut = [one._replace(data=one.data[:180]) for one in cloud.wire.frames()]
+    cut = [one._replace(data=one.data[:snap_length]) for one in cloud.wire.frames()]
     messages = read(dump(cut))
     assert "cut by the capture's snap length" in messages.notes[0]
     one = only(analyse(messages))
-    assert (one.outcome, one.missing["active"]) == (
-        Outcome.UNFINISHED,
-        "the request has no answer in the capture, so the server's id is not known",
-    ) or one.missing
+    assert (set(one.reached), one.outcome) == (found, Outcome.UNFINISHED)
+    assert one.missing.get("compute", "") == why
+    whole = since_request(only(of(cloud)))
+    assert all(after_s == whole[key] for key, after_s in since_request(one).items())
+
+
+def test_the_answers_location_names_the_server_too() -> None:
+    cloud = Cloud()
+    asked, location = (
+        request("POST", "/v2.1/servers", {"server": {}}),
+        f"http://nova/v2.1/servers/{server_id(1)}",
+    )
+    cloud.ask("nova", 0, asked, answer(202, None, [("Location", location)]))
+    cloud.saved(100, 1)
+    assert only(of(cloud)).key == server_id(1)
+    cloud = Cloud()
+    cloud.ask("nova", 0, asked, answer(202, None, [("Location", location)]))
+    assert only(of(cloud)).key == server_id(1)
 
 
 def test_lost_packets_are_named() -> None:
@@ -652,7 +684,7 @@ def test_an_allocation_that_is_over_at_once_or_never_told_of() -> None:
     one = only(of(nomad(status="complete")))
     assert (one.outcome, "upper bound" in one.remarks[0]) == (Outcome.ACTIVE, True)
     one = only(of(nomad(status="pending")))
-    assert one.missing == {"driver": "no Node.UpdateAlloc of this allocation says running"}
+    assert one.missing == {"driver": "nothing in the capture says that this allocation runs"}
 
 
 def test_a_job_registered_again_is_its_own_instantiation() -> None:
@@ -708,6 +740,33 @@ def test_nomad_without_its_rpc() -> None:
         "scheduling": "the capture has no RPC of Nomad's",
         "driver": "the capture has no RPC of Nomad's",
     }
+
+
+def test_nomad_on_a_single_node_shows_its_allocations_over_http() -> None:
+    wire = Wire()
+    http = wire.open("198.51.100.2:4646")
+    http.ask(1, request("PUT", "/v1/jobs", {"Job": {"ID": "web"}}))
+    http.answer(3, answer(200, {"EvalID": "e1"}))
+    for at, status in ((5, "pending"), (150, "running"), (300, "complete")):
+        http.ask(at, request("GET", "/v1/job/web/allocations?index=1"))
+        shown = {"ID": "a0", "JobID": "web", "EvalID": "e1", "ClientStatus": status}
+        http.answer(at + 1, answer(200, [shown, {"ID": "", "JobID": "web"}]))
+    http.ask(400, request("GET", "/v1/allocation/a0"))
+    analysis = of(wire)
+    one = only(analysis)
+    assert phases_ms(analysis, one) == {"scheduling": 5, "driver": 145}
+    assert "a client of the API saw it" in one.remarks[0]
+
+
+def test_the_rpc_is_believed_before_the_api() -> None:
+    wire = nomad()
+    http = wire.open("198.51.100.2:4646")
+    http.ask(5, request("GET", "/v1/job/web/allocations"))
+    shown = {"ID": "a0", "JobID": "web", "EvalID": "e1", "ClientStatus": "running"}
+    http.answer(5, answer(200, [shown]))
+    analysis = of(wire)
+    assert phases_ms(analysis, only(analysis)) == {"scheduling": 5, "driver": 194}
+    assert not only(analysis).remarks
 
 
 # OpenVIM

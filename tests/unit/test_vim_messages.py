@@ -240,6 +240,17 @@ def test_a_capture_may_end_in_a_message() -> None:
     assert (one.request.target, one.request.span.whole, one.answer) == ("/x", False, None)
 
 
+def test_a_long_target_and_an_answer_that_never_comes() -> None:
+    wire = Wire()
+    talk = wire.open("198.51.100.2:80")
+    target = "/v2.0/ports?" + "id=x&" * 2000
+    talk.ask(1, request("GET", target), mss=900)
+    talk.answer(2, answer(200))
+    talk.ask(3, request("PUT", "/big"))
+    talk.answer(4, b"HTTP/1.1 100 Continue\r\n\r\n")
+    assert told(spoken(wire)) == [(target, 200, b"", b""), ("/big", None, b"", b"")]
+
+
 def test_garbage_between_messages_is_passed_over() -> None:
     wire = Wire()
     talk = wire.open("198.51.100.2:80")
@@ -359,6 +370,23 @@ def test_amqp_frames_that_make_no_sense() -> None:
     ]
     found = listened(publish(b"a") + b"".join(bad) + b"\0\0" + publish(b"b"), [10_000])
     assert [one.body for one in found if one.span.whole] == [b"a", b"b"]
+
+
+def test_what_is_amqp_is_found_out_by_its_frames() -> None:
+    def speaks(data: bytes) -> bool:
+        return amqp.speaks_amqp([Piece(1, 1, data)])
+
+    assert speaks(b"AMQP\0\0\x09\x01")
+    assert speaks(publish(b"x"))
+    assert not speaks(publish(b"x")[:20])
+    assert not speaks(amqp_frame(1, 1, pack("!HH", 60, 80))[:-1] + b"x")
+    assert not speaks(b"GET / HTTP/1.1")
+
+
+def test_of_a_long_amqp_message_only_so_much_is_kept() -> None:
+    long = b"a" * (messages.BODY_LIMIT + (2 << 20))
+    (one,) = listened(publish(long, frame_max=1 << 20), [1 << 24])
+    assert (one.span.whole, len(one.body) < len(long)) == (False, True)
 
 
 def test_amqp_channels_are_bounded() -> None:

@@ -46,12 +46,13 @@ class _Message:
     delivered: bool
     exchange: str
     routing_key: str
+    last_ns: int
     size: int | None = None
     seen: int = 0
     parts: list[bytes] = field(default_factory=list)
 
-    def cast(self, ended_ns: int, *, whole: bool) -> Cast:
-        span = Span(self.began_ns, ended_ns, self.number, whole)
+    def cast(self, *, whole: bool) -> Cast:
+        span = Span(self.began_ns, self.last_ns, self.number, whole)
         return Cast(span, self.delivered, self.exchange, self.routing_key, b"".join(self.parts))
 
 
@@ -65,9 +66,9 @@ def casts(pieces: list[Piece]) -> Iterator[Cast]:
     reader = _Reader()
     for piece in pieces:
         if piece.hole:
-            yield from reader.lost(piece.time_ns)
+            yield from reader.lost()
         yield from reader.feed(piece)
-    yield from reader.lost(pieces[-1].time_ns if pieces else 0)
+    yield from reader.lost()
 
 
 def envelope(body: bytes) -> dict[str, Any]:
@@ -87,11 +88,13 @@ class _Reader:
     def __init__(self) -> None:
         self._buffer = b""
         self._synchronous = False
+        self._last_ns = 0
         self._messages: dict[int, _Message] = {}
 
     def feed(self, piece: Piece) -> Iterator[Cast]:
         """Take bytes."""
         data, at = self._buffer + piece.data, 0
+        self._last_ns = piece.time_ns
         while True:
             if not self._synchronous:
                 begin = _START.search(data, at)
@@ -107,7 +110,7 @@ class _Reader:
             except DecodeError:
                 self._synchronous = False
                 at += 1
-                yield from self._abandon(piece.time_ns)
+                yield from self._abandon()
                 continue
             if frame is None:
                 break
@@ -115,14 +118,24 @@ class _Reader:
             yield from self._take(frame, piece)
         self._buffer = data[at:]
 
-    def lost(self, time_ns: int) -> Iterator[Cast]:
+    def lost(self) -> Iterator[Cast]:
         """Bytes are missing, or nothing follows: what was begun is all there is."""
+        self._keep_beginning()
         self._buffer, self._synchronous = b"", False
-        yield from self._abandon(time_ns)
+        yield from self._abandon()
 
-    def _abandon(self, time_ns: int) -> Iterator[Cast]:
+    def _keep_beginning(self) -> None:
+        """What there is of a body's frame belongs to its message."""
+        if self._synchronous and len(self._buffer) > _FRAME.size:
+            kind, channel, _ = _FRAME.unpack_from(self._buffer)
+            message = self._messages.get(channel)
+            if kind == _BODY and message is not None:
+                message.last_ns = self._last_ns
+                message.parts.append(self._buffer[_FRAME.size :])
+
+    def _abandon(self) -> Iterator[Cast]:
         for message in self._messages.values():
-            yield message.cast(time_ns, whole=False)
+            yield message.cast(whole=False)
         self._messages.clear()
 
     def _take(self, frame: _Frame, piece: Piece) -> Iterator[Cast]:
@@ -132,6 +145,7 @@ class _Reader:
         message = self._messages.get(frame.channel)
         if message is None:
             return
+        message.last_ns = piece.time_ns
         if frame.kind == _HEADER and len(frame.payload) >= _HEAD.size:
             message.size = _HEAD.unpack_from(frame.payload)[2]
         elif frame.kind == _BODY:
@@ -140,12 +154,12 @@ class _Reader:
             message.seen += len(frame.payload)
         if message.size is not None and message.seen >= message.size:
             del self._messages[frame.channel]
-            yield message.cast(piece.time_ns, whole=message.seen == message.size <= BODY_LIMIT)
+            yield message.cast(whole=message.seen == message.size <= BODY_LIMIT)
 
     def _method(self, frame: _Frame, piece: Piece) -> Iterator[Cast]:
         begun = self._messages.pop(frame.channel, None)
         if begun is not None:
-            yield begun.cast(piece.time_ns, whole=False)
+            yield begun.cast(whole=False)
         message = _begun(frame.payload, piece)
         if message is not None and len(self._messages) < CHANNELS:
             self._messages[frame.channel] = message
@@ -180,27 +194,23 @@ def _begun(payload: bytes, piece: Piece) -> _Message | None:
     """The message that a method announces; None if it announces none."""
     kind = _U32.unpack_from(payload)[0] if len(payload) >= 4 else 0
     try:
-        if kind == _PUBLISH:
-            exchange, key = _strings(payload, 6, 2)
-            return _Message(piece.time_ns, piece.number, False, exchange, key)
-        if kind == _DELIVER:
-            _, after = _string(payload, 4)
-            exchange, key = _strings(payload, after + 9, 2)
-            return _Message(piece.time_ns, piece.number, True, exchange, key)
-        if kind == _GET_OK:
-            exchange, key = _strings(payload, 13, 2)
-            return _Message(piece.time_ns, piece.number, True, exchange, key)
+        start = _names_start(kind, payload)
+        if start is None:
+            return None
+        exchange, after = _string(payload, start)
+        key, _ = _string(payload, after)
     except DecodeError:
-        pass
-    return None
+        return None
+    return _Message(piece.time_ns, piece.number, kind != _PUBLISH, exchange, key, piece.time_ns)
 
 
-def _strings(payload: bytes, at: int, count: int) -> tuple[str, ...]:
-    found = []
-    for _ in range(count):
-        value, at = _string(payload, at)
-        found.append(value)
-    return tuple(found)
+def _names_start(kind: int, payload: bytes) -> int | None:
+    """Where exchange and routing key stand in a method that announces a message."""
+    if kind == _PUBLISH:
+        return 6
+    if kind == _GET_OK:
+        return 13
+    return _string(payload, 4)[1] + 9 if kind == _DELIVER else None
 
 
 def _string(payload: bytes, at: int) -> tuple[str, int]:

@@ -13,6 +13,8 @@ from tof.vim.analyzer.messages import BODY_LIMIT, Span
 from tof.vim.analyzer.streams import Piece
 
 HEAD_LIMIT: Final = 64 << 10
+_SHORT: Final = 256
+_LINE: Final = re.compile(rb"[A-Z]{3,10} \S*$|HTTP/")
 _FILLING: Final = bytes(64 << 10)
 
 
@@ -102,7 +104,7 @@ def readings(
     for piece in pieces:
         if piece.hole:
             rest = b""
-            if reading is not None and not _bridged(reading, piece.hole):
+            if reading is not None and not reading.bridge(piece.hole):
                 yield reading
                 reading = None
         data = rest + piece.data
@@ -111,7 +113,7 @@ def readings(
             if reading is None:
                 begin = start.search(data)
                 if begin is None:
-                    rest = data[-HEAD_LIMIT:]
+                    rest = _kept(data)
                     break
                 data = data[begin.start() :]
                 reading = Reading(piece.time_ns, piece.number, parser(piece.time_ns))
@@ -124,11 +126,9 @@ def readings(
         yield reading
 
 
-def _bridged(reading: Reading, hole: int) -> bool:
-    try:
-        return reading.bridge(hole)
-    except h11.ProtocolError:
-        return False
+def _kept(data: bytes) -> bytes:
+    """What may yet turn out to be the beginning of a message."""
+    return data[-HEAD_LIMIT:] if _LINE.match(data) else data[-_SHORT:]
 
 
 def _fed(reading: Reading, data: bytes, time_ns: int) -> tuple[bytes, bool]:

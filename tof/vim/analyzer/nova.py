@@ -25,6 +25,7 @@ MILESTONES: Final = (
     Milestone("active", "AMQP object_action that saves vm_state active"),
 )
 _BY_AMQP: Final = frozenset({"conductor", "scheduler", "compute", "active"})
+_SERVER: Final = re.compile(r"/servers/([0-9a-f-]{36})$")
 _SERVERS: Final = re.compile(r"/v2(?:\.[0-9]+)?(?:/[0-9a-f-]{32,36})?/(?:servers|os-volumes_boot)/?$")
 
 
@@ -51,10 +52,16 @@ def _asked(exchange: Exchange, found: Steps) -> Iterator[Instantiation]:
     span, answer = exchange.request.span, exchange.answer
     document = None if answer is None else answer.document
     name = text(at(exchange.request.document, "server", "name"))
-    named = text(at(document, "server", "id"))
+    named = text(at(document, "server", "id")) or _located(exchange)
     more = {server for request in request_ids(exchange) for server in found.servers.get(request, ())}
     for server in [named, *sorted(more - {named})] if named else sorted(more) or [f"packet {span.number}"]:
         yield Instantiation(server, found.names.get(server) or name, span.ended_ns, span.number)
+
+
+def _located(exchange: Exchange) -> str:
+    """The server that an answer's Location names."""
+    found = None if exchange.answer is None else _SERVER.search(exchange.answer.headers.get("location", ""))
+    return "" if found is None else found[1]
 
 
 def _follow(one: Instantiation, exchange: Exchange, found: Steps, *, amqp: bool) -> None:
@@ -66,13 +73,16 @@ def _follow(one: Instantiation, exchange: Exchange, found: Steps, *, amqp: bool)
         one.outcome, one.fault = Outcome.FAILED, _refusal(answer.status, answer.document)
         _unknown(one, "Nova refused the request")
         return
+    one.reached["accepted"] = answer.span.ended_ns
+    if one.key not in found.by_id and not request_ids(exchange):
+        _unknown(one, "the answer is cut or no JSON, so the server's id is not known")
+        return
     known = found.of({one.key, *request_ids(exchange)})
     image = text(at(exchange.request.document, "server", "imageRef")).rpartition("/")[2]
     if not any(step.key == "image" for step in known):
         # Nova hands on the id that the client gave, and older services none: the first to ask is taken for it then.
         others = found.of({caller_id(exchange), image})
         known += [step for step in others if step.key == "image" and step.time_ns >= one.since_ns][:1]
-    one.reached["accepted"] = answer.span.ended_ns
     _settle(one, known, found.kinds, amqp=amqp)
 
 
@@ -138,7 +148,8 @@ def _why_not(key: str, one: Instantiation, kinds: set[str], *, amqp: bool) -> st
 
 def _unknown(one: Instantiation, why: str) -> None:
     for milestone in MILESTONES:
-        one.missing[milestone.key] = why
+        if milestone.key not in one.reached:
+            one.missing[milestone.key] = why
 
 
 def _refusal(status: int, document: object) -> str:
