@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,13 +17,16 @@ import pytest
 from aiohttp import web
 from netns_helper import MakeNetns, Netns
 
+from tof.errors import DecodeError
 from tof.vim.analyzer.analysis import analyse, read
 from tof.vim.analyzer.phases import Analysis, Outcome, phases, total
+from tof.vim.analyzer.segments import segment
+from tof.wire.capture import frames
 
 pytestmark = pytest.mark.netns
 
 CORE, NODE = "10.9.0.1", "10.9.0.2"
-REST, LIBVIRT = 19080, 26509
+REST, LIBVIRT, MARK = 19080, 26509, 9
 COUNT = 12
 
 
@@ -128,10 +133,26 @@ def captured(
     while "listening on" not in tcpdump.stderr.readline():
         assert tcpdump.poll() is None
     waited = asyncio.run(play(core, node))
+    await_mark(core, path)
     tcpdump.terminate()
     tcpdump.communicate()
     messages = read(path.read_bytes())
     return analyse(messages), messages.notes, waited
+
+
+def await_mark(core: Netns, path: Path) -> None:
+    """tcpdump forgets what it has not read when it ends: wait until it has a connection that comes after all else."""
+    with core.entered(), socket.socket() as mark:
+        mark.connect_ex((CORE, MARK))
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with contextlib.suppress(DecodeError):
+            for frame in frames(path.read_bytes()):
+                found = segment(frame)
+                if found is not None and found.destination.port == MARK:
+                    return
+        time.sleep(0.05)
+    raise AssertionError("tcpdump did not catch up")
 
 
 @pytest.mark.parametrize("link", [(), ("-y", "LINUX_SLL")], ids=["cooked 2", "cooked 1"])
