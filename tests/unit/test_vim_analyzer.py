@@ -495,6 +495,15 @@ def test_lost_packets_are_named() -> None:
     assert phases_ms(analysis, one) == {**{k: v for k, v in WANTED.items() if k != "compute"}, "port": 210}
 
 
+def test_losses_of_several_connections_are_one_note() -> None:
+    cloud = Cloud()
+    cloud.created(5, 1)
+    cloud.created(2000, 2)
+    lost = re.compile(rb"PUT /v2\.0.*%s|build_and_run" % server_id(1).encode(), re.DOTALL)
+    (note,) = read(dump([one for one in cloud.wire.frames() if not lost.search(one.data)])).notes
+    assert re.match(r"\d+ bytes of 2 connections, most of .*:5672, are not in the capture$", note)
+
+
 def test_a_file_that_ends_in_a_packet_is_read_up_to_there() -> None:
     messages = read(recorded(NOMAD)[:-5])
     assert messages.notes == [

@@ -51,7 +51,8 @@ def _followed(exchange: Exchange, messages: Messages, states: dict[str, _State])
     # Its success is always 200 and errors may come with it.
     if answer is not None and (answer.status >= 400 or at(document, "error") is not None):
         said = text(at(document, "error", "description"))
-        one.outcome, one.fault = Outcome.FAILED, f"HTTP {answer.status}: {said}"
+        one.outcome = Outcome.FAILED
+        one.fault = f"HTTP {answer.status}: {said}" if said else f"HTTP {answer.status}"
         one.missing = {milestone.key: "OpenVIM refused the request" for milestone in MILESTONES}
         return one
     one.reach("rest", None if answer is None else answer.span.ended_ns, "no answer is in the capture")

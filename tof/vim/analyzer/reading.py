@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -46,7 +47,7 @@ def read(data: bytes) -> Messages:
         kind = _listen(connection, messages)
         if kind:
             unread[f"{kind} ({_server(connection)})"] += 1
-    messages.notes += [_unread(kind, count) for kind, count in sorted(unread.items())]
+    messages.notes += [*_losses(found), *(_unread(kind, count) for kind, count in sorted(unread.items()))]
     messages.exchanges.sort(key=lambda one: one.request.span.ended_ns)
     messages.casts.sort(key=lambda one: one.span.ended_ns)
     messages.calls.sort(key=lambda one: one.span.ended_ns)
@@ -93,13 +94,6 @@ def _segments(captured: list[Frame], messages: Messages) -> list[Segment]:
 def _listen(connection: Connection, messages: Messages) -> str | None:
     """Read a connection's messages; what it is if they cannot be read."""
     directions = [connection.pieces(end) for end in connection.ends]
-    if connection.refused:
-        messages.notes.append(
-            f"{connection.refused} packets of {connection} are out of all sequence: left out"
-        )
-    lost = sum(piece.hole for pieces in directions for piece in pieces)
-    if lost:
-        messages.notes.append(f"{lost} bytes of {connection} are not in the capture")
     if any(map(rpc.speaks_rpc, directions)):
         messages.calls += [call for pieces in directions for call in rpc.calls(pieces)]
     elif any(map(http.speaks_http, directions)):
@@ -111,6 +105,22 @@ def _listen(connection: Connection, messages: Messages) -> str | None:
     else:
         return _closed([piece for pieces in directions for piece in pieces])
     return None
+
+
+def _losses(found: list[Connection]) -> Iterator[str]:
+    """What is missing of connections, and what was left out."""
+    lost = {str(one): sum(piece.hole for end in one.ends for piece in one.pieces(end)) for one in found}
+    yield from _told(lost, "bytes of {} are not in the capture")
+    refused = {str(one): one.refused for one in found}
+    yield from _told(refused, "packets of {} are out of all sequence: left out")
+
+
+def _told(counts: dict[str, int], sentence: str) -> Iterator[str]:
+    which = {name: count for name, count in counts.items() if count}
+    if which:
+        most = max(which, key=lambda name: which[name])
+        others = f"{len(which)} connections, most of {most}," if len(which) > 1 else most
+        yield f"{sum(which.values())} {sentence.format(others)}"
 
 
 def _closed(pieces: list[Piece]) -> str | None:
