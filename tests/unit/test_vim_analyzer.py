@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.nova_talk import Cloud, request_id, server_id
+from tests.nova_talk import IMAGE, Cloud, request_id, server_id
 from tests.vim_wire import LINKS, RECORDED, Wire, answer, recorded, request, rpc, yamux
 from tof.errors import DecodeError, TofError
 from tof.vim.analyzer import report
@@ -420,7 +420,7 @@ def test_a_clients_own_request_id_is_handed_on_to_glance() -> None:
         asked = request(
             "POST",
             "/v2.1/servers",
-            {"server": {"imageRef": "http://glance/x"}},
+            {"server": {"imageRef": f"http://glance/{server_id(7)}"}},
             [("X-OpenStack-Request-ID", "req-mine")],
         )
         back = answer(
@@ -431,6 +431,15 @@ def test_a_clients_own_request_id_is_handed_on_to_glance() -> None:
         cloud.ask("glance", begin + 5, image, answer(200))
         cloud.saved(begin + 100, number)
     assert [ms(since_request(one))["image"] for one in of(cloud).instantiations] == [5, 5]
+
+
+def test_kernel_and_ramdisk_are_no_image_of_the_server() -> None:
+    cloud = Cloud()
+    cloud.requested(0, 1)
+    for after_ms, image in ((5, server_id(8)), (7, IMAGE), (9, IMAGE)):
+        raw = request("GET", f"/v2/images/{image}", None, [("X-OpenStack-Request-ID", request_id(1))])
+        cloud.ask("glance", after_ms, raw, answer(200))
+    assert ms(since_request(only(of(cloud))))["image"] == 7
 
 
 # What is wrong with captures
@@ -493,6 +502,25 @@ def test_lost_packets_are_named() -> None:
     assert one.missing["compute"] == "no such message is in the capture"
     # Its time is in the next phase.
     assert phases_ms(analysis, one) == {**{k: v for k, v in WANTED.items() if k != "compute"}, "port": 210}
+
+
+def test_what_ran_while_bytes_were_lost_is_in_doubt() -> None:
+    """A first message that is lost may have a later one like it; only that can be told."""
+    cloud = Cloud()
+    cloud.created(0, 1)
+    cloud.created(2000, 2)
+    lost = re.compile(b"build_and_run.*" + server_id(1).encode(), re.DOTALL)
+    captured = [one for one in cloud.wire.frames() if not lost.search(one.data)]
+    first, second = of(dump(captured)).instantiations
+    assert first.remarks == ["bytes were lost while it ran: what is missing, or seen late, may be in them"]
+    assert second.remarks == []
+
+
+def test_an_answer_of_something_else_is_none() -> None:
+    """The answer is lost, and the next request: what comes then is that one's."""
+    cloud = Cloud()
+    cloud.requested(0, 1, 200, {"server": {"id": server_id(1), "status": "BUILD"}})
+    assert only(of(cloud)).missing["active"] == "its answer is lost: HTTP 200 is not Nova's to this"
 
 
 def test_losses_of_several_connections_are_one_note() -> None:
@@ -694,6 +722,17 @@ def test_an_allocation_that_is_over_at_once_or_never_told_of() -> None:
     assert (one.outcome, "upper bound" in one.remarks[0]) == (Outcome.ACTIVE, True)
     one = only(of(nomad(status="pending")))
     assert one.missing == {"driver": "nothing in the capture says that this allocation runs"}
+
+
+def test_an_allocation_that_is_seen_late_has_no_scheduling() -> None:
+    wire = Wire()
+    http, talk = wire.open("198.51.100.2:80"), wire.open("198.51.100.2:81")
+    http.ask(1, request("PUT", "/v1/jobs", {"Job": {"ID": "web"}}))
+    http.answer(3, answer(200, {"EvalID": "e1"}))
+    stopped = {"ID": "a", "JobID": "web", "EvalID": "e1", "Job": {}, "DesiredStatus": "stop"}
+    talk.answer(400, yamux(1, rpc("Alloc.GetAllocs", 1, {"Allocs": [stopped]}, error="")))
+    one = only(of(wire))
+    assert one.missing["scheduling"] == "the answer that carried the allocation first is not in the capture"
 
 
 def test_a_job_registered_again_is_its_own_instantiation() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from typing import Final
 
@@ -41,7 +42,16 @@ def analyse(messages: Messages, vim: str | None = None) -> Analysis:
     if len(found) > 1:
         names = " and ".join(one.vim for one in found)
         raise NothingFoundError(f"the capture holds instantiations of {names}: choose one with --vim")
+    _doubt(found[0], messages.holes_ns)
     return found[0]
+
+
+def _doubt(analysis: Analysis, holes_ns: list[int]) -> None:
+    """What ran while bytes were lost may have lost a first message, and has a later one like it instead."""
+    for one in analysis.instantiations:
+        end = max(one.reached.values(), default=one.since_ns)
+        if bisect_right(holes_ns, end) > bisect_left(holes_ns, one.since_ns):
+            one.remarks.append("bytes were lost while it ran: what is missing, or seen late, may be in them")
 
 
 def _unpacked(data: bytes) -> bytes:

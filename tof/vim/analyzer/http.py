@@ -73,7 +73,8 @@ def _requests(pieces: list[Piece]) -> Iterator[Request]:
             target = head.target.decode("ascii", "replace")
             yield Request(reading.span, head.method.decode(), target, reading.headers, reading.body)
         elif line is not None:
-            yield Request(reading.span, line[1].decode(), line[2].decode("ascii", "replace"))
+            target = line[2].decode("ascii", "replace")
+            yield Request(reading.span, line[1].decode(), target, _headers(reading.seen))
 
 
 def _request_parser(_: int) -> h11.Connection:
@@ -95,4 +96,15 @@ def _answers(pieces: list[Piece], pairing: _Pairing) -> Iterator[Answer]:
         if isinstance(head, h11.Response):
             yield Answer(reading.span, head.status_code, reading.headers, reading.body)
         elif line is not None and not line[1].startswith(b"1"):
-            yield Answer(reading.span, int(line[1]))
+            yield Answer(reading.span, int(line[1]), _headers(reading.seen))
+
+
+def _headers(beginning: bytes) -> dict[str, str]:
+    """The headers that are whole, of a head that is not."""
+    found = {}
+    for line in beginning.split(b"\r\n")[1:-1]:
+        name, colon, value = line.decode("latin-1").partition(":")
+        if not colon:
+            break
+        found[name.strip().lower()] = value.strip()
+    return found

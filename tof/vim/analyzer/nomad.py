@@ -82,7 +82,8 @@ def _accept(one: Instantiation, exchange: Exchange) -> None:
 
 
 def _settle(one: Instantiation, allocation: Allocation) -> None:
-    one.reached["scheduling"] = allocation.time_ns
+    late = "the answer that carried the allocation first is not in the capture"
+    one.reach("scheduling", None if allocation.late else allocation.time_ns, late)
     if allocation.shown:
         one.remarks.append(
             "times are when a client of the API saw it: Nomad's RPC of it is not in the capture"

@@ -28,13 +28,17 @@ class Told(NamedTuple):
 
 @dataclass(slots=True)
 class Allocation:
-    """An allocation and when it was seen with its job; then what was told of it. ``shown``: by HTTP alone."""
+    """An allocation and when it was seen with its job; then what was told of it.
+
+    ``shown``: by HTTP alone. ``late``: whoever saw it first was not told of something new.
+    """
 
     key: str
     job: str
     evaluation: str
     time_ns: int
     shown: bool = False
+    late: bool = False
     told: list[Told] = field(default_factory=list)
 
 
@@ -68,7 +72,9 @@ def _hear(call: Call, found: dict[str, Allocation]) -> None:
         key = text(at(one, "ID"))
         if call.answers and isinstance(at(one, "Job"), dict):
             job = text(at(one, "JobID")) or text(at(one, "Job", "ID"))
-            found.setdefault(key, Allocation(key, job, text(at(one, "EvalID")), call.span.ended_ns))
+            late = at(one, "ClientStatus") in ENDS or at(one, "DesiredStatus") in ("stop", "evict")
+            carried = Allocation(key, job, text(at(one, "EvalID")), call.span.ended_ns, late=late)
+            found.setdefault(key, carried)
         elif not call.answers and call.method == "Node.UpdateAlloc" and key in found:
             found[key].told.append(Told(call.span.ended_ns, text(at(one, "ClientStatus")), _fault(one)))
 

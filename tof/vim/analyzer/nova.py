@@ -24,6 +24,7 @@ MILESTONES: Final = (
     Milestone("plugged", "network-vif-plugged at Nova", needed=False),
     Milestone("active", "AMQP object_action that saves vm_state active"),
 )
+ACCEPTED: Final = 202
 _BY_AMQP: Final = frozenset({"conductor", "scheduler", "compute", "active"})
 _SERVER: Final = re.compile(r"/servers/([0-9a-f-]{36})$")
 _SERVERS: Final = re.compile(r"/v2(?:\.[0-9]+)?(?:/[0-9a-f-]{32,36})?/(?:servers|os-volumes_boot)/?$")
@@ -73,17 +74,29 @@ def _follow(one: Instantiation, exchange: Exchange, found: Steps, *, amqp: bool)
         one.outcome, one.fault = Outcome.FAILED, _refusal(answer.status, answer.document)
         _unknown(one, "Nova refused the request")
         return
+    if answer.status != ACCEPTED:
+        _unknown(one, f"its answer is lost: HTTP {answer.status} is not Nova's to this")
+        return
     one.reached["accepted"] = answer.span.ended_ns
     if one.key not in found.by_id and not request_ids(exchange):
         _unknown(one, "the answer is cut or no JSON, so the server's id is not known")
         return
     known = found.of({one.key, *request_ids(exchange)})
+    _settle(one, _with_image(exchange, known, found), found.kinds, amqp=amqp)
+
+
+def _with_image(exchange: Exchange, known: list[Step], found: Steps) -> list[Step]:
+    """The steps without requests for other images (kernel and ramdisk have one each) but with one for the server's own.
+
+    Nova hands on the id that the client gave, and older services none: the first to ask is taken for it then.
+    """
     image = text(at(exchange.request.document, "server", "imageRef")).rpartition("/")[2]
-    if not any(step.key == "image" for step in known):
-        # Nova hands on the id that the client gave, and older services none: the first to ask is taken for it then.
-        others = found.of({caller_id(exchange), image})
-        known += [step for step in others if step.key == "image" and step.time_ns >= one.since_ns][:1]
-    _settle(one, known, found.kinds, amqp=amqp)
+    mine = [step for step in known if step.key != "image" or not image or image in step.ids]
+    if any(step.key == "image" for step in mine):
+        return mine
+    begin, ids = exchange.request.span.ended_ns, {caller_id(exchange), image}
+    asked = [step for step in found.of({image}) if step.key == "image" and step.time_ns >= begin]
+    return [*mine, *[step for step in asked if step.ids <= ids][:1]]
 
 
 def _unasked(found: Steps, servers: dict[str, Instantiation], *, amqp: bool) -> Iterator[Instantiation]:

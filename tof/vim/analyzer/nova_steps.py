@@ -106,7 +106,7 @@ def _of_get(exchange: Exchange) -> Iterator[Step]:
     request = exchange.request
     image = _IMAGE.search(request.path)
     if image is not None:
-        asked = frozenset((caller_id(exchange) or image[1],))
+        asked = frozenset(filter(None, (caller_id(exchange), image[1])))
         yield Step("image", request.span.ended_ns, request.span.number, asked)
     elif _SERVER.search(request.path) is not None and exchange.answer is not None:
         document, span = exchange.answer.document, exchange.answer.span

@@ -23,7 +23,8 @@ _HTTP2: Final = b"PRI * HTTP/2.0\r\n"
 class Messages:
     """All messages of a capture in the order of their ends; ``notes``: what is to be said about the capture.
 
-    ``timed`` is False for a transcript, which says how long each answer took and nothing of the time between.
+    ``holes_ns``: when bytes were found to be missing. ``timed`` is False for a transcript, which says how long each answer
+    took and nothing of the time between.
     """
 
     exchanges: list[Exchange] = field(default_factory=list)
@@ -33,6 +34,7 @@ class Messages:
     packets: int = 0
     connections: int = 0
     notes: list[str] = field(default_factory=list)
+    holes_ns: list[int] = field(default_factory=list)
     timed: bool = True
 
 
@@ -48,6 +50,7 @@ def read(data: bytes) -> Messages:
         if kind:
             unread[f"{kind} ({_server(connection)})"] += 1
     messages.notes += [*_losses(found), *(_unread(kind, count) for kind, count in sorted(unread.items()))]
+    messages.holes_ns = sorted(_holes(found))
     messages.exchanges.sort(key=lambda one: one.request.span.ended_ns)
     messages.casts.sort(key=lambda one: one.span.ended_ns)
     messages.calls.sort(key=lambda one: one.span.ended_ns)
@@ -113,6 +116,10 @@ def _losses(found: list[Connection]) -> Iterator[str]:
     yield from _told(lost, "bytes of {} are not in the capture")
     refused = {str(one): one.refused for one in found}
     yield from _told(refused, "packets of {} are out of all sequence: left out")
+
+
+def _holes(found: list[Connection]) -> Iterator[int]:
+    return (piece.time_ns for one in found for end in one.ends for piece in one.pieces(end) if piece.hole)
 
 
 def _told(counts: dict[str, int], sentence: str) -> Iterator[str]:
