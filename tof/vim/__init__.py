@@ -1,0 +1,1 @@
+"""Virtual Infrastructure Managers: what they do, how long it takes them."""
