@@ -17,7 +17,7 @@ IpNetwork = IPv4Network | IPv6Network
 GATEWAY_MAC = bytes.fromhex("0270ffffffff")
 TUNNEL_MAC_PREFIX = bytes.fromhex("0270")
 SERVICE_MAC_PREFIX = bytes.fromhex("0272")
-NEAR_MAC, FAR_MAC = bytes.fromhex("027300000001"), bytes.fromhex("027300000002")
+NEAR_MAC, FAR_MAC = bytes.fromhex("027300000000"), bytes.fromhex("027500000000")
 """The TOF's two sides of a VNF, the UE's and the application's, in frames that are about no service."""
 
 

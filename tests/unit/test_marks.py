@@ -254,14 +254,14 @@ def test_a_language_that_nobody_knows_is_refused():
             PushNsh(77, 254, NEAR_MAC, FAR_MAC),
             "ffff001800002320002e00000001894f0004010501000000",
             "encap(nsh(md_type=1)),set_field:77->nsh_spi,set_field:254->nsh_si,encap(ethernet),"
-            "set_field:02:73:00:00:00:01->dl_src,set_field:02:73:00:00:00:02->dl_dst",
+            "load:0x273->eth_src[32..47],set_field:02:75:00:00:00:00->dl_dst",
         ),
         (PopNsh(), "ffff001000002320002f00000000fffe" * 2, "decap(),decap()"),
         (
             PassNsh(250, FAR_MAC, NEAR_MAC),
             "00190010ffff0a05005ad650fa",
             "set_field:250->nsh_si,dec_nsh_ttl,"
-            "set_field:02:73:00:00:00:02->dl_src,set_field:02:73:00:00:00:01->dl_dst",
+            "set_field:02:75:00:00:00:00->dl_src,set_field:02:73:00:00:00:00->dl_dst",
         ),
     ],
 )

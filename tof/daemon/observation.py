@@ -117,7 +117,8 @@ class Observation:
         bypass = self._endpoints.bypass
         services = self._feed.agent.services
         unhealthy = [s.name for s in services.catalog.services if not services.health.lives(s.name)]
-        dead = [f"{name} ({why})" for name, why in self._vnfs.dead.items()]
+        dead = [f"dead: {name} ({why})" for name, why in self._vnfs.dead.items()]
+        dead += [f"not for every packet: {name} ({why})" for name, why in self._vnfs.narrow.items()]
         unresolved = [s.name for s in self._feed.agent.services.catalog.services
                       if s.mode is Mode.DIVERT and not self._feed.agent.services.resolved(s)]  # fmt: skip
         return HealthView(
@@ -130,7 +131,7 @@ class Observation:
                 _check("services", not unresolved, "resolved", "unresolved: " + ", ".join(unresolved)),
                 _check("accounting", not self._accounting.behind, "off or told", self._accounting.behind),
                 _check("applications", not unhealthy, "alive", "dead: " + ", ".join(unhealthy)),
-                _check("vnfs", not dead, "alive", "dead: " + ", ".join(dead)),
+                _check("vnfs", not dead, "alive", ", ".join(dead)),
                 *(
                     [
                         _check(

@@ -175,7 +175,7 @@ class Daemon:
         await self._resolve_all(resolver, agent)
         edge = await self._edge_dns(agent, feed)
         prober = Prober(config.names.gw0, agent.services, feed.handle)
-        vnfs = VnfWatch(config.vnfs, feed.handle, switch.add_anew)
+        vnfs = VnfWatch(config.vnfs, feed.handle, switch.add_anew, config.ue.app_interface)
         vnfs.look()
         tasks += [
             group.create_task(switch.run(), name="switch"),

@@ -86,7 +86,11 @@ class RestoreDscp:
 
 @dataclass(frozen=True, slots=True)
 class PushNsh:
-    """Put the frame into an NSH (RFC 8300, MD type 1) and that into an Ethernet frame."""
+    """Put the frame into an NSH (RFC 8300, MD type 1) and that into an Ethernet frame.
+
+    Of ``source`` all but the first two bytes is zero, as in a new header: a written bit is one that the datapath looks at in
+    the frame as it came, so that there would be a megaflow of each UE.
+    """
 
     spi: int
     si: int
@@ -229,11 +233,13 @@ def _value_text(name: str, value: Value) -> str:
 
 
 def _nsh_text(action: PushNsh | PassNsh) -> str:
-    header = f"set_field:{action.si}->nsh_si,dec_nsh_ttl"
-    if isinstance(action, PushNsh):
-        header = f"encap(nsh(md_type=1)),set_field:{action.spi}->nsh_spi,set_field:{action.si}->nsh_si,encap(ethernet)"
-    addresses = SetField("eth_src", action.source), SetField("eth_dst", action.destination)
-    return ",".join((header, *map(_action_text, addresses)))
+    source, destination = SetField("eth_src", action.source), SetField("eth_dst", action.destination)
+    if isinstance(action, PassNsh):
+        addressed = f"{_action_text(source)},{_action_text(destination)}"
+        return f"set_field:{action.si}->nsh_si,dec_nsh_ttl,{addressed}"
+    header = f"encap(nsh(md_type=1)),set_field:{action.spi}->nsh_spi,set_field:{action.si}->nsh_si"
+    prefix = int.from_bytes(action.source[:2], "big")
+    return f"{header},encap(ethernet),load:{prefix:#x}->eth_src[32..47],{_action_text(destination)}"
 
 
 def _track_text(track: Track) -> str:

@@ -233,16 +233,19 @@ def _nsh(action: PushNsh | PopNsh | PassNsh) -> list[Any]:
     if isinstance(action, PopNsh):
         return [_extension(_RAW_DECAP, _ENCAP.pack(0, _NEXT_PROTOCOL))] * 2
     index = _parser.OFPActionSetField(nsh_si=action.si)
-    addresses = (("eth_src", action.source), ("eth_dst", action.destination))
-    addressed = [_parser.OFPActionSetField(**{name: _user(mac)}) for name, mac in addresses]
+    source, destination = (
+        _parser.OFPActionSetField(**{name: _user(mac)})
+        for name, mac in (("eth_src", action.source), ("eth_dst", action.destination))
+    )
     if isinstance(action, PassNsh):
-        return [index, _parser.NXActionDecNshTtl(), *addressed]
+        return [index, _parser.NXActionDecNshTtl(), source, destination]
     return [
         _extension(_RAW_ENCAP, _ENCAP.pack(0, _NSH) + _MD_TYPE_1),
         _parser.OFPActionSetField(nsh_spi=action.spi),
         index,
         _extension(_RAW_ENCAP, _ENCAP.pack(0, _ETHERNET)),
-        *addressed,
+        _load(int.from_bytes(action.source[:2], "big"), "eth_src", 32, 47),
+        destination,
     ]
 
 
