@@ -306,12 +306,17 @@ def test_a_dead_vnf_is_left_out_of_a_marked_chain(
         with contextlib.ExitStack() as stack:
             for vnf in others:
                 stack.enter_context(captured(vnf, tmp_path))
-            ask(tof, bearer, b"without " + dead.encode())
-            answer(tof, b"without " + dead.encode())
+            for n in range(20):  # what is on its way while the switch is told is in the dead VNF
+                ask(tof, bearer, b"without %s %d" % (dead.encode(), n))
+                with contextlib.suppress(AssertionError):
+                    answer(tof, b"without %s %d" % (dead.encode(), n), 0.3)
+                    break
+            else:
+                pytest.fail(f"no answer without {dead}")
         for vnf in others:
             rows = read(vnf, tmp_path, "nsh.si", "ip.dsfield.dscp")
             places = ("255", "250") if vnf.name == "wall" else ("253", "252")
-            assert rows == [(place, "0") if "nsh" in mark else ("", "10") for place in places]
+            assert set(rows) == {(place, "0") if "nsh" in mark else ("", "10") for place in places}
         vnfs[dead].start()
         until("it is back", lambda: not tof.metrics()["tof_vnfs_dead"])
     assert switch_pid(tof) == pid
