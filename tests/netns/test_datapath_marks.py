@@ -58,7 +58,7 @@ def both(request: pytest.FixtureRequest) -> Iterator[tuple[Tof, Vnfs]]:
         for address in (APP, APP_OTHER, APP6):
             for port in (ECHO, BLOCKED):
                 udp_echo(tof.netns["apps"], address, port)
-        until("all of them live", lambda: not tof.metrics()["tof_vnfs_dead"], 10)
+        until("all of them live", lambda: not tof.metrics()["tof_vnfs_dead"], 20)
         yield tof, vnfs
 
 
@@ -71,7 +71,7 @@ def tof(both: tuple[Tof, Vnfs]) -> Iterator[Tof]:
         vnf.start()
         vnf.open()
         room(vnf)
-    until("all of them live", lambda: not tof.metrics()["tof_vnfs_dead"], 10)
+    until("all of them live", lambda: not tof.metrics()["tof_vnfs_dead"], 20)
     put(tof)
     tof.drain()
 
@@ -306,13 +306,7 @@ def test_a_dead_vnf_is_left_out_of_a_marked_chain(
         with contextlib.ExitStack() as stack:
             for vnf in others:
                 stack.enter_context(captured(vnf, tmp_path))
-            for n in range(20):  # what is on its way while the switch is told is in the dead VNF
-                ask(tof, bearer, b"without %s %d" % (dead.encode(), n))
-                with contextlib.suppress(AssertionError):
-                    answer(tof, b"without %s %d" % (dead.encode(), n), 0.3)
-                    break
-            else:
-                pytest.fail(f"no answer without {dead}")
+            soon_answered(tof, bearer, f"without {dead}")
         for vnf in others:
             rows = read(vnf, tmp_path, "nsh.si", "ip.dsfield.dscp")
             places = ("255", "250") if vnf.name == "wall" else ("253", "252")
@@ -320,6 +314,17 @@ def test_a_dead_vnf_is_left_out_of_a_marked_chain(
         vnfs[dead].start()
         until("it is back", lambda: not tof.metrics()["tof_vnfs_dead"])
     assert switch_pid(tof) == pid
+
+
+def soon_answered(tof: Tof, bearer: Bearer, what: str) -> None:
+    """The agent says what has changed a moment before the switch does it."""
+    for n in range(20):
+        data = f"{what}, {n}".encode()
+        ask(tof, bearer, data)
+        with contextlib.suppress(AssertionError):
+            answer(tof, data, 0.3)
+            return
+    pytest.fail(f"no answer {what}")
 
 
 def switch_pid(tof: Tof) -> str:
@@ -388,8 +393,7 @@ def test_a_vnf_without_room_for_nsh_is_dead(tof: Tof, vnfs: Vnfs, inside: bool) 
     tof.core.expect(frame)
     room(vnfs["probe"])
     until("it is back", lambda: tof.get("/service/s0/status")["state"] == "in_force")
-    ask(tof, bearer, b"after")
-    answer(tof, b"after")
+    soon_answered(tof, bearer, "after")
 
 
 def test_a_vnf_that_does_not_take_every_packet_is_told_of(tof: Tof, vnfs: Vnfs) -> None:

@@ -19,6 +19,7 @@ from tof.dataplane.desired import Desired, Path, ServiceRoute, Vnf
 from tof.dataplane.flow import (
     NSH,
     Flow,
+    Goto,
     Output,
     PassNsh,
     PopNsh,
@@ -27,7 +28,7 @@ from tof.dataplane.flow import (
     StowDscp,
     text,
 )
-from tof.dataplane.pipeline import render
+from tof.dataplane.pipeline import check, render
 from tof.drivers.openflow_codec import put_in_bundle
 from tof.errors import BadRequest, Conflict, SetupError
 from tof.model import FAR_MAC, GATEWAY_MAC, NEAR_MAC, Chain, Mark, MarkKind, OnFailure, service_mac
@@ -150,6 +151,13 @@ def test_a_vnf_gives_back_nothing_else_in_its_mark():
     stowed = walk(render(desired(A, mark=DSCP)), UP_FRAME)[1]
     for change in ({"in_port": MUTE.far}, {"vlan_vid": 0x1000}, {"eth_dst": b"\x01" + stowed["eth_dst"][1:]}):
         assert walk(flows, {**stowed, "in_port": A.far, **change}) is None, change
+
+
+def test_nothing_goes_on_with_a_header_that_was_just_put_on():
+    push = PushNsh(77, 255, NEAR_MAC, FAR_MAC)
+    check([Flow(0, 1, (("in_port", 1),), (push, Output(2)))])
+    with pytest.raises(ValueError, match="put on"):
+        check([Flow(0, 1, (("in_port", 1),), (push, Goto(2)))])
 
 
 # What may be provisioned
