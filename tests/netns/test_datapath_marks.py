@@ -177,6 +177,21 @@ def test_the_header_goes_on_with_what_a_vnf_wrote_into_it(tof: Tof, vnfs: Vnfs, 
     assert seen["wall"] == [(63, 77, 255, 0), (62, 77, 252, 0x1268)]
 
 
+@pytest.mark.parametrize("after", [(), ("probe",), ("mute",)], ids=str)
+def test_a_vnf_may_give_back_metadata_of_the_other_type(tof: Tof, vnfs: Vnfs, after: tuple[str, ...]) -> None:
+    nft(vnfs["wall"], "ether type 0x894f @nh,56,8 255 drop")  # this test is the VNF, on the way up
+    put(tof, chain("wall", *after, nsh=77))
+    bearer = attached(tof)
+    near, far = (Wire(vnfs["wall"].netns, device) for device in ("near", "far"))
+    with contextlib.closing(near), contextlib.closing(far):
+        ask(tof, bearer, b"MD type 2")
+        frame = near.find(lambda one: one[12:14] == b"\x89\x4f" and b"MD type 2" in one)
+        assert frame is not None
+        md2 = bytes.fromhex("0fc5020300004dfe0001aa08") + b"metadata"
+        far.send(frame[:14] + md2 + frame[38:])
+        answer(tof, b"MD type 2")
+
+
 INNER_PORT = "@nh,480,16"
 """Of UDP in IPv4 in Ethernet in NSH."""
 
