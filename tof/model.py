@@ -17,6 +17,8 @@ IpNetwork = IPv4Network | IPv6Network
 GATEWAY_MAC = bytes.fromhex("0270ffffffff")
 TUNNEL_MAC_PREFIX = bytes.fromhex("0270")
 SERVICE_MAC_PREFIX = bytes.fromhex("0272")
+NEAR_MAC, FAR_MAC = bytes.fromhex("027300000000"), bytes.fromhex("027500000000")
+"""The TOF's two sides of a VNF, the UE's and the application's, in frames that are about no service."""
 
 
 class Side(Enum):
@@ -130,17 +132,32 @@ class OnFailure(StrEnum):
     CORE = "core"
 
 
+class MarkKind(StrEnum):
+    """How frames tell VNFs which chain they walk: an 802.1Q tag, their packet's DSCP, or NSH (RFC 8300) around them."""
+
+    VLAN = "vlan"
+    DSCP = "dscp"
+    NSH = "nsh"
+
+
+class Mark(NamedTuple):
+    """What stands for a chain in its frames: a VLAN id, a DSCP, or a Service Path Identifier."""
+
+    kind: MarkKind
+    number: int
+
+
 @dataclass(frozen=True, slots=True)
 class Chain:
     """A port-chain: the VNFs, by name, that packets walk from the UE to the application, and back in reverse order.
 
-    ``vlan`` marks them on the way, for VNFs that serve several chains and look at it.
+    ``mark``: what those of them that speak it find in the frames, to tell chains apart.
     """
 
     name: str
     vnfs: tuple[str, ...]
     on_failure: OnFailure = OnFailure.CORE
-    vlan: int | None = None
+    mark: Mark | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import pytest
 from tof.agent.service_body import parse
 from tof.drivers.store import Store
 from tof.errors import BackendError, SetupError
-from tof.model import Chain, OnFailure, Policy, Service
+from tof.model import Chain, Mark, MarkKind, OnFailure, Policy, Service
 
 
 def service(name, number):
@@ -139,7 +139,7 @@ async def test_a_file_of_the_second_schema_is_carried_over(tmp_path):
 
 async def test_chains_are_stored_with_the_services_that_walk_them(tmp_path):
     path = tmp_path / "services.db"
-    chains = (Chain("a", ("x", "y"), OnFailure.SKIP, 40), Chain("b", ("x",)))
+    chains = (Chain("a", ("x", "y"), OnFailure.SKIP, Mark(MarkKind.NSH, 40)), Chain("b", ("x",)))
     async with Store(path) as store:
         await store.replace_all(Policy((SELECTIVE,), chains))
         assert await store.load_chains() == list(chains)

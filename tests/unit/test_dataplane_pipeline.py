@@ -157,7 +157,7 @@ def test_only_where_the_way_back_needs_it_is_anything_tracked() -> None:
         }
         assert tracked == zones(desired)
         ways = {"shared-application", "selecting-services", "named-services", "edge-dns", "chains"}
-        assert bool(tracked) == (name in ways | {"accounting", "mirror"})
+        assert bool(tracked) == (name in ways | {"accounting", "mirror", "marked-chains"})
 
 
 def test_the_zone_of_an_application_is_never_the_hosts() -> None:

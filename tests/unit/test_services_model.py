@@ -167,7 +167,9 @@ class Services(RuleBasedStateMachine):
         for hop in self.hops:
             self.plane.next_hop_changed(hop, MAC)
         assert {name: self.numbers_of(name) for name in self.there} == numbers
-        self.numbers = {name: {found[0]} for name, found in numbers.items()}  # a restart forgets who was there before
+        self.numbers = {
+            name: {found[0]} for name, found in numbers.items()
+        }  # a restart forgets who was there before
 
     def numbers_of(self, name):
         return {s.service.name: s.numbers for s in self.plane.served}[name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from tof.agent.catalog import Catalog
-from tof.agent.chain_body import chain_body, parse_chain
+from tof.agent.chain_body import chain_body, check_mark, parse_chain
 from tof.agent.service_body import body_of, parse
 from tof.errors import BadRequest, Conflict
 from tof.model import Chain, Policy
@@ -26,6 +26,7 @@ def parse_policy(body: Mapping[str, object]) -> Policy:
         chain = parse_chain(entry)
         if chains.setdefault(chain.name, chain) is not chain:
             raise Conflict(f"there is already a chain called {chain.name}", "name")
+        check_mark(chain, (other for other in chains.values() if other is not chain))
 
     _each(body, "chains", declare)
     catalog.chains = tuple(chains.values())

@@ -118,7 +118,8 @@ class Observation:
         services = self._feed.agent.services
         applications = [(s, one) for s in services.catalog.services for one in s.applications]
         unhealthy = [_named(s, one) for s, one in applications if not services.health.lives(s.name, one)]
-        dead = [f"{name} ({why})" for name, why in self._vnfs.dead.items()]
+        dead = [f"dead: {name} ({why})" for name, why in self._vnfs.dead.items()]
+        dead += [f"not for every packet: {name} ({why})" for name, why in self._vnfs.narrow.items()]
         unresolved = [_named(s, one) for s, one in applications
                       if s.mode is Mode.DIVERT and not services.is_resolved(one)]  # fmt: skip
         return HealthView(
@@ -131,7 +132,7 @@ class Observation:
                 _check("services", not unresolved, "resolved", "unresolved: " + ", ".join(unresolved)),
                 _check("accounting", not self._accounting.behind, "off or told", self._accounting.behind),
                 _check("applications", not unhealthy, "alive", "dead: " + ", ".join(unhealthy)),
-                _check("vnfs", not dead, "alive", "dead: " + ", ".join(dead)),
+                _check("vnfs", not dead, "alive", ", ".join(dead)),
                 *(
                     [
                         _check(

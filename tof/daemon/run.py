@@ -175,7 +175,7 @@ class Daemon:
         await self._resolve_all(resolver, agent)
         edge = await self._edge_dns(agent, feed)
         prober = Prober(config.names.gw0, agent.services, feed.handle)
-        vnfs = VnfWatch(config.vnfs, feed.handle, switch.add_anew)
+        vnfs = VnfWatch(config.vnfs, feed.handle, switch.add_anew, config.ue.app_interface)
         vnfs.look()
         tasks += [
             group.create_task(switch.run(), name="switch"),
@@ -308,7 +308,7 @@ def _policy(config: Config) -> AgentPolicy:
 def _catalog(config: Config) -> Catalog:
     own = [*(address.ip for address in config.ue.app_address), *config.dns.listen]
     learns, answers = bool(config.dns.believed), config.dns.server != "off"
-    vnfs = [vnf.name for vnf in config.vnfs]
+    vnfs = {vnf.name: vnf.speaks for vnf in vnfs_of(config)}
     return Catalog(config.pinger.target, own, learns=learns, answers=answers, vnfs=vnfs)
 
 

@@ -27,7 +27,7 @@ from tof.drivers.ovsdb import Ovs, Port
 from tof.drivers.socket_buffers import deepen
 from tof.drivers.xdp import XdpEndpoints
 from tof.errors import BackendError, SetupError
-from tof.model import IpAddress
+from tof.model import IpAddress, MarkKind
 
 log = structlog.get_logger("tof.switch")
 
@@ -56,7 +56,7 @@ def vnfs_of(config: Config) -> tuple[Vnf, ...]:
             number = (number + 1) % _VNFS
         taken.add(number)
         near = _FIRST_VNF + 2 * number
-        found.append(Vnf(vnf.name, near, near + 1))
+        found.append(Vnf(vnf.name, near, near + 1, frozenset(map(MarkKind, vnf.speaks))))
     return tuple(found)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from tof.model import IpAddress, Service
+from tof.model import IpAddress, Mark, MarkKind, Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,30 +24,36 @@ class Ports:
 
 @dataclass(frozen=True, slots=True)
 class Vnf:
-    """A VNF's two ports: ``near`` is the one on the UE's side of it, ``far`` that on the application's."""
+    """A VNF's two ports: ``near`` is the one on the UE's side of it, ``far`` that on the application's.
+
+    ``speaks``: the marks that it is shown.
+    """
 
     name: str
     near: int
     far: int
+    speaks: frozenset[MarkKind] = frozenset({MarkKind.VLAN})
 
 
 @dataclass(frozen=True, slots=True)
 class Path:
     """A port-chain as it is walked now: in order from the UE, in reverse order towards it.
 
-    ``vlan`` marks frames on their way through the VNFs.
+    ``mark`` is in the frames that VNFs get which speak it. ``whole``: the names of all VNFs of the chain, of those as well
+    that are left out now; none: of ``vnfs``.
     """
 
     name: str
     vnfs: tuple[Vnf, ...] = ()
-    vlan: int | None = None
+    mark: Mark | None = None
+    whole: tuple[str, ...] = ()
 
     @property
     def id(self) -> int:
         """The number that stands for it on br-ue: equal paths have the same, 1 is the one without VNFs."""
         if not self.vnfs:
             return 1
-        walked = repr((self.vlan, [(vnf.near, vnf.far) for vnf in self.vnfs]))
+        walked = repr((self.mark, self.whole, [(vnf.near, vnf.far) for vnf in self.vnfs]))
         return crc32(walked.encode()) & 0x7FFFFFFF | 2
 
 
