@@ -88,6 +88,15 @@ def test_what_a_flow_is_spread_by(packet, ends):
     assert ends_of(packet) == ends
 
 
+def test_an_ipv6_ue_is_its_prefix():
+    ends = [
+        FlowEnds(bytes.fromhex("20010db800600007") + tail, 6, (1, 2)) for tail in (b"", bytes(8), b"\xff" * 8)
+    ]
+    assert len({slot_of(one, SpreadBy.UE) for one in ends}) == 1
+    others = [FlowEnds(bytes.fromhex("20010db80060") + n.to_bytes(2, "big"), 6, None) for n in range(100)]
+    assert len({slot_of(one, SpreadBy.UE) for one in others}) > 50
+
+
 @given(st.binary(min_size=4, max_size=4), st.integers(0, 255), st.integers(0, 65535), st.integers(0, 65535))
 def test_a_ue_s_flows_share_a_slot_unless_flows_are_spread(ue, protocol, source, destination):
     flow, fragment = FlowEnds(ue, protocol, (source, destination)), FlowEnds(ue, protocol, None)
