@@ -719,6 +719,22 @@ def test_services_converge_and_refusals_change_nothing(world):
 # Anything, in any order
 
 
+def test_an_answer_whose_tunnel_takes_the_place_of_the_one_that_asked():
+    """Unanswered tunnels are so many that the answer to one finds room at its expense alone."""
+    world = World(most=10, most_unconfirmed=4, at_once=2, attempts=2)
+    world.say(uplink(2, UE))
+    world.say(downlink(1, UE, sgw=SGW2))
+    world.say(uplink(1, UE))
+    world.say(uplink(3, UE))
+    asking = next(iter(world.sessions))
+    world.say(ForeignSourceSeen(asking.index, UE2))
+    (ping,) = world.pings()
+    assert ping.index == asking.index
+    world.say(downlink(1, ping.ue, token=ping.token))
+    assert world.sessions.at(asking.index) is None
+    assert world.sessions.get(TunnelKey(SGW, ENB, 1)) is not None
+
+
 class Anything(RuleBasedStateMachine):
     """Whatever is seen in whatever order, World.say checks what must hold; at the end nothing is left."""
 

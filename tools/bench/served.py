@@ -18,7 +18,7 @@ from tof.wire.inet import fix_ipv4_header
 from tools.bench.scene import ENB_MAC, SGW_MAC, entered
 from tools.bench.tunnels import ELSEWHERE, ENB, SERVICE, SGW, gpdu, inner
 
-APP, UE = "192.168.50.10", bytes((10, 45, 0, 1))
+APP, FURTHER, UE = "192.168.50.10", "192.168.50.11", bytes((10, 45, 0, 1))
 SERVICE_IP = ".".join(map(str, SERVICE))
 GAP_S = 0.001
 _TEID_AT, _INNER_AT = 46, 50
@@ -128,8 +128,15 @@ class Scene:
 
     async def start_application(self) -> None:
         """The application, from its start on."""
-        self.application = await self.lab.start(
-            "apps", "app", sys.executable, "-c", _APPLICATION % (APP, APP)
+        self.application = await self._started(APP)
+
+    async def start_further(self) -> None:
+        """An application that stands by."""
+        await self._started(FURTHER)
+
+    async def _started(self, address: str) -> Job:
+        return await self.lab.start(
+            "apps", f"app-{address}", sys.executable, "-c", _APPLICATION % (address, address)
         )
 
     def signal(self, number: signal.Signals) -> None:
@@ -155,7 +162,8 @@ async def served_scene(lab: Lab, config: str) -> AsyncIterator[Scene]:
     await lab.namespace("tof", "net.ipv6.conf.default.accept_dad=0")
     for role, device, here in (("ran", "s1", "enb0"), ("core", "s1", "sgw0"), ("apps", "eth0", "apps0")):
         await lab.veth(role, device, "tof", here)
-    await lab.address("apps", "eth0", f"{APP}/24")
+    for address in (APP, FURTHER):
+        await lab.address("apps", "eth0", f"{address}/24")
     await lab.ip("apps", "route", "add", "default", "via", "192.168.50.1")
     for role, mac in (("ran", ENB_MAC), ("core", SGW_MAC)):
         await lab.ip(role, "link", "set", "s1", "address", mac.hex(":"))
@@ -167,6 +175,7 @@ async def served_scene(lab: Lab, config: str) -> AsyncIterator[Scene]:
     await tof.start()
     scene = Scene(lab, tof)
     await scene.start_application()
+    await scene.start_further()
     await _attach(lab, tof)
     try:
         yield scene
