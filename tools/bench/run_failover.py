@@ -135,7 +135,9 @@ async def _vnf(lab: Lab) -> AsyncIterator[None]:
 async def _provision(scene: Scene, watch: Watch, case: Case) -> None:
     health = {"kind": "http", "port": 8080, "interval": INTERVAL_S, "timeout": INTERVAL_S, "fall": FALL}
     service: dict[str, object] = {"name": "bench", "serviceIP": SERVICE_IP, "applicationIP": APP}
-    if case.stands_by:
+    if case.stands_by:  # only once the first one lives and has the flow
+        await scene.provision([service | {"health": health}])
+        await asyncio.sleep(2.0)
         await scene.provision([service | {"health": health, "spread": {"applications": [FURTHER]}}])
     elif case.chained:
         await _wire_vnf(scene.lab)
