@@ -50,8 +50,8 @@ def holds(flow: Flow, frame: Frame) -> bool:
     return True
 
 
-def walk(flows: frozenset[Flow], frame: Frame) -> tuple[int, Frame] | None:
-    """Where a frame leaves br-ue, and what it is then; a reply is tracked as one of service 12."""
+def walk(flows: frozenset[Flow], frame: Frame, number: int = 12) -> tuple[int, Frame] | None:
+    """Where a frame leaves br-ue, and what it is then; a reply is tracked as one of the service with that number."""
     frame, table = dict(frame), 0
     while True:
         fitting = [flow for flow in flows if flow.table == table and holds(flow, frame)]
@@ -67,7 +67,7 @@ def walk(flows: frozenset[Flow], frame: Frame) -> tuple[int, Frame] | None:
                     table = to
                 case Track():
                     table = action.table
-                    frame |= {"ct_state": 0x28 if frame["reg3"] == 2 else 0x20, "ct_mark": 12}
+                    frame |= {"ct_state": 0x28 if frame["reg3"] == 2 else 0x20, "ct_mark": number}
                 case _:
                     # A header taken off in the pass that put it on ends Open vSwitch, as MPLS does.
                     assert not (wrapped and isinstance(action, PopNsh))

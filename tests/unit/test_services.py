@@ -292,3 +292,11 @@ def test_what_is_found_of_a_service_that_is_no_more_is_let_go(plane):
     plane.adopt(found)
     plane.add(several())
     assert plane.served[0].service_id == 0x200
+
+
+def test_another_agent_does_not_give_a_number_again():
+    """Whose service it was, and that it was deleted, it cannot know."""
+    first, second = ServicePlane(Catalog(), generation=7), ServicePlane(Catalog(), generation=8)
+    for plane in (first, second):
+        plane.add(video())
+    assert first.number(video()) ^ second.number(video()) == 7 ^ 8

@@ -64,6 +64,7 @@ class AgentPolicy:
     own_services: tuple[Service, ...] = ()
     names: NamePolicy = field(default_factory=NamePolicy)
     vnfs: tuple[Vnf, ...] = ()
+    generation: int = 0
 
 
 class Agent:
@@ -74,7 +75,7 @@ class Agent:
         """What was decided how often, by name; among them every kind of attack and of odd behaviour."""
         self.sessions = Sessions(policy.most_tunnels, policy.most_unconfirmed, self.counts)
         names = Names(catalog, policy.names, self.counts)
-        self.services = ServicePlane(catalog, names, policy.own_services, policy.vnfs)
+        self.services = ServicePlane(catalog, names, policy.own_services, policy.vnfs, policy.generation)
         self.holding = Holding()
         self.pinging = Pinging(policy.ping, tokens)
         self.revision = 0

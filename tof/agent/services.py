@@ -34,7 +34,9 @@ class ServicePlane:
         names: Names | None = None,
         own: tuple[Service, ...] = (),
         vnfs: Iterable[Vnf] = (),
+        generation: int = 0,
     ) -> None:
+        """``generation``, 0 to 255: of this agent; its services do not take the connections of those that others deleted."""
         self.catalog = catalog
         self.names = names or Names(catalog, NamePolicy(), Counter())
         self.own, self.own_lives = own, False
@@ -44,6 +46,7 @@ class ServicePlane:
         self._application_ids: dict[tuple[int, IpAddress], int] = {}
         """Of further applications, by their service's number."""
         self._retired: dict[int, int] = {}
+        self._generation = generation
         self.health, self.chains = Health(), Chains(vnfs)
         self._rules = rule_lists(own)
         self._judged: tuple[tuple[Service, ...], int, frozenset[str]] = ((), 0, frozenset())
@@ -258,7 +261,7 @@ class ServicePlane:
         # The last byte counts; what counts is not the name, with which a service may have been renamed.
         series = self._free_series(name.encode())
         last = self._retired.get(series)
-        self._ids[name] = series if last is None else series | ((last + 1) & 0xFF)
+        self._ids[name] = series | (self._generation if last is None else (last + 1) & 0xFF)
 
     def _free_series(self, seed: bytes) -> int:
         taken = {n & ~0xFF for n in (*self._ids.values(), *self._application_ids.values())} | {0}

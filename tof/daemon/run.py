@@ -302,7 +302,10 @@ def _policy(config: Config) -> AgentPolicy:
     targets = tuple(target.packed for target in config.pinger.target)
     ping = PingPolicy(targets, config.pinger.interval_s, config.pinger.attempts)
     names = NamePolicy(config.dns.believed, config.dns.least_hold_s, config.dns.most_hold_s)
-    return AgentPolicy(ping, most, max(1, most // 2), own_services(config.dns), names, vnfs_of(config))
+    generation = secrets.randbelow(256)
+    return AgentPolicy(
+        ping, most, max(1, most // 2), own_services(config.dns), names, vnfs_of(config), generation
+    )
 
 
 def _catalog(config: Config) -> Catalog:
