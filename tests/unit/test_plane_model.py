@@ -322,7 +322,7 @@ class Plane(RuleBasedStateMachine):
         for vnf in walked:
             port, up = walk(flows, up, number)
             assert port == vnf.near
-            self.is_marked(up, chain, vnf)
+            self.is_marked(up, chain, vnf, 46)
             up = {**up, "in_port": vnf.far}
         port, up = walk(flows, up, number)
         assert (port, up["eth_dst"], up["ip_dscp"], up["vlan_vid"]) == (PORTS.apps, MAC, 46, 0)
@@ -335,7 +335,7 @@ class Plane(RuleBasedStateMachine):
         for vnf in reversed(walked):
             port, down = walk(flows, down, number)
             assert port == vnf.far
-            self.is_marked(down, chain, vnf)
+            self.is_marked(down, chain, vnf, 34)
             down = {**down, "in_port": vnf.near}
         port, down = walk(flows, down, number)
         assert (port, down["eth_dst"], down["ip_dscp"]) == (PORTS.ue, GATEWAY_MAC, 34)
@@ -343,14 +343,14 @@ class Plane(RuleBasedStateMachine):
             assert down["eth_src"] == service_mac(number)
 
     @staticmethod
-    def is_marked(frame, chain, vnf):
+    def is_marked(frame, chain, vnf, dscp):
         kind = chain.mark.kind if chain.mark is not None and chain.mark.kind in vnf.speaks else None
         if kind is MarkKind.NSH:
             assert frame["nsh_spi"] == chain.mark.number
             return
         assert "nsh_spi" not in frame
         assert frame["vlan_vid"] == (chain.mark.number | 0x1000 if kind is MarkKind.VLAN else 0)
-        assert (frame["ip_dscp"] == chain.mark.number) == (kind is MarkKind.DSCP)
+        assert frame["ip_dscp"] == (chain.mark.number if kind is MarkKind.DSCP else dscp)
 
     @invariant()
     def replies_have_their_ue_s_own_tunnel(self):
