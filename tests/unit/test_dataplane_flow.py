@@ -45,7 +45,7 @@ MAC = bytes.fromhex("0270ffffffff")
         ),
         ((("ct_state", Masked(CT_TRACKED, CT_REPLY | CT_TRACKED)),), "ct_state=-rpl+trk"),
         ((("eth_type", 0x0806), ("arp_sha", MAC)), "arp,arp_sha=02:70:ff:ff:ff:ff"),
-        ((("udp_dst", Masked(8000, 0xFFF0)),), "tp_dst=8000/65520"),
+        ((("ct_tp_dst", Masked(8000, 0xFFF0)),), "ct_tp_dst=8000/65520"),
         ((("ct_state", Masked(CT_REPLY | CT_TRACKED, CT_REPLY | CT_TRACKED)),), "ct_state=+rpl+trk"),
     ],
 )
