@@ -157,6 +157,18 @@ def test_without_open_vswitch_nothing_is_plugged(plugging: Plugging, app: App) -
     until("the agent is healthy", tof._healthy, 30)
 
 
+def test_tof_down_gives_a_plugged_interface_back_and_forgets_it(plugging: Plugging, app: App) -> None:
+    tof = plugging.tof
+    before = links(tof)[app.interface]
+    assert plugging.plug(app) == "done"
+    plugging.stop(signal.SIGTERM)
+    tof.tof("down")
+    assert links(tof)[app.interface] == before
+    assert not any(name.startswith("tofp") for name in links(tof))
+    plugging.start()
+    assert links(tof)[app.interface] == before
+
+
 def test_a_killed_agent_s_ports_go_on_and_are_taken_over(plugging: Plugging, app: App) -> None:
     tof = plugging.tof
     bearer = new_bearer()

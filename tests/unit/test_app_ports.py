@@ -20,6 +20,7 @@ from tof.dataplane.applications import link_local
 from tof.dataplane.desired import AppPort, Desired, Ports, ServiceRoute
 from tof.dataplane.flow import CT_REPLY, Commit, Flow, Goto, Inspect, Masked, Output, bits
 from tof.dataplane.pipeline import render
+from tof.dataplane.refusals import refusals
 from tof.dataplane.security import TRUSTED, openings, port_values
 from tof.dataplane.tables import CLASSIFIER, EGRESS, INGRESS, LAN, OUTPUT, PORTS
 from tof.drivers.openflow_codec import put_in_bundle
@@ -424,6 +425,16 @@ def test_several_services_of_which_one_may_open_flows() -> None:
 def test_every_flow_has_its_message() -> None:
     for flow in render(routed()):
         assert put_in_bundle(1, 1, flow)
+
+
+def test_what_refuses_is_known_by_port_and_reason() -> None:
+    found = refusals(render(routed()), routed().app_ports)
+    assert set(found.values()) == {
+        (name, reason) for name in ("one", "two") for reason in ("spoofed", "egress", "ingress")
+    }
+    dropping = {flow.cookie for flow in render(routed()) if not flow.actions}
+    assert found.keys() < dropping
+    assert refusals(render(routed()), ()) == {}
 
 
 def test_what_is_plugged_begins_with_nothing() -> None:

@@ -21,6 +21,7 @@ from tools.bench.tunnels import ELSEWHERE, ENB, SERVICE, SGW, gpdu, inner
 APP, UE = "192.168.50.10", bytes((10, 45, 0, 1))
 SERVICE_IP = ".".join(map(str, SERVICE))
 GAP_S = 0.001
+UNDER_WAY = 64
 _TEID_AT, _INNER_AT = 46, 50
 """Of a G-PDU in a frame: behind Ethernet, IPv4, UDP, and what is before, or the GTP-U header."""
 _APPLICATION = """
@@ -113,9 +114,34 @@ class RoundTrips:
             times.append(time.perf_counter() - began)
         return times
 
+    def rate(self, count: int) -> float:
+        """Answers a second with so many requests under way that nobody waits; lost ones are asked again."""
+        asking, at, answered, under_way = _uplink(SERVICE), _INNER_AT + 12, 0, 0
+        began = time.perf_counter()
+        self._end.settimeout(0.05)
+        while answered < count:
+            while under_way < UNDER_WAY:
+                self._end.send(asking)
+                under_way += 1
+            try:
+                while self._end.recv(2048)[at : at + 4] != SERVICE:
+                    pass
+            except TimeoutError:
+                under_way = 0
+                continue
+            answered, under_way = answered + 1, under_way - 1
+        taken = time.perf_counter() - began
+        self._end.settimeout(2.0)
+        return count / taken
+
     def close(self) -> None:
         """Close the socket."""
         self._end.close()
+
+
+async def serve_at(lab: Lab, role: str, address: str) -> Job:
+    """An application that echoes there."""
+    return await lab.start(role, "app", sys.executable, "-c", _APPLICATION % (address, address))
 
 
 @dataclass(slots=True)
@@ -128,9 +154,7 @@ class Scene:
 
     async def start_application(self) -> None:
         """The application, from its start on."""
-        self.application = await self.lab.start(
-            "apps", "app", sys.executable, "-c", _APPLICATION % (APP, APP)
-        )
+        self.application = await serve_at(self.lab, "apps", APP)
 
     def signal(self, number: signal.Signals) -> None:
         """To the application."""
@@ -138,10 +162,11 @@ class Scene:
         self.application.process.send_signal(number)
 
     async def provision(
-        self, services: Sequence[dict[str, object]], chains: Sequence[dict[str, object]] = ()
-    ) -> None:
+        self, services: Sequence[dict[str, object]], chains: Sequence[dict[str, object]] = (),
+        groups: Sequence[dict[str, object]] = (),
+    ) -> None:  # fmt: skip
         """Exactly these; BackendError if they are refused."""
-        body = {"services": list(services), "chains": list(chains)}
+        body = {"services": list(services), "chains": list(chains), "securityGroups": list(groups)}
         answer = await self.tof.request("PUT", "/policy", body, 120.0)
         if answer.status != 200:
             raise BackendError(f"the services were refused: {answer.body}")
