@@ -385,7 +385,9 @@ def test_behind_the_apps_adapter_it_opens_flows_unless_its_service_says_no(edge:
 
 
 def refused(tof: Tof, application: str, reason: str) -> float:
-    return tof.metrics()[f'tof_refused_packets_total{{application="{application}",reason="{reason}"}}']
+    start = f'tof_refused_packets_total{{application="{application}",reason="{reason}"}} '
+    (line,) = [line for line in tof.get("/metrics").splitlines() if line.startswith(start)]
+    return float(line.removeprefix(start))
 
 
 def arp(

@@ -48,6 +48,8 @@ _CT_COMMIT: Final = 1
 _NAT_SRC: Final = 1
 _NAT_DST: Final = 2
 _NO_TABLE: Final = 0xFF
+_LOW_16_BITS: Final = 15
+"""Of a register: from bit 0 on, so many bits and one."""
 _ALL_BITS: Final = (1 << 64) - 1
 
 HELLO: Final[int] = _ofp.OFPT_HELLO
@@ -238,7 +240,8 @@ def _actions(action: Action) -> list[Any]:
         case Track():
             return [_track(action)]
         case Inspect(zone, table):
-            return [_parser.NXActionCT(0, "", zone, table, 0, [])]
+            source, value = ("", zone) if isinstance(zone, int) else (zone, _LOW_16_BITS)
+            return [_parser.NXActionCT(0, source, value, table, 0, [])]
         case Commit():
             return [_commit(action)]
         case PushVlan(vlan):

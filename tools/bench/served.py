@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from tof.errors import BackendError
@@ -131,6 +131,10 @@ class RoundTrips:
                 continue
             answered, under_way = answered + 1, under_way - 1
         taken = time.perf_counter() - began
+        self._end.settimeout(0.2)
+        with suppress(TimeoutError):  # what is still under way
+            while True:
+                self._end.recv(2048)
         self._end.settimeout(2.0)
         return count / taken
 
