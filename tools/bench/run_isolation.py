@@ -30,12 +30,15 @@ mac = "{MAC}"
 addresses = "{OWN}"
 security_groups = ["own"]
 """
-CASES = {
+APPLICATIONS = {
     "behind the apps adapter": (APP, "any", 0),
     "the same, answers only": (APP, "none", 0),
     "a port of its own": (OWN, "none", 0),
     f"a port of its own, {RULES} rules": (OWN, "none", RULES),
 }
+BYTES = (50, 1300)
+PLAIN = next(iter(APPLICATIONS))
+CASES = [(case, size) for size in BYTES for case in APPLICATIONS]
 
 
 async def _wire(scene: Scene) -> None:
@@ -57,9 +60,9 @@ async def _provision(scene: Scene, application: str, initiates: str, rules: int)
 async def measure(rounds: int, count: int) -> dict[str, object]:
     """Everything, as the JSON document."""
     facts, began = machine(), time.monotonic()
-    times: dict[str, list[float]] = {case: [] for case in CASES}
-    rates: dict[str, list[float]] = {case: [] for case in CASES}
-    work: dict[str, list[float]] = {case: [] for case in CASES}
+    times: dict[tuple[str, int], list[float]] = {case: [] for case in CASES}
+    rates: dict[tuple[str, int], list[float]] = {case: [] for case in CASES}
+    work: dict[tuple[str, int], list[float]] = {case: [] for case in CASES}
     async with Lab() as lab, served_scene(lab, _CONFIG) as scene:
         await _wire(scene)
         await asyncio.sleep(3.0)  # Open vSwitch takes it in
@@ -67,8 +70,9 @@ async def measure(rounds: int, count: int) -> dict[str, object]:
         loop = asyncio.get_running_loop()
         with ThreadPoolExecutor(1) as pool:
             for _ in range(rounds):
-                for case, what in CASES.items():
-                    await _provision(scene, *what)
+                for case in CASES:
+                    trips.carry(case[1])
+                    await _provision(scene, *APPLICATIONS[case[0]])
                     await loop.run_in_executor(pool, trips.measure, 100)
                     each = await loop.run_in_executor(pool, trips.measure, count)
                     times[case].append(statistics.median(each))
@@ -76,13 +80,12 @@ async def measure(rounds: int, count: int) -> dict[str, object]:
                     rates[case].append(await loop.run_in_executor(pool, trips.rate, 10 * count))
                     work[case].append((_worked_s(scene) - before) / (10 * count))
         trips.close()
-    plain = next(iter(CASES))
     rows = [
         {
-            "case": case, "us": [round(1e6 * one, 1) for one in times[case]],
+            "case": case[0], "bytes": case[1], "us": [round(1e6 * one, 1) for one in times[case]],
             "ovs_us": [round(1e6 * one, 1) for one in work[case]], "per_s": [round(one) for one in rates[case]],
-            "ratio_us": _ratio(times[case], times[plain]), "ratio_ovs_us": _ratio(work[case], work[plain]),
-            "ratio_per_s": _ratio(rates[case], rates[plain]),
+            "ratio_us": _ratio(times[case], times[PLAIN, case[1]]), "ratio_ovs_us": _ratio(work[case], work[PLAIN, case[1]]),
+            "ratio_per_s": _ratio(rates[case], rates[PLAIN, case[1]]),
         }
         for case in CASES
     ]  # fmt: skip
@@ -106,7 +109,7 @@ def text(document: dict[str, object]) -> str:
     middle: Callable[[object], float] = statistics.median  # type: ignore[assignment]
     rows = [
         (
-            str(case["case"]), f"{middle(case['us']):.0f}", f"{case['ratio_us']:.2f}",
+            str(case["case"]), str(case["bytes"]), f"{middle(case['us']):.0f}", f"{case['ratio_us']:.2f}",
             f"{middle(case['ovs_us']):.1f}", f"{case['ratio_ovs_us']:.2f}",
             f"{middle(case['per_s']):.0f}", f"{case['ratio_per_s']:.2f}",
         )
@@ -114,6 +117,7 @@ def text(document: dict[str, object]) -> str:
     ]  # fmt: skip
     head = (
         "application",
+        "bytes",
         "there and back, us",
         "ratio",
         "Open vSwitch works, us",

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from tof.errors import BackendError
 from tof.lab.namespaces import Job, Lab, until
 from tof.lab.node import TofNode
-from tof.wire.inet import fix_ipv4_header
+from tof.wire.inet import UDP, UDP_PROTOCOL, IPv4, encode_ipv4, encode_udp, fill_checksum, fix_ipv4_header
 from tools.bench.scene import ENB_MAC, SGW_MAC, entered
 from tools.bench.tunnels import ELSEWHERE, ENB, SERVICE, SGW, gpdu, inner
 
@@ -47,6 +47,11 @@ def _in_tunnel(teid: int, frame: bytes) -> bytes:
 
 def _uplink(destination: bytes) -> bytes:
     return _in_tunnel(1, gpdu(fix_ipv4_header(inner(UE, destination))))
+
+
+def _datagram(data: int) -> bytes:
+    segment = fill_checksum(UE, SERVICE, UDP_PROTOCOL, encode_udp(UDP(40000, 53, bytes(data))))
+    return encode_ipv4(IPv4(UE, SERVICE, UDP_PROTOCOL, segment))
 
 
 class Watch(threading.Thread):
@@ -95,14 +100,19 @@ class RoundTrips:
     """Asks one request after another, each when the one before was answered."""
 
     def __init__(self, lab: Lab) -> None:
+        self._asking = _uplink(SERVICE)
         with entered(lab.name("ran")):
             self._end = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0x0008)
         self._end.bind(("s1", 0x0800))
         self._end.settimeout(2.0)
 
+    def carry(self, data: int) -> None:
+        """From now on requests of so many bytes, with their checksum."""
+        self._asking = _in_tunnel(1, gpdu(_datagram(data)))
+
     def measure(self, count: int) -> list[float]:
         """The time of each, in seconds; BackendError when one is not answered."""
-        asking, times, at = _uplink(SERVICE), [], _INNER_AT + 12
+        asking, times, at = self._asking, [], _INNER_AT + 12
         for _ in range(count):
             began = time.perf_counter()
             self._end.send(asking)
@@ -116,7 +126,7 @@ class RoundTrips:
 
     def rate(self, count: int) -> float:
         """Answers a second with so many requests under way that nobody waits; lost ones are asked again."""
-        asking, at, answered, under_way = _uplink(SERVICE), _INNER_AT + 12, 0, 0
+        asking, at, answered, under_way = self._asking, _INNER_AT + 12, 0, 0
         began = time.perf_counter()
         self._end.settimeout(0.05)
         while answered < count:
