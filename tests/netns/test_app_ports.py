@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import struct
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -510,6 +511,25 @@ def test_nothing_passes_that_is_not_from_the_port_s_own_addresses(edge: Edge) ->
             one_wire.find(lambda _: False, 0.05)
             assert not [frame for frame in one_wire.history if b"forged" in frame]
     until("what was forged is counted", lambda: refused(tof, "one", "spoofed") >= 140)
+
+
+def megaflows(tof: Tof) -> int:
+    (control,) = (tof.dir / "run").rglob("ovs-vswitchd*.ctl")
+    argv = ["ovs-appctl", f"--target={control}", "dpctl/dump-flows"]
+    return len(subprocess.run(argv, check=True, text=True, capture_output=True).stdout.splitlines())
+
+
+def test_flows_in_the_switch_do_not_grow_with_ues(edge: Edge) -> None:
+    tof = edge.tof
+    bearers = [new_bearer() for _ in range(24)]
+    tof.attach(*bearers)
+    found = []
+    for some in (bearers[:4], bearers):
+        for bearer in some:
+            tof.ran.send(bearer.uplink(udp(bearer.ue, SERVICE, 4000, ECHO, b"hello")))
+            tof.ran.to_ue(bearer.ue)
+        found.append(megaflows(tof))
+    assert found[1] - found[0] < 8, found
 
 
 # Life

@@ -20,7 +20,8 @@ from tof.daemon.plugged import Plugged as PluggedPort
 from tof.daemon.plugged import PluggedFile
 from tof.dataplane import nat
 from tof.dataplane.applications import link_local
-from tof.dataplane.desired import AppPort, Desired, Ports, ServiceRoute
+from tof.dataplane.desired import AppPort, Desired, Ports, ServiceRoute, Vnf
+from tof.dataplane.desired import Path as Path_
 from tof.dataplane.flow import CT_REPLY, Commit, Flow, Goto, Inspect, Masked, Output, SetField, bits
 from tof.dataplane.pipeline import render
 from tof.dataplane.refusals import refusals
@@ -447,6 +448,22 @@ def test_several_services_of_which_one_may_open_flows() -> None:
         flow for flow in flows(desired, OUTPUT, reg3=2) if flow.actions and "ct_state" not in dict(flow.match)
     ]
     assert opened.priority == 100
+
+
+def test_a_chain_may_lead_to_an_application_with_a_port() -> None:
+    vnf = Vnf("firewall", 4096, 4097)
+    chained = replace(VIDEO, chain="watched")
+    route = ServiceRoute(chained, 256, ONE.mac, Path_("watched", (vnf,)), own_port=True)
+    desired = replace(DESIRED, services=(route,), vnfs=(vnf,))
+    (to_it,) = [flow for flow in flows(desired, OUTPUT, reg3=1) if flow.actions]
+    assert to_it.actions[-1] == Output(ONE.port)
+    out = {
+        action.port
+        for flow in flows(desired, OUTPUT, reg3=2)
+        for action in flow.actions
+        if isinstance(action, Output)
+    }
+    assert out == {vnf.far}
 
 
 def test_every_flow_has_its_message() -> None:
