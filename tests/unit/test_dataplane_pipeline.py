@@ -163,8 +163,16 @@ def test_only_where_the_way_back_needs_it_is_anything_tracked() -> None:
             action.zone for flow in render(desired) for action in flow.actions if isinstance(action, Track)
         }
         assert tracked == zones(desired)
-        ways = {"shared-application", "selecting-services", "named-services", "edge-dns", "chains"}
-        assert bool(tracked) == (name in ways | {"accounting", "mirror", "marked-chains"})
+        ways = {
+            "shared-application",
+            "selecting-services",
+            "named-services",
+            "edge-dns",
+            "chains",
+            "isolation",
+            "marked-chains",
+        }
+        assert bool(tracked) == (name in ways | {"accounting", "mirror"})
 
 
 def test_the_zone_of_an_application_is_never_the_hosts() -> None:

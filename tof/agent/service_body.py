@@ -13,7 +13,7 @@ from tof.agent.mirror_body import mirror_body, parse_mirror
 from tof.agent.service_check import checked
 from tof.agent.spread_body import parse_spread, spread_body
 from tof.errors import BadRequest
-from tof.model import IpAddress, IpNetwork, Mode, PortRange, Selection, Service
+from tof.model import Initiates, IpAddress, IpNetwork, Mode, PortRange, Selection, Service
 
 REQUIRED: Final = ("name", "applicationIP")
 FIELDS: Final = (
@@ -36,6 +36,7 @@ FIELDS: Final = (
     "hours",
     "mirror",
     "spread",
+    "initiates",
 )
 PROTOCOLS: Final[Mapping[str, int]] = {"tcp": 6, "udp": 17, "sctp": 132}
 ICMP: Final[Mapping[int, int]] = {4: 1, 6: 58}
@@ -70,6 +71,7 @@ def parse(body: Mapping[str, object]) -> Service:
             parse_hours(body["hours"]) if "hours" in body else (),
             parse_mirror(body["mirror"]) if "mirror" in body else None,
             parse_spread(body["spread"]) if "spread" in body else None,
+            _initiates(body["initiates"]) if "initiates" in body else None,
         ),
     )
 
@@ -93,6 +95,7 @@ def body_of(service: Service) -> dict[str, object]:
         "hours": hours_body(service.hours),
         "mirror": None if service.mirror is None else mirror_body(service.mirror),
         "spread": None if service.spread is None else spread_body(service.spread),
+        "initiates": None if service.initiates is None else service.initiates.value,
     }
     network = service.network
     return {
@@ -107,7 +110,7 @@ def body_of(service: Service) -> dict[str, object]:
 def _selection(body: Mapping[str, object], version: int) -> Selection:
     return Selection(
         protocol=_protocol(body["protocol"], version) if "protocol" in body else None,
-        ports=tuple(_port_range(entry) for entry in _list(body, "ports")),
+        ports=tuple(port_range(entry) for entry in _list(body, "ports")),
         dscps=frozenset(_integer(entry, "dscp") for entry in _list(body, "dscp")),
         ues=_networks(body, "ues"),
         enbs=_networks(body, "enbs"),
@@ -130,7 +133,8 @@ def _protocol_shown(number: int | None, version: int) -> str | int | None:
     return number if number is None else words.get(number, number)
 
 
-def _port_range(entry: object) -> PortRange:
+def port_range(entry: object) -> PortRange:
+    """A port, or a range of them; BadRequest names the field ``ports``."""
     if isinstance(entry, str):
         found = PORT_RANGE.fullmatch(entry)
         if found is None:
@@ -149,6 +153,13 @@ def _mode(value: object) -> Mode:
         if value == mode:
             return mode
     raise BadRequest("mode is neither divert nor shadow", "mode")
+
+
+def _initiates(value: object) -> Initiates:
+    for initiates in Initiates:
+        if value == initiates:
+            return initiates
+    raise BadRequest("initiates is neither any nor none", "initiates")
 
 
 def _list(body: Mapping[str, object], field: str) -> list[object]:

@@ -14,10 +14,11 @@ from tof.agent.events import AdoptedService
 from tof.agent.health import Health
 from tof.agent.hours import are_now
 from tof.agent.names import NamePolicy, Names
+from tof.agent.plugged import Plugged
 from tof.dataplane.desired import ServedApplication, ServedService, ServiceRoute, Serving, Vnf
 from tof.dataplane.selection import Facts, RuleLists, judge, place_of, rule_lists
 from tof.dataplane.spreading import ends_of, slot_of, slots
-from tof.model import GATEWAY_MAC, Chain, IpAddress, Mode, Policy, Service
+from tof.model import GATEWAY_MAC, Chain, IpAddress, Mode, Policy, SecurityGroup, Service
 
 
 class ServicePlane:
@@ -47,7 +48,7 @@ class ServicePlane:
         """Of further applications, by their service's number."""
         self._retired: dict[int, int] = {}
         self._generation = generation
-        self.health, self.chains = Health(), Chains(vnfs)
+        self.health, self.chains, self.plugged = Health(), Chains(vnfs), Plugged()
         self._rules = rule_lists(own)
         self._judged: tuple[tuple[Service, ...], int, frozenset[str]] = ((), 0, frozenset())
         self._minute: int | None = None
@@ -93,13 +94,16 @@ class ServicePlane:
     @property
     def policy(self) -> Policy:
         """Everything that is provisioned."""
-        return Policy(self.catalog.services, self.chains.chains)
+        return Policy(self.catalog.services, self.chains.chains, self.plugged.groups)
 
-    def replace_all(self, services: Iterable[Service], chains: Iterable[Chain] = ()) -> None:
+    def replace_all(
+        self, services: Iterable[Service], chains: Iterable[Chain] = (), groups: Iterable[SecurityGroup] = ()
+    ) -> None:
         """Exactly these from now on; services that keep name and addresses keep their flows."""
         before = {service.name: service for service in self.catalog.services}
         self.catalog.replace_all(services, chains)
         self.chains.replace_all(self.catalog.chains)
+        self.plugged.groups = tuple(sorted(groups, key=lambda group: group.name))
         after = {service.name: service for service in self.catalog.services}
         kept = {n for n in before.keys() & after.keys() if place_of(before[n]) == place_of(after[n])}
         for name in before.keys() - kept:
@@ -115,6 +119,8 @@ class ServicePlane:
 
     def next_hop(self, application: IpAddress) -> bytes | None:
         """The MAC address that packets for the application go to, while it answers."""
+        if self.plugged.has(application):
+            return self.plugged.mac(application)
         return self._next_hops.get(application)
 
     def next_hop_changed(self, application: IpAddress, mac: bytes | None) -> bool:
@@ -129,8 +135,9 @@ class ServicePlane:
 
     @property
     def applications(self) -> frozenset[IpAddress]:
-        """The applications whose next hops must be known."""
-        return frozenset(one for service in self.catalog.services for one in service.applications)
+        """The applications whose next hops must be asked for."""
+        needed = {one for service in self.catalog.services for one in service.applications}
+        return frozenset(application for application in needed if not self.plugged.has(application))
 
     @property
     def rules(self) -> RuleLists:
@@ -220,11 +227,12 @@ class ServicePlane:
             ServiceRoute(
                 service if service.spread is None else replace(service, application_ip=one, spread=None),
                 self._number_of(service, one), mac, self.chains.path(service), named=service.spread is not None,
+                own_port=self.plugged.has(one),
             )
             for service in self.catalog.services
             if service.mode is Mode.DIVERT
             for one in service.applications
-            if (mac := self._next_hops.get(one)) is not None
+            if (mac := self.next_hop(one)) is not None
         )  # fmt: skip
         own = (ServiceRoute(service, self._ids[service.name], GATEWAY_MAC) for service in self.own)
         return (*routed, *own)
@@ -245,7 +253,7 @@ class ServicePlane:
 
     def is_resolved(self, application: IpAddress) -> bool:
         """Whether the application's next hop answers."""
-        return application in self._next_hops
+        return self.next_hop(application) is not None
 
     def is_usable(self, service: Service, application: IpAddress) -> bool:
         """Whether flows of the service may go to this application of it now."""

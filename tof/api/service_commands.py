@@ -81,6 +81,10 @@ ByOption = Annotated[
 OnDeathOption = Annotated[
     OnDeath | None, typer.Option("--on-death", help="Where a dead application's share goes; default next.")
 ]
+InitiatesOption = Annotated[
+    str | None,
+    typer.Option("--initiates", metavar="any|none", help="Whether its application may open flows to UEs."),
+]
 
 FIELDS: Final[Mapping[str, str]] = {
     "service_ip": "serviceIP",
@@ -99,6 +103,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "chain": "chain",
     "hours": "hours",
     "mirror": "mirror",
+    "initiates": "initiates",
 }
 """What the parameters of ``add`` and ``set`` are in the API."""
 SHOWN: Final[Mapping[str, str]] = {
@@ -160,6 +165,7 @@ def services_add(
     also: AlsoOption = None,
     by: ByOption = None,
     on_death: OnDeathOption = None,
+    initiates: InitiatesOption = None,
     api: Api = None,
     json_output: Json = False,
 ) -> None:
@@ -193,6 +199,7 @@ def services_set(
     also: AlsoOption = None,
     by: ByOption = None,
     on_death: OnDeathOption = None,
+    initiates: InitiatesOption = None,
     api: Api = None,
     json_output: Json = False,
 ) -> None:

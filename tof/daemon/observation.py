@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -45,6 +45,8 @@ class Observation:
         self._feed, self._endpoints, self._switch, self._clock = feed, endpoints, switch, clock
         self._sessions = feed.agent.sessions
         self.edge_dns = False
+        self.missing_ports: Callable[[], Mapping[str, str]] = dict
+        """Applications whose ports are not there, and why."""
         self.queues_read: Callable[[], bool] = lambda: False
 
     async def tunnels(self, query: TunnelQuery) -> Sequence[TunnelView]:
@@ -120,6 +122,7 @@ class Observation:
         unhealthy = [_named(s, one) for s, one in applications if not services.health.lives(s.name, one)]
         dead = [f"dead: {name} ({why})" for name, why in self._vnfs.dead.items()]
         dead += [f"not for every packet: {name} ({why})" for name, why in self._vnfs.narrow.items()]
+        missing = [f"{name} ({why})" for name, why in self.missing_ports().items()]
         unresolved = [_named(s, one) for s, one in applications
                       if s.mode is Mode.DIVERT and not services.is_resolved(one)]  # fmt: skip
         return HealthView(
@@ -133,6 +136,7 @@ class Observation:
                 _check("accounting", not self._accounting.behind, "off or told", self._accounting.behind),
                 _check("applications", not unhealthy, "alive", "dead: " + ", ".join(unhealthy)),
                 _check("vnfs", not dead, "alive", ", ".join(dead)),
+                _check("ports", not missing, "there", "missing: " + ", ".join(missing)),
                 *(
                     [
                         _check(
@@ -145,7 +149,18 @@ class Observation:
             )
         )
 
-    def metrics(self) -> Iterable[Metric]:
+    async def metrics(self) -> Iterable[Metric]:
+        """Everything that is counted."""
+        refused = CounterMetricFamily(
+            "tof_refused_packets",
+            "Packets that an application's port was not let say (spoofed, egress) or hear (ingress)",
+            labels=["application", "reason"],
+        )
+        for labels, packets in sorted((await self._switch.refused()).items()):
+            refused.add_metric(list(labels), packets)
+        return (refused, *self._counted())
+
+    def _counted(self) -> Iterable[Metric]:
         """Counters of the data path by name, packets that did not parse by reason, gauges."""
         packets = CounterMetricFamily("tof_packets", "Packets by what was done with them", labels=["reason"])
         for name, value in self._endpoints.counters().items():

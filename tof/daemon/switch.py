@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from binascii import crc32
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 import structlog
 
@@ -17,17 +18,18 @@ from tof.agent.core import Agent
 from tof.config import Config
 from tof.daemon.clock import Clock
 from tof.dataplane import nat, pinger
-from tof.dataplane.desired import Desired, Mirrors, Ports, ServedService, ServiceRoute, Vnf
+from tof.dataplane.desired import AppPort, Desired, Mirrors, Ports, ServedService, ServiceRoute, Vnf
 from tof.dataplane.flow import Flow
 from tof.dataplane.pipeline import render
 from tof.dataplane.plan import Plan, diff
+from tof.dataplane.refusals import REASONS, refusals
 from tof.dataplane.selection import RuleLists
 from tof.drivers.openflow import OpenFlowChannel
 from tof.drivers.ovsdb import Ovs, Port
 from tof.drivers.socket_buffers import deepen
 from tof.drivers.xdp import XdpEndpoints
 from tof.errors import BackendError, SetupError
-from tof.model import IpAddress, MarkKind
+from tof.model import IpAddress, MarkKind, SecurityGroup
 
 log = structlog.get_logger("tof.switch")
 
@@ -76,11 +78,16 @@ class Switch:
         self.applied = -1
         self.send_ping: Callable[[SendPing], object] = lambda _ping: None
         self.returned: Callable[[], object] = lambda: None
+        self.app_ports: Callable[[], Sequence[Port]] = tuple
+        """The ports that applications have of their own."""
         self.followers: list[Callable[[Sequence[ServedService]], object]] = []
         self.outbox: list[SendPing] = []
         self._changed = asyncio.Condition()
         self._refusal: str = ""
         self._routes: tuple[ServiceRoute, ...] | None = None
+        self._refusals: Mapping[int, tuple[str, str]] = {}
+        self._channel: OpenFlowChannel | None = None
+        self._guarded: tuple[tuple[AppPort, ...], tuple[SecurityGroup, ...]] = ((), ())
         self._served: tuple[ServedService, ...] = ()
         self._rules: RuleLists | None = None
         self._base: frozenset[Flow] = frozenset()
@@ -101,6 +108,21 @@ class Switch:
             for device, number in ((vnf.ingress, ports.near), (vnf.egress, ports.far))
             if name in (None, vnf.name)
         ]
+
+    async def add_port(self, port: Port) -> None:
+        """Make an application's port one of br-ue, if Open vSwitch is there."""
+        if self.up:
+            await self._ovs.add_ports(self._config.names.br_ue, [port])
+            self._deepen({port.device})
+
+    async def drop_port(self, device: str) -> None:
+        """Make an application's port none of br-ue, if Open vSwitch is there."""
+        if self.up:
+            await self._ovs.drop_port(self._config.names.br_ue, device)
+
+    def _deepen(self, devices: set[str]) -> None:
+        for pid in self._ovs.pids().values():
+            deepen(pid, devices)
 
     @property
     def up(self) -> bool:
@@ -130,16 +152,19 @@ class Switch:
         )  # fmt: skip
         if self._mirrors.file is not None:
             ports = (*ports, Port(names.mirror1, self._mirrors.file))
-        await self._ovs.ensure_ports(names.br_ue, ports)
+        applications = self.app_ports()
+        await self._ovs.ensure_ports(names.br_ue, ports, {port.device for port in applications})
+        await self._ovs.add_ports(names.br_ue, applications)
         await self._ovs.track_short_fragments()
-        for pid in self._ovs.pids().values():
-            deepen(pid, {port.device for port in ports})
+        self._deepen({port.device for port in (*ports, *applications)})
         channel = await OpenFlowChannel.connect(self._ovs.management_socket(names.br_ue))
+        self._channel = channel
         try:
             await self._reconcile_all(channel)
             log.info("br-ue is as wanted", flows=len(self._present))
             await self._follow(channel)
         finally:
+            self._channel = None
             await channel.close()
 
     async def _follow(self, channel: OpenFlowChannel) -> None:
@@ -169,8 +194,9 @@ class Switch:
         self.dirty.clear()
         services = self._agent.services
         revision, routes, served = self._agent.revision, services.routes, services.served
-        rules = services.rules
-        if routes != self._routes:
+        rules, guarded = services.rules, (services.plugged.ports, services.plugged.groups)
+        changed = routes != self._routes or guarded != self._guarded
+        if changed:
             self._base = render(
                 Desired(
                     OFPORTS,
@@ -180,8 +206,11 @@ class Switch:
                     local=self._local,
                     accounting=self._config.accounting.on,
                     mirrors=self._mirrors,
+                    app_ports=guarded[0],
+                    groups=guarded[1],
                 )
             )
+            self._refusals = refusals(self._base, guarded[0])
             kept = {route.service_id for route in routes}
             self._endpoints.drop_services(
                 r.service_id for r in self._routes or () if r.service_id not in kept
@@ -192,14 +221,16 @@ class Switch:
         if not plan.empty:
             await channel.apply(plan)
             self._note(plan)
-            if plan.drop and routes != self._routes:
+            if (plan.drop and changed) or guarded != self._guarded:
                 await self._ovs.forget_cached_flows()  # a change of services is in force when the API says so
-        if (routes, served) != (self._routes, self._served) or rules is not self._rules:
+        if changed or served != self._served or rules is not self._rules:
             for follower in self.followers:
                 follower(served)
-            self._endpoints.set_tracked(nat.tracked(routes))
+            own = {address for port in guarded[0] for address in port.addresses}
+            self._endpoints.set_tracked(nat.tracked(routes) | own)
             self._endpoints.set_services(served, rules)
             self._routes, self._served, self._rules = routes, served, rules
+            self._guarded = guarded
         self.applied, self._refusal = revision, ""
         if not self.up:
             self.ready.set()
@@ -223,6 +254,17 @@ class Switch:
         self.outbox.clear()
         async with self._changed:
             self._changed.notify_all()
+
+    async def refused(self) -> Mapping[tuple[str, str], int]:
+        """Packets refused at applications' ports, by application and reason; nothing while Open vSwitch is not there."""
+        counts = dict.fromkeys(self._refusals.values(), 0)
+        if self._channel is not None and counts:
+            with suppress(BackendError):
+                for table in REASONS:
+                    for cookie, packets in (await self._channel.read_packets(table)).items():
+                        if (what := self._refusals.get(cookie)) is not None:
+                            counts[what] += packets
+        return counts
 
     async def in_force(self, revision: int, deadline_s: float) -> None:
         """Return once ``revision`` is applied; BackendError if the switch refuses it or is not there."""

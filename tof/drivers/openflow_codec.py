@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import Any, Final, NamedTuple
 
-from os_ken.ofproto import ofproto_v1_4, ofproto_v1_4_parser
+from os_ken.lib import type_desc
+from os_ken.ofproto import ofproto_v1_4, ofproto_v1_4_parser, oxm_fields
 from os_ken.ofproto.ofproto_protocol import ProtocolDesc
 
 from tof.dataplane.flow import (
@@ -17,8 +18,10 @@ from tof.dataplane.flow import (
     STOWED_FIRST,
     STOWED_PREFIX,
     Action,
+    Commit,
     Flow,
     Goto,
+    Inspect,
     Masked,
     Output,
     PassNsh,
@@ -34,11 +37,28 @@ from tof.dataplane.flow import (
 )
 from tof.model import SERVICE_MAC_PREFIX
 
+# What a packet's connection was when it began; os-ken does not know these (NXM_NX_CT_*, ovs-fields(7)).
+_CT_FIELDS: Final = (
+    ("ct_nw_proto", 119, type_desc.Int1),
+    ("ct_nw_src", 120, type_desc.IPv4Addr),
+    ("ct_nw_dst", 121, type_desc.IPv4Addr),
+    ("ct_ipv6_src", 122, type_desc.IPv6Addr),
+    ("ct_ipv6_dst", 123, type_desc.IPv6Addr),
+    ("ct_tp_src", 124, type_desc.Int2),
+    ("ct_tp_dst", 125, type_desc.Int2),
+)
+ofproto_v1_4.oxm_types.extend(oxm_fields.NiciraExtended1(*field) for field in _CT_FIELDS)
+oxm_fields.generate(ofproto_v1_4.__name__)
+_CT_NAMES: Final = frozenset(name for name, _, _ in _CT_FIELDS)
 _ofp: Any = ofproto_v1_4
 _parser: Any = ofproto_v1_4_parser
 _DIALECT: Final[Any] = ProtocolDesc(version=_ofp.OFP_VERSION)
 _CT_COMMIT: Final = 1
+_NAT_SRC: Final = 1
 _NAT_DST: Final = 2
+_NO_TABLE: Final = 0xFF
+_LOW_16_BITS: Final = 15
+"""Of a register: from bit 0 on, so many bits and one."""
 _ALL_BITS: Final = (1 << 64) - 1
 
 HELLO: Final[int] = _ofp.OFPT_HELLO
@@ -64,7 +84,7 @@ _MD_TYPE_1: Final = bytes.fromhex("0004010501000000")
 _ETHERNET, _NSH = 0, 1 << 16 | NSH
 """Packet types, as an encapsulation names them."""
 _NEXT_PROTOCOL: Final = 0xFFFE
-_FLOW_STATS: Final = struct.Struct("!HB21xQ")
+_FLOW_STATS: Final = struct.Struct("!HB21xQQ")
 
 
 class Message(NamedTuple):
@@ -109,9 +129,15 @@ def barrier(xid: int) -> bytes:
     return _bytes(_parser.OFPBarrierRequest(_DIALECT), xid)
 
 
-def list_our_flows(xid: int) -> bytes:
-    """Ask for the statistics of every flow that carries the TOF's cookie prefix."""
-    where = (_ofp.OFPTT_ALL, _ofp.OFPP_ANY, _ofp.OFPG_ANY, COOKIE_PREFIX, COOKIE_PREFIX_MASK)
+def list_our_flows(xid: int, table: int | None = None) -> bytes:
+    """Ask for the statistics of every flow that carries the TOF's cookie prefix, of one table or all."""
+    where = (
+        _ofp.OFPTT_ALL if table is None else table,
+        _ofp.OFPP_ANY,
+        _ofp.OFPG_ANY,
+        COOKIE_PREFIX,
+        COOKIE_PREFIX_MASK,
+    )
     return _bytes(_parser.OFPFlowStatsRequest(_DIALECT, 0, *where, _parser.OFPMatch()), xid)
 
 
@@ -122,7 +148,12 @@ def bundle_control(xid: int, bundle_id: int, what: int) -> bytes:
 
 def put_in_bundle(xid: int, bundle_id: int, flow: Flow) -> bytes:
     """Add ``flow``, replacing what has the same table, priority and match."""
-    match = _parser.OFPMatch(**{name: _match_value(value) for name, value in flow.match})
+    fields = {name: _match_value(value) for name, value in flow.match}
+    if (
+        fields.keys() & _CT_NAMES
+    ):  # os-ken orders fields by their numbers, and the EtherType has to come first
+        fields["eth_type_nxm"] = fields.pop("eth_type")
+    match = _parser.OFPMatch(**fields)
     message = _parser.OFPFlowMod(
         _DIALECT,
         cookie=flow.cookie,
@@ -167,8 +198,17 @@ def flow_tables(reply: Message) -> Iterator[tuple[int, int]]:
     # Read by hand: os-ken would parse every match and action, at 100 us a flow, to be thrown away.
     offset = 16
     while offset < len(reply.raw):
-        length, table, cookie = _FLOW_STATS.unpack_from(reply.raw, offset)
+        length, table, cookie, _ = _FLOW_STATS.unpack_from(reply.raw, offset)
         yield cookie, table
+        offset += length
+
+
+def flow_packets(reply: Message) -> Iterator[tuple[int, int]]:
+    """(cookie, packets) of every flow in one part of a flow statistics reply."""
+    offset = 16
+    while offset < len(reply.raw):
+        length, _, cookie, packets = _FLOW_STATS.unpack_from(reply.raw, offset)
+        yield cookie, packets
         offset += length
 
 
@@ -215,18 +255,28 @@ def _actions(action: Action) -> list[Any]:
             return [_parser.OFPActionOutput(port, 0)]
         case Track():
             return [_track(action)]
+        case Inspect(zone, table):
+            source, value = ("", zone) if isinstance(zone, int) else (zone, _LOW_16_BITS)
+            return [_parser.NXActionCT(0, source, value, table, 0, [])]
+        case Commit():
+            return [_commit(action)]
         case PushVlan(vlan):
             return [_parser.OFPActionPushVlan(0x8100), _parser.OFPActionSetField(vlan_vid=vlan | 0x1000)]
         case PopVlan():
             return [_parser.OFPActionPopVlan()]
-        case StowDscp(mac):
-            return [_move("ip_dscp", 0, mac, STOWED_FIRST), _load(STOWED_PREFIX, mac, 32, STOWED_FIRST - 1)]
-        case RestoreDscp(mac):
-            prefix = int.from_bytes(SERVICE_MAC_PREFIX, "big")
-            return [_move(mac, STOWED_FIRST, "ip_dscp", 0), _load(prefix, mac, 32, 47)]
+        case StowDscp() | RestoreDscp():
+            return _dscp(action)
         case PushNsh() | PopNsh() | PassNsh():
             return _nsh(action)
     raise AssertionError(action)
+
+
+def _dscp(action: StowDscp | RestoreDscp) -> list[Any]:
+    mac = action.mac
+    if isinstance(action, StowDscp):
+        return [_move("ip_dscp", 0, mac, STOWED_FIRST), _load(STOWED_PREFIX, mac, 32, STOWED_FIRST - 1)]
+    prefix = int.from_bytes(SERVICE_MAC_PREFIX, "big")
+    return [_move(mac, STOWED_FIRST, "ip_dscp", 0), _load(prefix, mac, 32, 47)]
 
 
 def _nsh(action: PushNsh | PopNsh | PassNsh) -> list[Any]:
@@ -282,8 +332,14 @@ def _track(track: Track) -> Any:
     return _parser.NXActionCT(_CT_COMMIT, "", track.zone, track.table, 0, nested)
 
 
-def _nat_to(packed: bytes, port: int | None) -> Any:
+def _commit(commit: Commit) -> Any:
+    marked = [_parser.OFPActionSetField(ct_mark=commit.mark)] if commit.mark else []
+    nat = [] if commit.nat_src is None else [_Padded(_nat_to(commit.nat_src, None, _NAT_SRC))]
+    return _parser.NXActionCT(_CT_COMMIT, "", commit.zone, _NO_TABLE, 0, [*nat, *marked])
+
+
+def _nat_to(packed: bytes, port: int | None, end: int = _NAT_DST) -> Any:
     to: dict[str, Any] = {"range_ipv4_min" if len(packed) == 4 else "range_ipv6_min": str(ip_address(packed))}
     if port is not None:
         to["range_proto_min"] = port
-    return _parser.NXActionNAT(_NAT_DST, **to)
+    return _parser.NXActionNAT(end, **to)

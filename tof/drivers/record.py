@@ -10,6 +10,9 @@ from typing import Any
 
 from tof.errors import BackendError, SetupError
 
+PLUGGED = "ports.json"
+"""In ``run_dir``: the ports of applications that are plugged, for the next agent."""
+
 
 @dataclass(frozen=True, slots=True)
 class AdapterBefore:
@@ -58,6 +61,17 @@ class Record:
     def note_device(self, name: str) -> None:
         """Note that a device is about to be created."""
         self._note(self.before.devices, name, True)
+
+    def forget_port(self, adapter: str, devices: tuple[str, ...], sysctls: tuple[str, ...]) -> None:
+        """An application's port is gone, and its adapter given back."""
+        for section, keys in (
+            (self.before.adapters, (adapter,)),
+            (self.before.devices, devices),
+            (self.before.sysctls, sysctls),
+        ):
+            for key in keys:
+                section.pop(key, None)
+        self._save()
 
     def forget(self) -> None:
         """Everything is as it was: the record goes."""

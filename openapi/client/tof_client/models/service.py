@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from attrs import define as _attrs_define
 
+from ..models.service_initiates import ServiceInitiates
 from ..models.service_mode import ServiceMode
 from ..types import UNSET, Unset
 
@@ -76,6 +77,10 @@ class Service:
                 whose application has died: to the first application in order that lives (`applicationIP`, then this list), or
                 to
                 the share that its UE, or the flow itself, falls into by consistent hashing
+            initiates (ServiceInitiates | Unset): Whether the application may open flows to UEs as this service: `any`, also
+                to UEs that have never spoken to it, or
+                `none`: it answers them. By default `any`; for an application with a port of its own what its security groups
+                let out.
     """
 
     name: str
@@ -97,6 +102,7 @@ class Service:
     hours: list[str] | Unset = UNSET
     mirror: Mirror | Unset = UNSET
     spread: Spread | Unset = UNSET
+    initiates: ServiceInitiates | Unset = UNSET
 
     def to_dict(self) -> dict[str, Any]:
         name = self.name
@@ -167,6 +173,10 @@ class Service:
         if not isinstance(self.spread, Unset):
             spread = self.spread.to_dict()
 
+        initiates: str | Unset = UNSET
+        if not isinstance(self.initiates, Unset):
+            initiates = self.initiates.value
+
         field_dict: dict[str, Any] = {}
 
         field_dict.update(
@@ -209,6 +219,8 @@ class Service:
             field_dict["mirror"] = mirror
         if spread is not UNSET:
             field_dict["spread"] = spread
+        if initiates is not UNSET:
+            field_dict["initiates"] = initiates
 
         return field_dict
 
@@ -293,6 +305,13 @@ class Service:
         else:
             spread = Spread.from_dict(_spread)
 
+        _initiates = d.pop("initiates", UNSET)
+        initiates: ServiceInitiates | Unset
+        if isinstance(_initiates, Unset):
+            initiates = UNSET
+        else:
+            initiates = ServiceInitiates(_initiates)
+
         service = cls(
             name=name,
             application_ip=application_ip,
@@ -313,6 +332,7 @@ class Service:
             hours=hours,
             mirror=mirror,
             spread=spread,
+            initiates=initiates,
         )
 
         return service
