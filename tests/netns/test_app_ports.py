@@ -569,6 +569,28 @@ def test_a_killed_agent_s_configured_ports_lose_nothing(edge: Edge) -> None:
     assert tof.get("/policy") == before
 
 
+def test_connections_go_on_when_open_vswitch_has_died(edge: Edge) -> None:
+    one, two = edge.one, edge.two
+    edge.provision(
+        group("one", egress(protocol="tcp", ports=[8000], remote="group:two")),
+        group("two", ingress(protocol="tcp", ports=[8000])),
+    )
+    with serving(two.netns, two.ip, 8000) as server:
+        connection = connected(one.netns, two.ip, 8000)
+        assert connection is not None
+        peer, _ = server.accept()
+        with connection, peer:
+            connection.settimeout(20)
+            peer.settimeout(20)
+            _talk(connection, peer)
+            (file,) = (edge.tof.dir / "run").rglob("ovs-vswitchd.pid")
+            os.kill(int(file.read_text()), signal.SIGKILL)
+            until("it is noticed", lambda: not edge.tof._healthy())
+            until("another runs", edge.tof._healthy, 20)
+            _talk(connection, peer)
+            assert connected(one.netns, two.ip, 8001) is None
+
+
 def test_an_interface_that_goes_and_comes_again(edge: Edge) -> None:
     tof, two = edge.tof, edge.two
     edge.provision(services=({"name": "echo2", "serviceIP": QUIET, "applicationIP": two.ip},))
