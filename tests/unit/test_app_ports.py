@@ -505,4 +505,4 @@ def test_a_service_is_added_beside_ports() -> None:
     world = World()
     tell(world, AppPortsChanged((ONE,), frozenset({"one"})))
     tell(world, ServiceAdded(VIDEO))
-    assert world.agent.services.resolved(VIDEO)
+    assert world.agent.services.is_resolved(VIDEO.application_ip)
