@@ -42,10 +42,14 @@ class Vnf:
         self.netns = Netns(self.name)
         for mine, theirs in ((f"{self.name}-i", "near"), (f"{self.name}-e", "far")):
             self.tof.netns["tof"].veth(mine, self.netns, theirs)
+        self.fill()
+        self.start()
+
+    def fill(self) -> None:
+        """What is between its interfaces."""
         self.netns.run("ip", "link", "add", "br0", "type", "bridge")
         for port in ("near", "far"):
             self.netns.run("ip", "link", "set", port, "master", "br0")
-        self.start()
 
     def start(self) -> None:
         self.netns.run("ip", "link", "set", "br0", "up")
