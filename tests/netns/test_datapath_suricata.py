@@ -13,17 +13,19 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from gtp_apps import udp_echo, ue_kernel
-from gtp_packets import Bearer, new_bearer, new_bearer6, pieces, udp
+from gtp_packets import Bearer, new_bearer6, pieces, udp
 from gtp_peers import APP, APP6, Setting, Tof, running_tof, until
 from test_datapath_chains import BLOCKED, ECHO, SERVICE, Stream, Vnf, Vnfs, answer, ask, attached, watching
-from test_datapath_marks import NSH_MTU, SERVICE6, chain, put, room, soon_answered
+from test_datapath_marks import SERVICE6, chain, put, room, soon_answered
 
 pytestmark = [
     pytest.mark.netns,
@@ -46,6 +48,23 @@ CONFIG = "".join(
 ORDER = ("firewall", "ids", "monitor")
 
 
+class Told(NamedTuple):
+    """A line of eve.json about a packet."""
+
+    source: str
+    destination: str
+    rule: str
+    action: str
+    vlans: tuple[int, ...]
+
+    @classmethod
+    def of(cls, one: dict[str, Any]) -> Told:
+        """Suricata writes IPv6 addresses in full."""
+        source, destination = (str(ip_address(one[name])) for name in ("src_ip", "dest_ip"))
+        alert = one["alert"]
+        return cls(source, destination, alert["signature"], alert["action"], tuple(one.get("vlan", ())))
+
+
 @dataclass
 class Suricata(Vnf):
     """Suricata between the two interfaces, and nothing else."""
@@ -57,8 +76,6 @@ class Suricata(Vnf):
         self.logs = self.tof.dir / "suricata"
         self.logs.mkdir(exist_ok=True)
         (self.logs / "tof.rules").write_text(RULES)
-        for port in ("near", "far"):
-            self.netns.run("ethtool", "-K", port, "gro", "off", "tx", "off")
 
     def start(self) -> None:
         if self.process is None:
@@ -76,29 +93,27 @@ class Suricata(Vnf):
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
 
-    def events(self, kind: str, ue: str = "") -> list[dict[str, Any]]:
-        """What it has written of this kind, with this UE at either end."""
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        """What it has written of this kind."""
         written = (self.logs / "eve.json").read_text().splitlines(keepends=True)
         told = [json.loads(line) for line in written if line.endswith("\n")]
-        return [
-            one
-            for one in told
-            if one["event_type"] == kind and (not ue or ue in (one["src_ip"], one["dest_ip"]))
-        ]
+        return [one for one in told if one["event_type"] == kind]
 
-    def told(self, kind: str, ue: str, number: int) -> list[tuple[str, str, str, str, list[int]]]:
-        """Source, destination, rule, action and VLANs of so many events, once they are there."""
-        until(f"Suricata tells of {number}", lambda: len(self.events(kind, ue)) >= number)
-        return [
-            (
-                one["src_ip"],
-                one["dest_ip"],
-                one["alert"]["signature"],
-                one["alert"]["action"],
-                one.get("vlan", []),
-            )
-            for one in self.events(kind, ue)
-        ]
+    def told(self, kind: str, ue: str, number: int) -> list[Told]:
+        """What it has written of a UE, once that is so much."""
+
+        def found() -> list[Told]:
+            return [one for one in map(Told.of, self.events(kind)) if ue in (one.source, one.destination)]
+
+        until(f"Suricata tells of {number}", lambda: len(found()) >= number)
+        return found()
+
+    def counted(self, *path: str) -> int:
+        """A counter, as it was within the last second or so; 0 before it counts."""
+        found: Any = (self.events("stats") or [{"stats": {}}])[-1]["stats"]
+        for name in path:
+            found = found.get(name, 0) if found else 0
+        return int(found)
 
 
 @pytest.fixture(scope="module", params=["generic", "native"])
@@ -167,12 +182,10 @@ def test_it_sees_both_ways_with_the_ue_s_and_the_service_s_addresses(
             got = answer(tof, b"curious %d" % n)
             assert (got.teid, got.inner.source) == (bearer.down, SERVICE)
     assert sum(SERVICE in line for line in seen) == 6
-    tags = [mark["vlan"]] if "vlan" in mark else []
-    there, back = (
-        (bearer.ue, SERVICE, "seen", "allowed", tags),
-        (SERVICE, bearer.ue, "seen", "allowed", tags),
-    )
-    assert ids.told("alert", bearer.ue, 6) == [there, back] * 3
+    tags = (mark["vlan"],) if "vlan" in mark else ()
+    there = Told(bearer.ue, SERVICE, "seen", "allowed", tags)
+    back = Told(SERVICE, bearer.ue, "seen", "allowed", tags)
+    assert Counter(ids.told("alert", bearer.ue, 6)) == {there: 3, back: 3}
     assert not [one for one in tof.core.gpdus() if one.inner.destination == SERVICE]
 
 
@@ -190,15 +203,17 @@ def test_what_a_rule_drops_is_gone_and_everything_else_served(
                 answer(tof, data)
         if "vlan" not in mark:
             ask(tof, bearer, b"not for you", BLOCKED)
-        tof.ran.silent(lambda one: one.inner.source == SERVICE, 0.5)
+        tof.ran.find(lambda _: False, 0.5)
+    served = {one.inner.data for one in tof.ran.gpdus() if one.inner.source == SERVICE}
+    assert served == {b"app:hello", b"app:hello again", b"app:and again"}
     assert [sum(f"{bearer.ue}.4001 > " in line for line in lines) for lines in (before, behind)] == [1, 0]
     assert [sum(f" > {bearer.ue}.4003" in line for line in lines) for lines in (before, behind)] == [0, 1]
-    told = [one[:4] for one in ids.told("alert", bearer.ue, 2)]
-    assert told == [
+    wanted = [
         (bearer.ue, SERVICE, "refused", "blocked"),
         (SERVICE, bearer.ue, "refused to UEs", "blocked"),
     ]
-    assert len(ids.told("drop", bearer.ue, 2)) == 2
+    for kind in ("alert", "drop"):
+        assert sorted(one[:4] for one in ids.told(kind, bearer.ue, 2)) == sorted(wanted)
     assert not [one for one in tof.core.gpdus() if one.inner.destination == SERVICE]
 
 
@@ -210,7 +225,7 @@ def test_ipv6(tof: Tof, ids: Suricata) -> None:
         tof.ran.send(bearer.uplink(udp(bearer.ue, SERVICE6, 4000, ECHO, data)))
     answer(tof, b"curious")
     tof.ran.silent(lambda one: b"forbidden" in one.inner.data, 0.3)
-    assert [one[2] for one in ids.told("alert", bearer.ue, 3)] == ["refused", "seen", "seen"]
+    assert sorted(one.rule for one in ids.told("alert", bearer.ue, 3)) == ["refused", "seen", "seen"]
 
 
 def test_what_fragments_are_together_is_judged(tof: Tof, ids: Suricata) -> None:
@@ -223,7 +238,7 @@ def test_what_fragments_are_together_is_judged(tof: Tof, ids: Suricata) -> None:
     got = tof.ran.gpdu(lambda one: one.inner.source == SERVICE)
     assert got.teid == bearer.down
     tof.ran.silent(lambda one: one.inner.source == SERVICE and one.inner.ports[1:] == (4001,), 0.5)
-    assert [one[2] for one in ids.told("alert", bearer.ue, 1)] == ["refused"]
+    assert [one.rule for one in ids.told("alert", bearer.ue, 1)] == ["refused"]
 
 
 def test_pages_are_refused_by_name(tof: Tof, ids: Suricata) -> None:
@@ -238,3 +253,130 @@ def test_pages_are_refused_by_name(tof: Tof, ids: Suricata) -> None:
         ]
     assert got == ["the good page\n", "", "the good page\n"]
     assert ids.told("alert", bearer.ue, 1)[0][:4] == (bearer.ue, SERVICE, "refused page", "blocked")
+
+
+@contextlib.contextmanager
+def connected(tof: Tof, bearer: Bearer, serve: Callable[[socket.socket], None]) -> Iterator[socket.socket]:
+    """A UE's TCP connection to the application, which does this with it."""
+    with tof.netns["apps"].entered():
+        server = socket.create_server((APP, 8088))
+
+    def accept() -> None:
+        peer, _ = server.accept()
+        with peer:
+            serve(peer)
+
+    thread = threading.Thread(target=accept, daemon=True)
+    thread.start()
+    with server, ue_kernel(tof, bearer):
+        with tof.netns["ran"].entered():
+            connection = socket.create_connection((SERVICE, 8088), 5)
+        with connection:
+            connection.settimeout(60)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            yield connection
+        thread.join(5)
+
+
+def exactly(connection: socket.socket, number: int) -> bytes:
+    got = bytearray()
+    while len(got) < number and (chunk := connection.recv(1 << 20)):
+        got += chunk
+    return bytes(got)
+
+
+@pytest.mark.parametrize("mark", [{}, {"vlan": 40}, {"nsh": 77}], ids=str)
+def test_tcp_in_bulk_with_every_checksum_right(tof: Tof, ids: Suricata, mark: dict[str, int]) -> None:
+    put(tof, chain(*ORDER, **mark))
+    packets, connections = ids.counted("decoder", "tcp"), ids.counted("tcp", "sessions")
+    data = os.urandom(4_000_000)
+
+    def back(peer: socket.socket) -> None:
+        peer.sendall(exactly(peer, len(data)))
+
+    with connected(tof, attached(tof), back) as connection:
+        connection.sendall(data)
+        assert exactly(connection, len(data)) == data
+    least = packets + 2 * len(data) / 1400
+    until("Suricata has counted them", lambda: ids.counted("decoder", "tcp") > least, 20)
+    until("and the connection", lambda: ids.counted("tcp", "sessions") > connections, 20)
+    assert not ids.counted("tcp", "invalid_checksum")
+    assert not ids.counted("capture", "afpacket", "send_errors")
+
+
+HOW = pytest.mark.parametrize("how", ["killed", "frozen"])
+
+
+def end(ids: Suricata, how: str) -> None:
+    ids.stop() if how == "killed" else ids.freeze()
+
+
+@HOW
+def test_without_it_the_service_is_the_core_s(tof: Tof, ids: Suricata, how: str) -> None:
+    put(tof, chain(*ORDER))
+    bearer = attached(tof)
+    ask(tof, bearer, b"before")
+    answer(tof, b"before")
+    end(ids, how)
+    until("it is found dead", lambda: tof.get("/service/s0/status")["state"] == "broken_chain")
+    assert "ids" in tof.get("/service/s0/status")["detail"]
+    frame = bearer.uplink(udp(bearer.ue, SERVICE, 4001, ECHO, b"meanwhile, forbidden"))
+    tof.ran.send(frame)
+    tof.core.expect(frame)
+    ids.start()
+    until("it is back", lambda: tof.get("/service/s0/status")["state"] == "in_force", 60)
+    soon_answered(tof, bearer, "curious, after")
+    assert ids.told("alert", bearer.ue, 2)
+    ask(tof, bearer, b"forbidden")
+    tof.ran.silent(lambda one: b"forbidden" in one.inner.data, 0.3)
+
+
+@HOW
+@pytest.mark.parametrize("mark", [{}, {"vlan": 40}], ids=str)
+def test_it_is_left_out(tof: Tof, ids: Suricata, mark: dict[str, int], how: str) -> None:
+    put(tof, chain(*ORDER, onFailure="skip", **mark))
+    bearer = attached(tof)
+    with Stream(tof, bearer) as stream:
+        time.sleep(0.3)
+        end(ids, how)
+        until("it is found dead", lambda: tof.metrics()["tof_vnfs_dead"] == 1)
+        soon_answered(tof, bearer, "forbidden, and nobody is there who says so")
+        dead = stream.sent
+        time.sleep(0.3)
+        assert tof.metrics()["tof_vnfs_dead"] == 1
+        back = stream.sent
+        ids.start()
+        until("it is back", lambda: not tof.metrics()["tof_vnfs_dead"], 60)
+        time.sleep(0.5)
+    lost = sorted(int(data) for data in stream.asked - stream.answered())
+    assert lost or how == "frozen", "what is in one that is killed is lost; one that goes on gives it back"
+    assert not [n for n in lost if dead < n < back]
+    assert max(int(data) for data in stream.answered()) == stream.sent - 1
+    assert not [one for one in tof.core.gpdus() if one.inner.destination == SERVICE]
+    ask(tof, bearer, b"forbidden")
+    tof.ran.silent(lambda one: one.inner.data == b"app:forbidden", 0.3)
+
+
+def test_a_connection_outlives_it_and_is_inspected_again(tof: Tof, ids: Suricata) -> None:
+    put(tof, chain(*ORDER, onFailure="skip"))
+    bearer = attached(tof)
+
+    def echo(peer: socket.socket) -> None:
+        while chunk := peer.recv(1 << 16):
+            peer.sendall(chunk)
+
+    with contextlib.suppress(ConnectionError), connected(tof, bearer, echo) as connection:
+        for turn in (b"it is there", b"it is dead", b"it is back"):
+            connection.sendall(turn)
+            assert exactly(connection, len(turn)) == turn
+            if turn == b"it is there":
+                ids.stop()
+                until("it is found dead", lambda: tof.metrics()["tof_vnfs_dead"] == 1)
+            elif turn == b"it is dead":
+                ids.start()
+                until("it is back", lambda: not tof.metrics()["tof_vnfs_dead"], 60)
+        connection.settimeout(2)
+        connection.sendall(b"forbidden")
+        with pytest.raises(TimeoutError):
+            connection.recv(1 << 16)
+    assert "refused" in {one.rule for one in ids.told("alert", bearer.ue, 1)}
