@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from gtp_apps import udp_echo, ue_kernel
-from gtp_packets import Bearer, new_bearer6, pieces, udp
+from gtp_packets import SYN, Bearer, new_bearer6, pieces, tcp, udp
 from gtp_peers import APP, APP6, Setting, Tof, running_tof, until
 from test_datapath_chains import BLOCKED, ECHO, SERVICE, Stream, Vnf, Vnfs, answer, ask, attached, watching
 from test_datapath_marks import SERVICE6, chain, put, room, soon_answered
@@ -228,9 +228,15 @@ def test_ipv6(tof: Tof, ids: Suricata) -> None:
     assert sorted(one.rule for one in ids.told("alert", bearer.ue, 3)) == ["refused", "seen", "seen"]
 
 
-def test_what_fragments_are_together_is_judged(tof: Tof, ids: Suricata) -> None:
+def test_what_fragments_are_together_is_judged(tof: Tof, vnfs: Vnfs, ids: Suricata) -> None:
     put(tof, chain(*ORDER))
     bearer = attached(tof)
+    with watching(vnfs["monitor"], "ip src " + bearer.ue) as seen:
+        refused_in_pieces(tof, ids, bearer)
+    assert sum(f" {bearer.ue}" in line for line in seen) == 3 + 2, seen
+
+
+def refused_in_pieces(tof: Tof, ids: Suricata, bearer: Bearer) -> None:
     for number, word in enumerate((b"harmless.", b"forbidden")):
         data = bytes(970) + word + bytes(1000)  # the word lies across the end of the first
         for piece in pieces(udp(bearer.ue, SERVICE, 4000 + number, ECHO, data), 976, 77 + number):
@@ -288,19 +294,23 @@ def exactly(connection: socket.socket, number: int) -> bytes:
 @pytest.mark.parametrize("mark", [{}, {"vlan": 40}, {"nsh": 77}], ids=str)
 def test_tcp_in_bulk_with_every_checksum_right(tof: Tof, ids: Suricata, mark: dict[str, int]) -> None:
     put(tof, chain(*ORDER, **mark))
+    bearer = attached(tof)
     packets, connections = ids.counted("decoder", "tcp"), ids.counted("tcp", "sessions")
+    wrong = ids.counted("tcp", "invalid_checksum")
     data = os.urandom(4_000_000)
 
     def back(peer: socket.socket) -> None:
         peer.sendall(exactly(peer, len(data)))
 
-    with connected(tof, attached(tof), back) as connection:
+    with connected(tof, bearer, back) as connection:
         connection.sendall(data)
         assert exactly(connection, len(data)) == data
     least = packets + 2 * len(data) / 1400
     until("Suricata has counted them", lambda: ids.counted("decoder", "tcp") > least, 20)
     until("and the connection", lambda: ids.counted("tcp", "sessions") > connections, 20)
-    assert not ids.counted("tcp", "invalid_checksum")
+    assert ids.counted("tcp", "invalid_checksum") == wrong
+    tof.ran.send(bearer.uplink(tcp(bearer.ue, SERVICE, 4000, 8088, SYN)[:-2] + b"!!"))
+    until("it finds one that is wrong", lambda: ids.counted("tcp", "invalid_checksum") == wrong + 1, 20)
     assert not ids.counted("capture", "afpacket", "send_errors")
 
 
