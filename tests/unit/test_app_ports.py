@@ -193,7 +193,7 @@ def test_an_application_with_a_port_needs_no_asking_but_a_link() -> None:
     assert tell(world, AppPortsChanged((TWO, ONE), frozenset())) == [Converge(world.agent.revision)]
     assert services.plugged.ports == (ONE, TWO)
     assert services.applications == frozenset()
-    assert (services.resolved(VIDEO), services.routes) == (False, ())
+    assert (services.is_resolved(VIDEO.application_ip), services.routes) == (False, ())
     assert tell(world, AppPortsChanged((TWO, ONE), frozenset({"one"}))) == [Converge(world.agent.revision)]
     assert tell(world, AppPortsChanged((TWO, ONE), frozenset({"one"}))) == []
     (route,) = services.routes
