@@ -1436,19 +1436,22 @@ static __always_inline __u32 service_behind(__u32 application)
 	return served ? served->service : application;
 }
 
-// The application of `service` that this packet's flow goes to, 0: none, to the core. `before`: the one that it has gone to
+static __always_inline int is_of(__u32 application, __u32 service)
+{
+	return application == service || service_behind(application) == service;
+}
+
+// The application of `service`, which has several, that this packet's flow goes to, 0: none, to the core. `before`: the one that it has gone to
 // so far, and stays with while that lives. The ports stand in tof_scratch.
 __noinline __u32 application_of(struct packet *p, __u32 service, __u32 before)
 {
-	struct served *served = bpf_map_lookup_elem(&tof_served, &service), *mine;
 	struct scratch *scratch;
 	struct spread *spread;
+	struct served *mine;
 	__u32 zero = 0, hash;
 
-	if (!p || !served)
+	if (!p)
 		return 0;
-	if (!(served->state & S_SPREAD))
-		return service;
 	mine = before ? bpf_map_lookup_elem(&tof_served, &before) : 0;
 	if (mine && mine->service == service && mine->state & S_LIVES)
 		return before;
@@ -1542,7 +1545,7 @@ __noinline int may_have_moved(struct xdp_md *ctx, struct packet *p, __u32 servic
 	for (pool = 0; pool < 2; pool++) {
 		known = flow_at(&scratch->fresh.key, pool, &scratch->place, 0);
 		if (known)
-			return service_behind(known->application) == service && in_use(known, now);
+			return is_of(known->application, service) && in_use(known, now);
 	}
 	return 0;
 }
@@ -1550,7 +1553,7 @@ __noinline int may_have_moved(struct xdp_md *ctx, struct packet *p, __u32 servic
 // Is this flow ours to divert, and to which application? Writes the flow table, from which replies find their tunnel.
 // Negative: neither ours nor the core's for the moment.
 static __always_inline __s64 judge_flow(void *data, void *end, struct packet *p, struct tunnel *t, __u32 service,
-				      __u64 now, int alive, struct scratch *scratch)
+					__u32 spread, __u64 now, int alive, struct scratch *scratch)
 {
 	struct flow_place *place = &scratch->place;
 	struct flow *known, *fresh = &scratch->fresh;
@@ -1589,11 +1592,11 @@ static __always_inline __s64 judge_flow(void *data, void *end, struct packet *p,
 		return 0;
 	}
 	if (p->protocol == IPPROTO_TCP && !opens &&
-	    (!known || (known->application && service_behind(known->application) != service))) {
+	    (!known || (known->application && !is_of(known->application, service)))) {
 		count(c_flow_unknown);
 		return 0;
 	}
-	fresh->application = application_of(p, service, known ? known->application : 0);
+	fresh->application = spread ? application_of(p, service, known ? known->application : 0) : service;
 	if (!fresh->application) {
 		count(c_no_application);
 		return 0;
@@ -1615,7 +1618,7 @@ static __always_inline __s64 judge_flow(void *data, void *end, struct packet *p,
 
 // The same of a packet that may be a fragment: the first one alone has ports, the others follow it.
 static __always_inline __s64 take_flow(void *data, void *end, struct packet *p, struct tunnel *t, __u32 service,
-				       __u64 now, int alive)
+				       __u32 spread, __u64 now, int alive)
 {
 	struct scratch *scratch;
 	struct piece_key *key;
@@ -1629,7 +1632,7 @@ static __always_inline __s64 take_flow(void *data, void *end, struct packet *p, 
 	key = &scratch->piece_key;
 
 	if (p->fragment != LATER || !alive) {
-		taken = judge_flow(data, end, p, t, service, now, alive, scratch);
+		taken = judge_flow(data, end, p, t, service, spread, now, alive, scratch);
 		if (p->fragment == FIRST) {
 			scratch->piece.since_ns = now;
 			scratch->piece.fate = taken > 0 ? f_divert : f_pass;
@@ -1647,7 +1650,7 @@ static __always_inline __s64 take_flow(void *data, void *end, struct packet *p, 
 		count(c_inner_fragment);
 		return 0;
 	}
-	return application_of(p, service, 0);
+	return spread ? application_of(p, service, 0) : service;
 }
 
 // Open vSwitch 3.1 takes the data of a later IPv4 fragment for a TCP or UDP header and "corrects the checksum" in it when
@@ -1801,6 +1804,7 @@ __noinline int divert(struct xdp_md *ctx, struct packet *p, struct tunnel *t, __
 	struct ethhdr *eth;
 	__u8 *payload;
 	__s64 taken;
+	int tracked;
 
 	if (!p || !t || !c)
 		return -1;
@@ -1823,13 +1827,18 @@ __noinline int divert(struct xdp_md *ctx, struct packet *p, struct tunnel *t, __
 		count(c_shadowed);
 		return -1;
 	}
-	taken = take_flow(data, end, p, t, service, now, heart_beats(now));
+	taken = take_flow(data, end, p, t, service, served->state & S_SPREAD, now, heart_beats(now));
 	if (taken <= 0)
 		return taken ? XDP_DROP : -1;
 	add_served(served, p->inner_length);
 	if (c->accounting)
 		account(p, 0, service, now);
-	service = taken;
+	tracked = served->state & S_TRACKED;
+	if (taken != service) {
+		service = taken;
+		served = bpf_map_lookup_elem(&tof_served, &service);
+		tracked = served && served->state & S_TRACKED;
+	}
 	clamp(ctx, c, p, p->outer6);
 	frame = bpf_xdp_get_buff_len(ctx);
 	surplus = frame - p->inner - p->inner_length;
@@ -1843,8 +1852,7 @@ __noinline int divert(struct xdp_md *ctx, struct packet *p, struct tunnel *t, __
 	payload = (void *)(eth + 1);
 	if ((void *)(payload + sizeof(struct iphdr)) > end)
 		return XDP_DROP;
-	served = bpf_map_lookup_elem(&tof_served, &service);
-	if (!too_long(c, p) && !p->inner6 && served && !(served->state & S_TRACKED))
+	if (!too_long(c, p) && !p->inner6 && !tracked)
 		veil((struct iphdr *)payload);
 	eth->h_dest[0] = 0x02; // the application's MAC address, by which the classifier knows it
 	eth->h_dest[1] = 0x72;
@@ -2571,18 +2579,23 @@ static __always_inline int within_rate(__u64 now, int diverted)
 	return diverted ? s->pieces_diverted++ < PIECES_DIVERTED : s->pieces_undecided++ < PIECES_UNDECIDED;
 }
 
-static __always_inline int is_diverted(__u32 service)
+static __always_inline __u32 state_of(__u32 service)
 {
 	struct served *served = bpf_map_lookup_elem(&tof_served, &service);
 
-	return served && served->state & S_DIVERT;
+	return served ? served->state : 0;
+}
+
+static __always_inline int is_diverted(__u32 service)
+{
+	return state_of(service) & S_DIVERT;
 }
 
 // The first fragment of a G-PDU in tunnel `t`: the judgement that `fast` and `divert` pass on a whole one.
 static __always_inline int judge_first(void *data, void *end, struct packet *p, struct tunnel *t, __u32 side,
 				       const struct config *c, __u64 now)
 {
-	__u32 service;
+	__u32 service, state;
 
 	if (t->direction != side) {
 		count(c_wrong_side);
@@ -2593,8 +2606,8 @@ static __always_inline int judge_first(void *data, void *end, struct packet *p, 
 	add_traffic(t, p->inner_length);
 	heard(t, p, now);
 	service = t->direction == ENB ? service_of(data, end, c, p, t) : 0;
-	if (service && owns(t, p, 1) && is_diverted(service) &&
-	    take_flow(data, end, p, t, service, now, heart_beats(now)) > 0)
+	state = service && owns(t, p, 1) ? state_of(service) : 0;
+	if (state & S_DIVERT && take_flow(data, end, p, t, service, state & S_SPREAD, now, heart_beats(now)) > 0)
 		return f_divert;
 	t->injected_ns = 0;
 	return f_pass;
