@@ -1,0 +1,1 @@
+"""Virtual Infrastructure Managers: what starts ME Apps. One protocol, one module for each kind."""
