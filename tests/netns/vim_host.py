@@ -14,6 +14,7 @@ from typing import Any
 from netns_helper import Netns
 
 from tof.config import LocalVim as Settings
+from tof.drivers.commands import command
 from tof.drivers.sandboxes import Sandboxes
 from tof.errors import BackendError
 from tof.vim.interface import AppSpec
@@ -31,7 +32,7 @@ class BridgeNetwork:
         self.ports: dict[str, str] = {}
 
     async def plug(self, name: str, interface: str, *_: Any) -> None:
-        subprocess.run(["ip", "link", "set", interface, "master", "br0"], check=True)
+        await command("ip", "link", "set", interface, "master", "br0")
         self.ports[name] = interface
 
     async def unplug(self, name: str) -> None:
@@ -110,7 +111,7 @@ class VimHost:
         names = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
         found += [line for line in names.splitlines() if line.startswith("tof-web-")]
         found += [str(path) for path in self.dir.glob("*")]
-        for place in Path("/sys/fs/cgroup").glob("**/tof/default.local/*"):
+        for place in Path("/sys/fs/cgroup").glob("*/tof/default.local.*/*"):
             found += [str(place)] if place.is_dir() else []
         return found + [f"port {name}" for name in self.network.ports] + marked(self.dir)
 

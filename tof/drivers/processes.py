@@ -10,16 +10,19 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from tof.agent.sandbox import OPTIONS_FD, STATUS_FD, Process
 from tof.errors import BackendError
 
+MARK: Final = "TOF_SANDBOX"
 GATE_S: Final = 5.0
 END_S: Final = 5.0
 _GATE_FD: Final = 4
+_SWEEPS: Final = 5
 _DEAD: Final = frozenset("ZXx")
 
 # The gate opens only by a word: if the agent dies, the shell reads the end and goes.
@@ -63,14 +66,33 @@ class Gate:
         self._handle = -1
 
 
-async def gated(argv: tuple[str, ...], log: Path, status: Path, options: Path, *, ipv6: bool) -> Gate:
-    """Start a shell, a child of none of ours, that becomes ``argv`` once its gate is opened."""
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What is started, where it writes, where its options are; ``mark`` is in its environment, and in no other's."""
+
+    argv: tuple[str, ...]
+    log: Path
+    status: Path
+    options: Path
+    mark: str
+    ipv6: bool = False
+
+
+async def gated(launch: Launch) -> Gate:
+    """Start a shell, a child of none of ours, that becomes the command once its gate is opened."""
     waits, opens = os.pipe()
     hears, says = os.pipe()
-    words = ("sh", "-c", _OUTER, _INNER, "tof-app", "0" if ipv6 else "1", str(log), str(status), str(options))
+    files = (str(launch.log), str(launch.status), str(launch.options))
+    words = ("sh", "-c", _OUTER, _INNER, "tof-app", "0" if launch.ipv6 else "1", *files)
     try:
         outer = await asyncio.create_subprocess_exec(
-            *words, *argv, stdin=waits, stdout=says, stderr=says, start_new_session=True, env=_environment()
+            *words,
+            *launch.argv,
+            stdin=waits,
+            stdout=says,
+            stderr=says,
+            start_new_session=True,
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", MARK: launch.mark},
         )
         os.close(says)
         says = -1
@@ -91,10 +113,6 @@ async def gated(argv: tuple[str, ...], log: Path, status: Path, options: Path, *
         for handle in (waits, hears, says):
             if handle >= 0:
                 os.close(handle)
-
-
-def _environment() -> Mapping[str, str]:
-    return {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 
 
 async def _line(handle: int) -> str:
@@ -158,17 +176,41 @@ def handle_of(process: Process) -> Iterator[int | None]:
         os.close(handle)
 
 
-async def end(process: Process) -> None:
-    """Kill it and, with it, what it runs apart from the host; return when all of that is gone."""
+async def end(process: Process | None, mark: str) -> None:
+    """Kill it and, with it, what it runs apart from the host; return when all of that is gone.
+
+    What bears its mark is looked for besides: of a process that is killed as it begins, a part may go on.
+    """
+    await _kill([] if process is None else [process, *children(process)])
+    for _ in range(_SWEEPS):
+        left = await asyncio.to_thread(marked, mark)
+        if not left:
+            return
+        await _kill(left)
+    raise BackendError(f"processes of {mark} go on beginning")
+
+
+def marked(mark: str) -> list[Process]:
+    """The living processes that bear this mark."""
+    sign = f"{MARK}={mark}\0".encode()
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if sign in (entry / "environ").read_bytes():
+                found.append(identified(int(entry.name)))
+    return [process for process in found if process is not None]
+
+
+async def _kill(victims: Sequence[Process]) -> None:
     with contextlib.ExitStack() as stack:
-        handles = [stack.enter_context(handle_of(one)) for one in (process, *children(process))]
+        handles = [stack.enter_context(handle_of(one)) for one in victims]
         for handle in handles:
             if handle is not None:
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(handle, signal.SIGKILL)
-        for handle in handles:
+        for handle, victim in zip(handles, victims, strict=True):
             if handle is not None and not await _ended(handle):
-                raise BackendError(f"process {process.pid} does not end")
+                raise BackendError(f"process {victim.pid} does not end")
 
 
 async def _ended(handle: int) -> bool:

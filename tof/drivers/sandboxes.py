@@ -12,6 +12,7 @@ import os
 import pwd
 import socket
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
@@ -47,7 +48,8 @@ class Sandboxes:
 
     def __init__(self, settings: LocalVim, directory: Path, instance: str) -> None:
         self._settings, self._dir, self._instance = settings, directory, instance
-        self._groups = ControlGroups(f"{instance}.{settings.name}")
+        mark = sha256(str(directory).encode()).hexdigest()[:6]
+        self._groups = ControlGroups(f"{instance}.{settings.name}.{mark}")
         self._gates: dict[str, processes.Gate] = {}
         self._watches: dict[str, processes.Watch] = {}
 
@@ -93,7 +95,7 @@ class Sandboxes:
         options.write_bytes(b"".join(os.fsencode(word) + b"\0" for word in isolated.options))
         files = (self._file(sandbox, "log"), self._file(sandbox, "status"), options)
         ipv6 = any(address.version == 6 for address in sandbox.addresses)
-        gate = await processes.gated(isolated.argv, *files, ipv6=ipv6)
+        gate = await processes.gated(processes.Launch(isolated.argv, *files, _mark(sandbox), ipv6))
         self._gates[sandbox.key] = gate
         return gate.process
 
@@ -146,9 +148,7 @@ class Sandboxes:
         gate = self._gates.pop(sandbox.key, None)
         if gate is not None:
             gate.close()
-        process = sandbox.process or (gate.process if gate else None)
-        if process is not None:
-            await processes.end(process)
+        await processes.end(sandbox.process or (gate.process if gate else None), _mark(sandbox))
 
     async def unwire(self, sandbox: Sandbox) -> None:
         """Remove its adapters."""
@@ -172,8 +172,7 @@ class Sandboxes:
     async def remains(self, sandbox: Sandbox) -> list[str]:
         """What is still there of it, but for its files."""
         found = []
-        if sandbox.process is not None and processes.lives(sandbox.process):
-            found.append(f"process {sandbox.process.pid}")
+        found += [f"process {one.pid}" for one in await asyncio.to_thread(processes.marked, _mark(sandbox))]
         found += [name for name in (sandbox.device, f"{sandbox.device}p") if _exists(name)]
         if (NAMESPACES / sandbox.namespace).exists():
             found.append(f"namespace {sandbox.namespace}")
@@ -270,6 +269,10 @@ class Sandboxes:
 def _process(sandbox: Sandbox) -> Process:
     assert sandbox.process is not None, sandbox.app
     return sandbox.process
+
+
+def _mark(sandbox: Sandbox) -> str:
+    return f"{sandbox.namespace}/{sandbox.device}"
 
 
 def _exists(device: str) -> bool:
