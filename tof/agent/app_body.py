@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from tof.agent.addresses import parse_prefix
-from tof.agent.app import APPS_NETWORK, PLACEHOLDERS, App, AppFault, AppView, Flavour, Restart, Step
+from tof.agent.app import APPS_NETWORK, PLACEHOLDERS, App, AppFault, AppRow, AppView, Flavour, Restart, Step
 from tof.agent.health_body import health_body, parse_health
 from tof.agent.service_body import body_of, parse
 from tof.agent.service_check import checked_health
@@ -89,6 +89,19 @@ def fault_body(fault: AppFault | None) -> dict[str, str] | None:
 def parse_fault(body: Mapping[str, str] | None) -> AppFault | None:
     """What ``fault_body`` wrote."""
     return None if body is None else AppFault(Step(body["step"]), body["vim_message"], body["hint"])
+
+
+def row_body(row: AppRow) -> dict[str, object]:
+    """What is kept of an app."""
+    fault = fault_body(row.fault)
+    return {"app": app_body(row.app), "wanted": row.wanted, "ready": row.ready, "error": fault}
+
+
+def parse_row(body: Mapping[str, Any]) -> AppRow:
+    """What ``row_body`` wrote."""
+    return AppRow(
+        parse_app(body["app"]), bool(body["wanted"]), bool(body["ready"]), parse_fault(body["error"])
+    )
 
 
 def view_body(view: AppView) -> dict[str, object]:

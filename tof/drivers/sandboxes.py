@@ -7,17 +7,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import pwd
 import socket
+import struct
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
 from tof.agent.app import Flavour
-from tof.agent.sandbox import DEVICE, Isolated, Process, Root, Sandbox, User, parse_sandbox, sandbox_body
+from tof.agent.sandbox import (
+    DEVICE,
+    Isolated,
+    Process,
+    Root,
+    Sandbox,
+    User,
+    isolated,
+    parse_sandbox,
+    sandbox_body,
+)
 from tof.config import LocalVim
 from tof.drivers import ethtool, processes, sysctl
 from tof.drivers.cgroups import ControlGroups
@@ -36,6 +48,7 @@ _OFF: Final = (
     "rx-gro",
 )
 _LAST_WORDS: Final = 400
+_SIOCGIFMTU: Final = 0x8921
 
 
 def directory_of(run_dir: Path, vim: str) -> Path:
@@ -50,6 +63,8 @@ class Sandboxes:
         self._settings, self._dir, self._instance = settings, directory, instance
         mark = sha256(str(directory).encode()).hexdigest()[:6]
         self._groups = ControlGroups(f"{instance}.{settings.name}.{mark}")
+        self._known: dict[str, Sandbox] | None = None
+        self._own_users: bool | None = None
         self._gates: dict[str, processes.Gate] = {}
         self._watches: dict[str, processes.Watch] = {}
 
@@ -57,6 +72,11 @@ class Sandboxes:
 
     async def known(self) -> list[Sandbox]:
         """Every sandbox of which something may be there."""
+        if self._known is None:
+            self._known = {one.key: one for one in self._read()}
+        return list(self._known.values())
+
+    def _read(self) -> list[Sandbox]:
         found = []
         for path in sorted(self._dir.glob("*.json")):
             try:
@@ -80,22 +100,27 @@ class Sandboxes:
             fresh.replace(path)
         except OSError as error:
             raise BackendError(f"{path}: cannot be written: {error.strerror}") from error
+        await self.known()
+        assert self._known is not None
+        self._known[sandbox.key] = sandbox
 
     async def forget(self, sandbox: Sandbox) -> None:
         """Nothing is left of it: its files go, the one that names it last."""
         for kind in ("args", "status", "log", "log.1", "new", "json"):
             self._file(sandbox, kind).unlink(missing_ok=True)
+        if self._known is not None:
+            self._known.pop(sandbox.key, None)
 
     # what is made
 
-    async def enclose(self, sandbox: Sandbox, isolated: Isolated) -> Process:
+    async def enclose(self, sandbox: Sandbox, launch: Isolated) -> Process:
         """A process in a network namespace of its own, which waits for ``release``."""
         options = self._file(sandbox, "args")
         options.touch(mode=0o600)
-        options.write_bytes(b"".join(os.fsencode(word) + b"\0" for word in isolated.options))
+        options.write_bytes(b"".join(os.fsencode(word) + b"\0" for word in launch.options))
         files = (self._file(sandbox, "log"), self._file(sandbox, "status"), options)
         ipv6 = any(address.version == 6 for address in sandbox.addresses)
-        gate = await processes.gated(processes.Launch(isolated.argv, *files, _mark(sandbox), ipv6))
+        gate = await processes.gated(processes.Launch(launch.argv, *files, _mark(sandbox), ipv6))
         self._gates[sandbox.key] = gate
         return gate.process
 
@@ -208,6 +233,12 @@ class Sandboxes:
             how = f"{how}; its last words: {text}" if text else how
         return how
 
+    async def isolation(self) -> bool:
+        """Whether apps get user namespaces of their own, tried once; BackendError if they cannot be isolated at all."""
+        if self._own_users is None:
+            self._own_users = await _tried(self.user(), self.root(None))
+        return self._own_users
+
     def root(self, image: str | None) -> Root:
         """What an app sees: the image, or what the configuration shows of the host; BackendError if there is none such."""
         if image is not None:
@@ -273,6 +304,34 @@ def _process(sandbox: Sandbox) -> Process:
 
 def _mark(sandbox: Sandbox) -> str:
     return f"{sandbox.namespace}/{sandbox.device}"
+
+
+async def _tried(user: User, root: Root) -> bool:
+    nobody = Sandbox("", "try", "", "", b"", (), (), ())
+    why = ""
+    for own_users in (True, False):
+        what = isolated(nobody, root, user, ("/usr/bin/true",), own_users=own_users)
+        at, status = what.argv.index("--args"), what.options.index("--json-status-fd")
+        options = (*what.options[:status], *what.options[status + 2 :])
+        argv = (*what.argv[:at], *options, *what.argv[at + 2 :])
+        try:
+            await command(*argv, package="bubblewrap")
+            return own_users
+        except BackendError as error:
+            why = str(error)
+        except SetupError as error:
+            raise BackendError(str(error)) from error
+    raise BackendError(f"apps cannot be isolated: {why}")
+
+
+def mtu_of(device: str) -> int:
+    """The largest packet of a device of this thread's network namespace."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        try:
+            answer = fcntl.ioctl(asking, _SIOCGIFMTU, struct.pack("16si12x", device.encode(), 0))
+        except OSError as error:
+            raise BackendError(f"cannot ask the MTU of {device}: {error.strerror}") from error
+    return int(struct.unpack("16si12x", answer)[1])
 
 
 def _exists(device: str) -> bool:

@@ -54,7 +54,6 @@ class LocalPolicy:
     taken: frozenset[IpAddress] = frozenset()
     max_apps: int = 256
     mtu: int = 1500
-    own_users: bool = True
 
 
 @dataclass(slots=True)
@@ -133,7 +132,7 @@ class LocalVim:
         phases = _Phases()
         sandbox = await self._place(spec, key, digest)
         try:
-            command = self._command(spec, sandbox)
+            command = await self._command(spec, sandbox)
             await self._host.note(sandbox)
             with phases.phase("namespace"):
                 sandbox = sandbox.with_process(await self._host.enclose(sandbox, command))
@@ -187,15 +186,17 @@ class LocalVim:
         if others:
             raise Rejected(f"there is no network {others[0]}: a local app is on {APPS_NETWORK} alone")
 
-    def _command(self, spec: AppSpec, sandbox: Sandbox) -> Isolated:
+    async def _command(self, spec: AppSpec, sandbox: Sandbox) -> Isolated:
+        try:
+            own_users = await self._host.isolation()
+        except BackendError as error:
+            raise Unavailable(str(error), "install bubblewrap, see `tof doctor`") from error
         try:
             root = self._host.root(spec.image)
         except BackendError as error:
             raise Rejected(str(error), "name a directory below the VIM's images") from error
         command = spec.command or (START,)
-        return isolated(
-            sandbox, root, self._host.user(), command, spec.environment, own_users=self._policy.own_users
-        )
+        return isolated(sandbox, root, self._host.user(), command, spec.environment, own_users=own_users)
 
     async def _plug(self, sandbox: Sandbox) -> None:
         await self._network.plug(sandbox.app, sandbox.device, sandbox.mac, sandbox.addresses, sandbox.groups)

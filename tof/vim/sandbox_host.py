@@ -24,7 +24,7 @@ class SandboxHost(Protocol):
         """Nothing is left of it."""
         ...
 
-    async def enclose(self, sandbox: Sandbox, isolated: Isolated) -> Process:
+    async def enclose(self, sandbox: Sandbox, launch: Isolated) -> Process:
         """A process in a network namespace of its own, which waits for ``release``."""
         ...
 
@@ -74,6 +74,10 @@ class SandboxHost(Protocol):
 
     def epitaph(self, sandbox: Sandbox) -> str:
         """How it ended."""
+        ...
+
+    async def isolation(self) -> bool:
+        """Whether apps get user namespaces of their own; BackendError if they cannot be isolated at all."""
         ...
 
     def root(self, image: str | None) -> Root:
