@@ -78,6 +78,44 @@ class PortRange(NamedTuple):
     last: int
 
 
+class Initiates(StrEnum):
+    """Whether an application may open flows to UEs through a service; ``none``: it only answers them."""
+
+    ANY = "any"
+    NONE = "none"
+
+
+class Heading(StrEnum):
+    """Towards an application, or from it, as OpenStack has it."""
+
+    INGRESS = "ingress"
+    EGRESS = "egress"
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityRule:
+    """Flows that an application's port lets in, or out; of ``prefix``, ``group`` and ``ues`` at most one is given.
+
+    ``protocol``: 1 is ICMP of either family. ``group``: with the addresses of the ports in it. Without a remote: with
+    anybody but UEs.
+    """
+
+    heading: Heading
+    protocol: int | None = None
+    ports: tuple[PortRange, ...] = ()
+    prefix: IpNetwork | None = None
+    group: str | None = None
+    ues: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityGroup:
+    """Rules that hold at every port that is in the group."""
+
+    name: str
+    rules: tuple[SecurityRule, ...] = ()
+
+
 class Mode(StrEnum):
     """What becomes of a service's packets. ``shadow``: they go to the core, and are counted."""
 
@@ -172,7 +210,8 @@ class Service:
     ``service_ip``: its addresses are those that DNS says (``*.`` before it: of all names below it); with it: the DNS
     server at the edge says that the domain has this address. ``chain``: the name of the port-chain that its packets walk.
     ``hours``: when it selects packets at all; none: always. ``mirror``: its diverted packets, both ways, are duplicated
-    there.
+    there. ``initiates``: None is ``any`` for an application behind the apps adapter, and what its security groups say for
+    one that has a port of its own.
     """
 
     name: str
@@ -188,6 +227,7 @@ class Service:
     chain: str | None = None
     hours: tuple[Hours, ...] = ()
     mirror: Mirror | None = None
+    initiates: Initiates | None = None
 
     @property
     def network(self) -> IpNetwork | None:
@@ -212,6 +252,7 @@ class Policy:
 
     services: tuple[Service, ...] = ()
     chains: tuple[Chain, ...] = ()
+    groups: tuple[SecurityGroup, ...] = ()
 
 
 def probe_port(service: Service) -> int | None:

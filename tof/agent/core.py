@@ -19,6 +19,7 @@ from tof.agent.events import (
     AddressesUnused,
     AnswerSeen,
     ApplicationProbed,
+    AppPortsChanged,
     DownlinkMoved,
     EchoResponseSeen,
     EndMarkerSeen,
@@ -107,6 +108,7 @@ class Agent:
             ServiceRemoved: self._service_removed,
             ServicesReplaced: self._services_replaced,
             NextHopChanged: self._next_hop_changed,
+            AppPortsChanged: self._app_ports_changed,
             ApplicationProbed: self._application_probed,
             VnfSeen: self._vnf_seen,
             MinuteTurned: self._minute_turned,
@@ -177,11 +179,15 @@ class Agent:
         self._converge(out)
 
     def _services_replaced(self, event: ServicesReplaced, _now: float, out: list[Command]) -> None:
-        self.services.replace_all(event.services, event.chains)
+        self.services.replace_all(event.services, event.chains, event.groups)
         self._converge(out)
 
     def _next_hop_changed(self, event: NextHopChanged, _now: float, out: list[Command]) -> None:
         if self.services.next_hop_changed(event.application, event.mac):
+            self._converge(out)
+
+    def _app_ports_changed(self, event: AppPortsChanged, _now: float, out: list[Command]) -> None:
+        if self.services.plugged.changed(event.ports, event.linked):
             self._converge(out)
 
     def _minute_turned(self, event: MinuteTurned, _now: float, out: list[Command]) -> None:

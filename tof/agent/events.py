@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tof.model import Chain, Direction, Form, IpAddress, Link, Service, Side, TunnelKey
+from tof.dataplane.desired import AppPort
+from tof.model import Chain, Direction, Form, IpAddress, Link, SecurityGroup, Service, Side, TunnelKey
 from tof.wire.dns import Answer
 
 
@@ -188,10 +189,11 @@ class ServiceRemoved:
 
 @dataclass(frozen=True, slots=True)
 class ServicesReplaced:
-    """PUT /policy: exactly these services, and chains that they may walk."""
+    """PUT /policy: exactly these services, chains that they may walk, and security groups."""
 
     services: tuple[Service, ...]
     chains: tuple[Chain, ...] = ()
+    groups: tuple[SecurityGroup, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +202,14 @@ class NextHopChanged:
 
     application: IpAddress
     mac: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class AppPortsChanged:
+    """These are the ports that applications have of their own; ``linked``: the names of those that have a link."""
+
+    ports: tuple[AppPort, ...]
+    linked: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +266,7 @@ Event = (
     | ServiceRemoved
     | ServicesReplaced
     | NextHopChanged
+    | AppPortsChanged
     | ApplicationProbed
     | VnfSeen
     | MinuteTurned

@@ -11,9 +11,10 @@ from tof.agent.chains import Chains
 from tof.agent.health import Health
 from tof.agent.hours import are_now
 from tof.agent.names import NamePolicy, Names
+from tof.agent.plugged import Plugged
 from tof.dataplane.desired import ServedService, ServiceRoute, Serving, Vnf
 from tof.dataplane.selection import Facts, RuleLists, judge, place_of, rule_lists
-from tof.model import GATEWAY_MAC, Chain, IpAddress, Mode, Policy, Service
+from tof.model import GATEWAY_MAC, Chain, IpAddress, Mode, Policy, SecurityGroup, Service
 
 
 class ServicePlane:
@@ -38,7 +39,7 @@ class ServicePlane:
         self._next_hops: dict[IpAddress, bytes] = {}
         self._ids: dict[str, int] = {}
         self._retired: dict[int, int] = {}
-        self.health, self.chains = Health(), Chains(vnfs)
+        self.health, self.chains, self.plugged = Health(), Chains(vnfs), Plugged()
         self._rules = rule_lists(own)
         self._judged: tuple[tuple[Service, ...], int, frozenset[str]] = ((), 0, frozenset())
         self._minute: int | None = None
@@ -70,13 +71,16 @@ class ServicePlane:
     @property
     def policy(self) -> Policy:
         """Everything that is provisioned."""
-        return Policy(self.catalog.services, self.chains.chains)
+        return Policy(self.catalog.services, self.chains.chains, self.plugged.groups)
 
-    def replace_all(self, services: Iterable[Service], chains: Iterable[Chain] = ()) -> None:
+    def replace_all(
+        self, services: Iterable[Service], chains: Iterable[Chain] = (), groups: Iterable[SecurityGroup] = ()
+    ) -> None:
         """Exactly these from now on; services that keep name and addresses keep their flows."""
         before = {service.name: service for service in self.catalog.services}
         self.catalog.replace_all(services, chains)
         self.chains.replace_all(self.catalog.chains)
+        self.plugged.groups = tuple(sorted(groups, key=lambda group: group.name))
         after = {service.name: service for service in self.catalog.services}
         kept = {n for n in before.keys() & after.keys() if place_of(before[n]) == place_of(after[n])}
         for name in before.keys() - kept:
@@ -92,6 +96,8 @@ class ServicePlane:
 
     def next_hop(self, application: IpAddress) -> bytes | None:
         """The MAC address that packets for the application go to, while it answers."""
+        if self.plugged.has(application):
+            return self.plugged.mac(application)
         return self._next_hops.get(application)
 
     def next_hop_changed(self, application: IpAddress, mac: bytes | None) -> bool:
@@ -106,8 +112,9 @@ class ServicePlane:
 
     @property
     def applications(self) -> frozenset[IpAddress]:
-        """The applications whose next hops must be known."""
-        return frozenset(service.application_ip for service in self.catalog.services)
+        """The applications whose next hops must be asked for."""
+        needed = {service.application_ip for service in self.catalog.services}
+        return frozenset(application for application in needed if not self.plugged.has(application))
 
     @property
     def rules(self) -> RuleLists:
@@ -168,10 +175,15 @@ class ServicePlane:
     def routes(self) -> tuple[ServiceRoute, ...]:
         """The services whose packets br-ue can carry now; a dead application is no reason to change it."""
         routed = (
-            ServiceRoute(service, self._ids[service.name], mac, self.chains.path(service))
+            ServiceRoute(
+                service,
+                self._ids[service.name],
+                mac,
+                self.chains.path(service),
+                self.plugged.has(service.application_ip),
+            )
             for service in self.catalog.services
-            if service.mode is Mode.DIVERT
-            and (mac := self._next_hops.get(service.application_ip)) is not None
+            if service.mode is Mode.DIVERT and (mac := self.next_hop(service.application_ip)) is not None
         )
         own = (ServiceRoute(service, self._ids[service.name], GATEWAY_MAC) for service in self.own)
         return (*routed, *own)
@@ -190,7 +202,7 @@ class ServicePlane:
 
     def resolved(self, service: Service) -> bool:
         """Whether the application's next hop answers."""
-        return service.application_ip in self._next_hops
+        return self.next_hop(service.application_ip) is not None
 
     def _number(self, name: str) -> None:
         if name in self._ids:

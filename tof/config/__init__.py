@@ -1,5 +1,6 @@
 """Configuration: TOML, checked once, becomes frozen settings; plus the names an instance uses on the host."""
 
+from tof.config.applications import checked_application
 from tof.config.names import Names, QueueNames, names_of
 from tof.config.reading import load, parse
 from tof.config.settings import (
@@ -7,6 +8,7 @@ from tof.config.settings import (
     Accounting,
     Agent,
     Api,
+    Application,
     Collector,
     Config,
     Dns,
@@ -29,6 +31,7 @@ __all__ = [
     "Accounting",
     "Agent",
     "Api",
+    "Application",
     "Collector",
     "Config",
     "Dns",
@@ -46,6 +49,7 @@ __all__ = [
     "Ue",
     "UnixListen",
     "Vnf",
+    "checked_application",
     "load",
     "names_of",
     "parse",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from binascii import crc32
 from dataclasses import dataclass
 
 
@@ -36,6 +37,12 @@ class Names:
     mirror0: str
     mirror1: str
     chain: str
+    instance: str
+
+    def app_pair(self, application: str) -> tuple[str, str]:
+        """The veth pair of an application that has a port of its own: towards its interface, and the port."""
+        number = crc32(f"{self.instance}/{application}".encode())
+        return f"tofp{number:08x}a", f"tofp{number:08x}b"
 
     @property
     def devices(self) -> frozenset[str]:
@@ -69,4 +76,5 @@ def names_of(instance: str) -> Names:
         mirror0=f"tofmir0{tail}",
         mirror1=f"tofmir1{tail}",
         chain=f"TOF-{instance}",
+        instance=instance,
     )

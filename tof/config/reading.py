@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
 
+from tof.config.applications import checked_application, read_applications
 from tof.config.fields import (
     Table,
     choice,
@@ -76,11 +77,13 @@ def parse(text: str) -> Config:
     pinger, tunnels, state = _pinger(root), _tunnels(root), _state(root)
     config = Config(
         agent, s1, ue, pinger, _dns(root, ue), tunnels, _api(root, state), state, _log(root), _vnfs(root),
-        _accounting(root), _mirror(root), read_vims(root, ue),
+        _accounting(root), _mirror(root), read_applications(root), read_vims(root, ue),
     )  # fmt: skip
     root.done()
     _check_interfaces(config)
     _check_vnfs(config)
+    for application in config.applications:
+        checked_application(application, config, config.applications)
     return config
 
 

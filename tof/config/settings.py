@@ -101,6 +101,19 @@ class Vnf:
 
 
 @dataclass(frozen=True, slots=True)
+class Application:
+    """``[applications.NAME]``: an application with a port of its own, behind ``interface``; it has this MAC address, these
+    addresses, and no others.
+    """
+
+    name: str
+    interface: str
+    mac: bytes
+    addresses: tuple[IpAddress, ...]
+    security_groups: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Tunnels:
     """``[tunnels]``: when an idle tunnel is purged, and how many are held."""
 
@@ -217,6 +230,7 @@ class Config:
     vnfs: tuple[Vnf, ...] = ()
     accounting: Accounting = Accounting()
     mirror: Mirror = Mirror()
+    applications: tuple[Application, ...] = ()
     vims: tuple[LocalVim, ...] = ()
 
     @property

@@ -63,7 +63,10 @@ class Resolver:
     async def resolve(self, applications: Iterable[IpAddress], patience_s: float) -> None:
         """Wait a moment for the next hops of these to answer."""
         self.review()
-        hops = {next_hop(self._ue, application) for application in applications} - {None}
+        asked = self._services.applications
+        hops = {next_hop(self._ue, application) for application in applications if application in asked} - {
+            None
+        }
         try:
             async with asyncio.timeout(patience_s):
                 while not hops <= self._macs.keys():
@@ -74,6 +77,8 @@ class Resolver:
 
     def why(self, application: IpAddress) -> str:
         """Why an application is unresolved, and what to do."""
+        if self._services.plugged.has(application):
+            return f"the port of {application} has no link"
         hop = next_hop(self._ue, application)
         if hop is None:
             return f"{application} is not on-link; set ue.app_gateway"

@@ -35,6 +35,7 @@ from tof.api.app import create_app
 from tof.api.server import serve
 from tof.config import Config
 from tof.daemon.accounting import Accounting
+from tof.daemon.appports import AppPorts
 from tof.daemon.clock import Clock
 from tof.daemon.control import Control
 from tof.daemon.edgedns import EdgeDns, own_services
@@ -55,6 +56,7 @@ from tof.drivers.host import Host
 from tof.drivers.nfqueue import PacketQueue, listened_to
 from tof.drivers.ovsdb import Ovs, PrivateOvs, SystemOvs
 from tof.drivers.sockets import FrameSocket
+from tof.drivers.splices import Splices
 from tof.drivers.store import FILE_NAME, Store
 from tof.drivers.unbound import Unbound
 from tof.drivers.xdp import XdpEndpoints
@@ -115,6 +117,8 @@ class Daemon:
         self._clock = Clock()
         self._stop = asyncio.Event()
         self._bug: BaseException | None = None
+        self.app_ports: AppPorts | None = None
+        """Plugs what runs here into br-ue, once that is up."""
 
     async def run(self) -> None:
         """Everything, until told to stop."""
@@ -172,6 +176,9 @@ class Daemon:
         resolver = Resolver(config.ue, config.names.gw0, agent.services, feed.handle)
         stack.callback(resolver.neighbours.close)
         resolver.neighbours.start()
+        ports = AppPorts(config, Splices(config, endpoints.splices), switch, feed, resolver.review)
+        too_big.side_of = ports.side
+        await ports.begin()
         await self._resolve_all(resolver, agent)
         edge = await self._edge_dns(agent, feed)
         prober = Prober(config.names.gw0, agent.services, feed.handle)
@@ -182,6 +189,7 @@ class Daemon:
             group.create_task(prober.run(), name="prober"),
             group.create_task(naming.run(), name="naming"),
             group.create_task(vnfs.run(), name="vnfs"),
+            group.create_task(ports.run(), name="application ports"),
             group.create_task(edge.run(), name="edge DNS"),
             group.create_task(self._ticks(feed, fragments), name="ticks"),
             group.create_task(self._hours(feed), name="hours"),
@@ -200,6 +208,7 @@ class Daemon:
             feed, switch, endpoints, store, resolver, prober, observation, edge, vnfs, mirrors_of(config)
         )
         await self._first_convergence(switch)
+        self.app_ports = ports
         bound = await stack.enter_async_context(serve(create_app(control), config.api.listen))
         log.info("API", listen=bound)
 

@@ -17,7 +17,7 @@ from tof.agent.core import Agent
 from tof.config import Config
 from tof.daemon.clock import Clock
 from tof.dataplane import nat, pinger
-from tof.dataplane.desired import Desired, Mirrors, Ports, ServedService, ServiceRoute, Vnf
+from tof.dataplane.desired import AppPort, Desired, Mirrors, Ports, ServedService, ServiceRoute, Vnf
 from tof.dataplane.flow import Flow
 from tof.dataplane.pipeline import render
 from tof.dataplane.plan import Plan, diff
@@ -27,7 +27,7 @@ from tof.drivers.ovsdb import Ovs, Port
 from tof.drivers.socket_buffers import deepen
 from tof.drivers.xdp import XdpEndpoints
 from tof.errors import BackendError, SetupError
-from tof.model import IpAddress
+from tof.model import IpAddress, SecurityGroup
 
 log = structlog.get_logger("tof.switch")
 
@@ -76,11 +76,14 @@ class Switch:
         self.applied = -1
         self.send_ping: Callable[[SendPing], object] = lambda _ping: None
         self.returned: Callable[[], object] = lambda: None
+        self.app_ports: Callable[[], Sequence[Port]] = tuple
+        """The ports that applications have of their own."""
         self.followers: list[Callable[[Sequence[ServedService]], object]] = []
         self.outbox: list[SendPing] = []
         self._changed = asyncio.Condition()
         self._refusal: str = ""
         self._routes: tuple[ServiceRoute, ...] | None = None
+        self._guarded: tuple[tuple[AppPort, ...], tuple[SecurityGroup, ...]] = ((), ())
         self._served: tuple[ServedService, ...] = ()
         self._rules: RuleLists | None = None
         self._base: frozenset[Flow] = frozenset()
@@ -101,6 +104,21 @@ class Switch:
             for device, number in ((vnf.ingress, ports.near), (vnf.egress, ports.far))
             if name in (None, vnf.name)
         ]
+
+    async def add_port(self, port: Port) -> None:
+        """Make an application's port one of br-ue, if Open vSwitch is there."""
+        if self.up:
+            await self._ovs.add_ports(self._config.names.br_ue, [port])
+            self._deepen({port.device})
+
+    async def drop_port(self, device: str) -> None:
+        """Make an application's port none of br-ue, if Open vSwitch is there."""
+        if self.up:
+            await self._ovs.drop_port(self._config.names.br_ue, device)
+
+    def _deepen(self, devices: set[str]) -> None:
+        for pid in self._ovs.pids().values():
+            deepen(pid, devices)
 
     @property
     def up(self) -> bool:
@@ -130,10 +148,11 @@ class Switch:
         )  # fmt: skip
         if self._mirrors.file is not None:
             ports = (*ports, Port(names.mirror1, self._mirrors.file))
-        await self._ovs.ensure_ports(names.br_ue, ports)
+        applications = self.app_ports()
+        await self._ovs.ensure_ports(names.br_ue, ports, {port.device for port in applications})
+        await self._ovs.add_ports(names.br_ue, applications)
         await self._ovs.track_short_fragments()
-        for pid in self._ovs.pids().values():
-            deepen(pid, {port.device for port in ports})
+        self._deepen({port.device for port in (*ports, *applications)})
         channel = await OpenFlowChannel.connect(self._ovs.management_socket(names.br_ue))
         try:
             await self._reconcile_all(channel)
@@ -169,8 +188,9 @@ class Switch:
         self.dirty.clear()
         services = self._agent.services
         revision, routes, served = self._agent.revision, services.routes, services.served
-        rules = services.rules
-        if routes != self._routes:
+        rules, guarded = services.rules, (services.plugged.ports, services.plugged.groups)
+        changed = routes != self._routes or guarded != self._guarded
+        if changed:
             self._base = render(
                 Desired(
                     OFPORTS,
@@ -180,6 +200,8 @@ class Switch:
                     local=self._local,
                     accounting=self._config.accounting.on,
                     mirrors=self._mirrors,
+                    app_ports=guarded[0],
+                    groups=guarded[1],
                 )
             )
             kept = {route.service_id for route in routes}
@@ -192,14 +214,16 @@ class Switch:
         if not plan.empty:
             await channel.apply(plan)
             self._note(plan)
-            if plan.drop and routes != self._routes:
+            if (plan.drop and changed) or guarded != self._guarded:
                 await self._ovs.forget_cached_flows()  # a change of services is in force when the API says so
-        if (routes, served) != (self._routes, self._served) or rules is not self._rules:
+        if changed or served != self._served or rules is not self._rules:
             for follower in self.followers:
                 follower(served)
-            self._endpoints.set_tracked(nat.tracked(routes))
+            own = {address for port in guarded[0] for address in port.addresses}
+            self._endpoints.set_tracked(nat.tracked(routes) | own)
             self._endpoints.set_services(served, rules)
             self._routes, self._served, self._rules = routes, served, rules
+            self._guarded = guarded
         self.applied, self._refusal = revision, ""
         if not self.up:
             self.ready.set()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from tof.agent.core import Agent
 from tof.agent.delivery import frames
@@ -30,6 +30,8 @@ class TooBig:
         self._agent, self._endpoints, self._clock = agent, endpoints, clock
         self._ue_side, self._apps_side, self._onward = ue_side, apps_side, onward
         self._gateways: Mapping[int, IpAddress] = {a.version: a.ip for a in ue.app_address}
+        self.side_of: Callable[[IpAddress], FrameSocket | None] = lambda _application: None
+        """Where an application is that is not on the apps adapter."""
         self._window, self._left = -1.0, {True: 0, False: 0}
 
     def handle(self, frame: bytes, index: int) -> None:
@@ -51,9 +53,10 @@ class TooBig:
             # By the tunnel's own MAC: a later piece has no ports from which its flow could be told.
             self._ue_side.send(tunnel_mac(index) + piece[6:])
         mac = self._agent.services.next_hop(service.application_ip) if service else None
-        if done.answer and mac:
+        if service and done.answer and mac:
             ethertype = b"\x08\x00" if version == 4 else b"\x86\xdd"
-            self._apps_side.send(mac + GATEWAY_MAC + ethertype + done.answer)
+            side = self.side_of(service.application_ip) or self._apps_side
+            side.send(mac + GATEWAY_MAC + ethertype + done.answer)
 
     def from_ue(self, frame: bytes) -> None:
         """``frame``, as it would have gone to br-ue, is too long for the applications' link."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from tof.model import IpAddress, Service
+from tof.model import Initiates, IpAddress, SecurityGroup, Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +56,40 @@ DIRECT: Final = Path("default")
 
 
 @dataclass(frozen=True, slots=True)
+class AppPort:
+    """A port of br-ue that is one application's own: its MAC address, its addresses, the security groups it is in."""
+
+    name: str
+    port: int
+    mac: bytes
+    addresses: tuple[IpAddress, ...]
+    groups: tuple[str, ...] = ()
+
+    @property
+    def zone(self) -> int:
+        """The conntrack zone of what it says to and hears from everybody but UEs; ``nat.zone_of`` stays below these."""
+        return self.port
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceRoute:
-    """A service whose application is resolved: ``next_hop_mac`` is where its packets go on the apps side."""
+    """A service whose application is resolved: ``next_hop_mac`` is where its packets go on the apps side.
+
+    ``own_port``: the application has a port of its own.
+    """
 
     service: Service
     service_id: int
     next_hop_mac: bytes
     path: Path = DIRECT
+    own_port: bool = False
+
+    @property
+    def opens(self) -> bool:
+        """Whether the application may open any flow to UEs as this service."""
+        if self.service.initiates is None:
+            return not self.own_port
+        return self.service.initiates is Initiates.ANY
 
     @property
     def transparent(self) -> bool:
@@ -131,9 +158,18 @@ class Desired:
     local: tuple[IpAddress, ...] = ()
     accounting: bool = False
     mirrors: Mirrors = Mirrors()
+    app_ports: tuple[AppPort, ...] = ()
+    groups: tuple[SecurityGroup, ...] = ()
+
+    def app_port(self, application: IpAddress) -> AppPort | None:
+        """The port that is this application's own."""
+        return next((port for port in self.app_ports if application in port.addresses), None)
 
     def port_of(self, application: IpAddress) -> int:
         """Where an application is."""
+        own = self.app_port(application)
+        if own is not None:
+            return own.port
         return self.ports.gateway if application in self.local else self.ports.apps
 
 

@@ -10,7 +10,10 @@ from typing import Final, NamedTuple, assert_never
 COOKIE_PREFIX: Final = 0x70F << 52
 COOKIE_PREFIX_MASK: Final = 0xFFF << 52
 
+CT_NEW: Final = 0x01
+CT_ESTABLISHED: Final = 0x02
 CT_REPLY: Final = 0x08
+CT_INVALID: Final = 0x10
 CT_TRACKED: Final = 0x20
 
 
@@ -59,6 +62,23 @@ class Track:
 
 
 @dataclass(frozen=True, slots=True)
+class Inspect:
+    """Connection tracking without NAT, then on to ``table``."""
+
+    zone: int
+    table: int
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Remember the connection of a packet that was tracked, and mark it; ``nat_src``: it leaves as from there."""
+
+    zone: int
+    mark: int = 0
+    nat_src: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PushVlan:
     """Tag the frame (IEEE 802.1Q)."""
 
@@ -70,7 +90,7 @@ class PopVlan:
     """Take the outermost tag off."""
 
 
-Action = SetField | Output | Goto | Track | PushVlan | PopVlan
+Action = SetField | Output | Goto | Track | Inspect | Commit | PushVlan | PopVlan
 TAGGED: Final = Masked(0x1000, 0x1000)
 """A match of ``vlan_vid``: there is a tag, whatever it says."""
 
@@ -96,7 +116,7 @@ class Flow:
     @property
     def onward(self) -> tuple[int, ...]:
         """The tables this rule continues in."""
-        return tuple(action.table for action in self.actions if isinstance(action, Goto | Track))
+        return tuple(action.table for action in self.actions if isinstance(action, Goto | Track | Inspect))
 
 
 class Family(NamedTuple):
@@ -143,9 +163,22 @@ _OFCTL_NAMES: Final = {
     "icmpv4_type": "icmp_type",
     "icmpv6_type": "icmp_type",
     "vlan_vid": "vlan_tci",
+    "tcp_dst": "tp_dst",
+    "udp_dst": "tp_dst",
+    "sctp_dst": "tp_dst",
+    "ipv6_nd_target": "nd_target",
+    "ipv6_nd_sll": "nd_sll",
+    "ipv6_nd_tll": "nd_tll",
 }
+_MAC_BYTES: Final = 6
 _PROTOCOLS: Final = {0x0800: "ip", 0x0806: "arp", 0x86DD: "ipv6"}
-_CT_STATE: Final = {CT_REPLY: "+rpl", CT_TRACKED: "+trk"}
+_CT_STATE: Final = {
+    CT_NEW: "new",
+    CT_ESTABLISHED: "est",
+    CT_REPLY: "rpl",
+    CT_INVALID: "inv",
+    CT_TRACKED: "trk",
+}
 
 
 def _canonical(flow: Flow) -> str:
@@ -158,8 +191,11 @@ def _canonical(flow: Flow) -> str:
 def _field_text(name: str, value: Value) -> str:
     if isinstance(value, int) and name == "eth_type" and value in _PROTOCOLS:
         return _PROTOCOLS[value]
-    if name == "ct_state":
-        return "ct_state=" + "".join(text for bit, text in _CT_STATE.items() if bits(value) & bit)
+    if name == "ct_state" and isinstance(value, Masked):
+        mask, on = bits(value._replace(value=value.mask)), bits(value)
+        return "ct_state=" + "".join(
+            ("+" if on & bit else "-") + text for bit, text in _CT_STATE.items() if mask & bit
+        )
     return f"{_OFCTL_NAMES.get(name, name)}={_value_text(name, value)}"
 
 
@@ -168,17 +204,27 @@ def _value_text(name: str, value: Value) -> str:
         return f"{_value_text(name, value.value)}/{_value_text(name, value.mask)}"
     if isinstance(value, int):
         return f"{value:#06x}" if name in ("eth_type", "vlan_vid") else str(value)
-    return value.hex(":") if name.startswith("eth_") else str(ip_address(value))
+    return value.hex(":") if len(value) == _MAC_BYTES else str(ip_address(value))
 
 
 def _track_text(track: Track) -> str:
     if track.nat_dst is None:
         return f"ct(table={track.table},zone={track.zone},nat)"
-    address = ip_address(track.nat_dst)
-    to = f"[{address}]" if address.version == 6 else str(address)
+    to = _bracketed(track.nat_dst)
     to += f":{track.nat_port}" if track.nat_port is not None else ""
     marked = f",exec(set_field:{track.mark:#x}->ct_mark)" if track.mark else ""
     return f"ct(commit,table={track.table},zone={track.zone},nat(dst={to}){marked})"
+
+
+def _commit_text(commit: Commit) -> str:
+    nat = "" if commit.nat_src is None else f",nat(src={_bracketed(commit.nat_src)})"
+    marked = f",exec(set_field:{commit.mark:#x}->ct_mark)" if commit.mark else ""
+    return f"ct(commit,zone={commit.zone}{nat}{marked})"
+
+
+def _bracketed(packed: bytes) -> str:
+    address = ip_address(packed)
+    return f"[{address}]" if address.version == 6 else str(address)
 
 
 def _action_text(action: Action) -> str:
@@ -191,6 +237,10 @@ def _action_text(action: Action) -> str:
             return f"goto_table:{table}"
         case Track():
             return _track_text(action)
+        case Inspect(zone, table):
+            return f"ct(table={table},zone={zone})"
+        case Commit():
+            return _commit_text(action)
         case PushVlan(vlan):
             return f"push_vlan:0x8100,set_field:{vlan | 0x1000}->vlan_vid"
         case PopVlan():

@@ -10,11 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
+from typing import Final
 
 from tof.dataplane.desired import Desired, ServiceRoute, by_application
 from tof.dataplane.flow import Action, Flow, Goto, Match, SetField, Track, family
 from tof.dataplane.tables import DOWN, NAT, OUTPUT, UP
 from tof.model import IpAddress, Service
+
+MOST_ZONE: Final = 0x7FFF
+"""The zones above are those of application ports."""
 
 
 def rules(desired: Desired) -> Iterator[Flow]:
@@ -27,20 +31,20 @@ def rules(desired: Desired) -> Iterator[Flow]:
 
 
 def zone_of(application_ip: IpAddress) -> int:
-    """The conntrack zone of an application that stands behind several services (never 0, the host's own)."""
+    """The conntrack zone of an application that stands behind several services: never 0, the host's own, nor a port's."""
     digest = blake2b(application_ip.packed, digest_size=2).digest()
-    return max(1, int.from_bytes(digest, "big"))
+    return max(1, int.from_bytes(digest, "big") & MOST_ZONE)
 
 
 def is_tracked(group: tuple[ServiceRoute, ...]) -> bool:
     """Whether the services of one application need connection tracking to find the way back.
 
     Several services do, and so does one that has several addresses or another port than its application, or a chain: its
-    VNFs see fragments as they are.
+    VNFs see fragments as they are. So does one that may not open flows: what is an answer has to be known.
     """
     service = group[0].service
     plain = service.is_host and service.application_port is None and service.chain is None
-    return len(group) > 1 or not plain
+    return len(group) > 1 or not plain or group[0].own_port or not group[0].opens
 
 
 def address_of(service: Service) -> bytes:

@@ -7,12 +7,20 @@ from collections.abc import Iterable
 from itertools import combinations
 from typing import Final
 
-from tof.dataplane import classifier, nat, pinger, ports, sff
+from tof.dataplane import applications, classifier, nat, pinger, ports, security, sff
 from tof.dataplane.desired import Desired
 from tof.dataplane.flow import Flow, Masked, bits, text
 from tof.dataplane.tables import TABLE_NAMES
 
-BOXES: Final = (ports.rules, classifier.rules, sff.rules, nat.rules, pinger.rules)
+BOXES: Final = (
+    ports.rules,
+    applications.rules,
+    classifier.rules,
+    sff.rules,
+    nat.rules,
+    security.rules,
+    pinger.rules,
+)
 
 _Mask = tuple[tuple[str, int], ...]
 

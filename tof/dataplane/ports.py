@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from tof.dataplane import nat
+from tof.dataplane import nat, security
 from tof.dataplane.desired import Desired, ServiceRoute, Vnf, by_application
 from tof.dataplane.flow import (
+    CT_INVALID,
+    CT_NEW,
     CT_REPLY,
     CT_TRACKED,
     IPV4,
     IPV6,
     TAGGED,
     Action,
+    Commit,
     Flow,
     Goto,
     Masked,
@@ -25,7 +28,7 @@ from tof.dataplane.flow import (
 )
 from tof.dataplane.sff import into
 from tof.dataplane.tables import BACK, CLASSIFIER, DOWN, OUTPUT, PORTS, UP
-from tof.model import GATEWAY_MAC, SERVICE_MAC_PREFIX, TUNNEL_MAC_PREFIX, service_mac
+from tof.model import GATEWAY_MAC, SERVICE_MAC_PREFIX, TUNNEL_MAC_PREFIX, Heading, service_mac
 
 _TUNNEL_MACS: Final = Masked(TUNNEL_MAC_PREFIX + bytes(4), b"\xff\xff" + bytes(4))
 _SERVICE_MACS: Final = Masked(SERVICE_MAC_PREFIX + bytes(4), b"\xff\xff" + bytes(4))
@@ -34,6 +37,9 @@ _IPV6_MULTICAST: Final = Masked(b"\x33\x33" + bytes(4), b"\xff\xff" + bytes(4))
 _CFM: Final = 0x8902
 _ARP: Final = 0x0806
 _NEIGHBOUR_DISCOVERY: Final = range(133, 138)
+_ASKED: Final = CT_TRACKED | CT_INVALID | CT_REPLY | CT_NEW
+_FIRST: Final = ("ct_state", Masked(CT_TRACKED | CT_NEW, _ASKED))
+_FURTHER: Final = ("ct_state", Masked(CT_TRACKED, _ASKED))
 _REPLY: Final = ("ct_state", Masked(CT_REPLY | CT_TRACKED, CT_REPLY | CT_TRACKED))
 
 
@@ -145,12 +151,32 @@ def _to_ue(desired: Desired, group: tuple[ServiceRoute, ...]) -> Iterator[Flow]:
     for route in group:
         reply = (*match, _REPLY, ("ct_mark", route.service_id))
         yield Flow(OUTPUT, 120, reply, _out(desired, route), f"{route.service.name}: to the UE")
-    speaker = next((route for route in group if route.service.is_host), None)
-    if speaker is not None:  # what an application says first it says as the one address of a service
+    yield from _openings(desired, group)
+
+
+def _openings(desired: Desired, group: tuple[ServiceRoute, ...]) -> Iterator[Flow]:
+    """What an application says first it says as the one address of a service: anything, or what its groups let out."""
+    match, hosts = _service(DOWN, group[0]), [route for route in group if route.service.is_host]
+    speaker = next((route for route in hosts if route.opens), None)
+    if speaker is not None:
         address = nat.address_of(speaker.service)
         actions = (SetField(family(address).source, address), *_out(desired, speaker))
         note = f"{speaker.service.name}: flows that conntrack does not know"
         yield Flow(OUTPUT, 100, match, actions, note)
+        return
+    application = group[0].service.application_ip
+    port = desired.app_port(application)
+    voices = [route for route in hosts if route.service.initiates is None]
+    for opening in security.openings(desired, port, Heading.EGRESS, ues=True) if port and voices else ():
+        if ("eth_type", family(application.packed).eth_type) not in opening.match:
+            continue
+        # Its packets stay those of the direction that the connection began in, and are judged one by one.
+        asking = (*match, *(one for one in opening.match if one[0] != "eth_type"))
+        commit = Commit(nat.zone_of(application), nat_src=nat.address_of(voices[0].service))
+        note = f"{voices[0].service.name}: flows that its application may open"
+        home = _out(desired, voices[0])
+        yield Flow(OUTPUT, opening.priority, (*asking, _FIRST), (commit, *home), note)
+        yield Flow(OUTPUT, opening.priority, (*asking, _FURTHER), home, note)
 
 
 def _out(desired: Desired, route: ServiceRoute) -> tuple[Action, ...]:

@@ -9,10 +9,23 @@ CLASSIFIER: Final = 1
 SFF: Final = 2
 NAT: Final = 3
 OUTPUT: Final = 4
+EGRESS: Final = 5
+LAN: Final = 6
+INGRESS: Final = 7
+"""What application ports say to others than UEs: may it out, where is it going, may it in there."""
 
 UP: Final = 1
 DOWN: Final = 2
 BACK: Final = 3
 """What ``reg3`` says: from a UE, from an application, from an application and through its chain already."""
 
-TABLE_NAMES: Final = {PORTS: "ports", CLASSIFIER: "classifier", SFF: "SFF", NAT: "NAT", OUTPUT: "output"}
+TABLE_NAMES: Final = {
+    PORTS: "ports",
+    CLASSIFIER: "classifier",
+    SFF: "SFF",
+    NAT: "NAT",
+    OUTPUT: "output",
+    EGRESS: "egress",
+    LAN: "LAN",
+    INGRESS: "ingress",
+}

@@ -31,9 +31,14 @@ def check(net: Netlink, config: Config) -> dict[str, Link]:
         if name not in links:
             raise SetupError(f"{key}: there is no adapter {name} here; `ip link` lists those there are")
         found[name] = links[name]
-        _check_free(links, key, name, config)
-        _check_bare(net, links[name], key, config)
+        check_usable(net, links, key, name, config)
     return found
+
+
+def check_usable(net: Netlink, links: dict[str, Link], key: str, name: str, config: Config) -> None:
+    """SetupError if an adapter is in use, or carries an address."""
+    _check_free(links, key, name, config)
+    _check_bare(net, links[name], key, config)
 
 
 def before(net: Netlink, link: Link) -> AdapterBefore:

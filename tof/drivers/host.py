@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from ipaddress import ip_interface
 
 from tof.config import Config, IpInterface, QueueNames
-from tof.drivers import adapters, ethtool, sysctl, teardown, ueroutes
-from tof.drivers.netlink import IFF_UP, Link, Netlink
+from tof.drivers import adapters, sysctl, teardown, ueroutes
+from tof.drivers.netlink import Link, Netlink
 from tof.drivers.record import Record
+from tof.drivers.veths import Veths, there
 from tof.errors import SetupError
 from tof.model import GATEWAY_MAC
 
@@ -20,16 +21,6 @@ BRIDGE_SYSCTLS = {
     "net/bridge/bridge-nf-call-ip6tables": "0",
     "net/bridge/bridge-nf-call-arptables": "0",
 }
-# Frames must leave these veths complete: checksums filled in, nothing left to segment (FACTS section 4).
-_VETH_OFF = (
-    "tx-checksum-",
-    "tx-scatter-gather",
-    "tx-tcp",
-    "tx-udp-seg",
-    "tx-gso",
-    "tx-generic-seg",
-    "rx-gro",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,29 +107,33 @@ class Host:
         for name in s1.interfaces:
             adapters.prepare_s1(net, name, bridge)
         if bridge:
-            self._raise(net, bridge.name)
+            self._veths(net, record).raise_(bridge.name)
+
+    def _veths(self, net: Netlink, record: Record) -> Veths:
+        return Veths(net, record, self._instance, self._names.gw0)
 
     def _make_queues(self, net: Netlink, record: Record) -> None:
+        veths = self._veths(net, record)
         for queue in self._names.queue:
             bridge = self._bridge(net, record, queue.bridge, queue=True)
             for first, second in ((queue.a, queue.b), (queue.c, queue.d)):
-                self._pair(net, record, first, second, QUEUE_MTU)
+                veths.pair(first, second, QUEUE_MTU)
             for name in (queue.b, queue.c):
-                port = _there(net, name)
+                port = there(net, name)
                 if port.master != bridge.index:
                     net.change(port.index, master=bridge.index)
                     net.change_port(port.index, {"learning": 0, "unicast_flood": 1})
             for name in (queue.bridge, queue.a, queue.b, queue.c, queue.d):
-                self._raise(net, name)
+                veths.raise_(name)
         uses = ",".join((*self._config.s1.interfaces, self._config.ue.app_interface))
         before = ",".join(record.before.sysctls.get(path, "-") for path in BRIDGE_SYSCTLS)
         first, second = (queue.bridge for queue in self._names.queue)
-        self._sign(net, first, f" {adapters.USES}{uses}")
-        self._sign(net, second, f" {adapters.SYSCTLS}{before}")
+        veths.sign(first, f" {adapters.USES}{uses}")
+        veths.sign(second, f" {adapters.SYSCTLS}{before}")
 
     def _make_ue_side(self, net: Netlink, record: Record) -> None:
-        names, apps = self._names, _there(net, self._config.ue.app_interface)
-        widest = max([apps.mtu, *(_there(net, name).mtu for name in self._config.s1.interfaces)])
+        names, apps = self._names, there(net, self._config.ue.app_interface)
+        widest = max([apps.mtu, *(there(net, name).mtu for name in self._config.s1.interfaces)])
         pairs = {
             (names.ue, names.ue_ovs): widest,
             (names.hb0, names.hb1): 1500,
@@ -148,23 +143,22 @@ class Host:
         }
         if self._config.mirror.dir is not None:
             pairs[names.mirror0, names.mirror1] = widest
+        veths = self._veths(net, record)
         for (first, second), mtu in pairs.items():
-            self._pair(net, record, first, second, mtu)
+            veths.pair(first, second, mtu)
         self._make_gateway(net)
         for pair in pairs:
             for name in pair:
-                features = ethtool.matching(ethtool.read(name), _VETH_OFF)
-                ethtool.write(name, dict.fromkeys(features, False))
-                self._raise(net, name)
+                veths.complete(name)
         self._route_to_ues(net)
         adapters.prepare_apps(net, apps.name)
 
     def _route_to_ues(self, net: Netlink) -> None:
-        index = _there(net, self._names.gw0).index
+        index = there(net, self._names.gw0).index
         ueroutes.put(self._instance, index, self._config.dns.listen, self._config.ue.app_address)
 
     def _make_gateway(self, net: Netlink) -> None:
-        link, wanted = _there(net, self._names.gw0), set(self._config.ue.app_address)
+        link, wanted = there(net, self._names.gw0), set(self._config.ue.app_address)
         wanted |= {ip_interface(address) for address in self._config.dns.listen}
         mac = GATEWAY_MAC.hex(":")
         if link.mac != mac:
@@ -185,37 +179,9 @@ class Host:
         if link is None:
             record.note_device(name)
             net.add_bridge(name, queue=queue)
-        self._sign(net, name)
+        self._veths(net, record).sign(name)
         sysctl.write(sysctl.no_ipv6(name), "1")
-        return _there(net, name)
-
-    def _pair(self, net: Netlink, record: Record, first: str, second: str, mtu: int) -> None:
-        one, other = net.link(first), net.link(second)
-        if one is None or other is None or one.peer != other.index:
-            record.note_device(first)
-            record.note_device(second)
-            for stale in (first, second):
-                net.delete(stale)
-            net.add_veth(first, second, mtu)
-        for name in (first, second):
-            self._sign(net, name)
-            if name != self._names.gw0:
-                sysctl.write(sysctl.no_ipv6(name), "1")
-                # What OVS reads from a port, the kernel behind it sees as well: the gateway alone answers.
-                sysctl.write(f"net/ipv4/conf/{name}/arp_ignore", "8")
-            link = _there(net, name)
-            if link.mtu != mtu:
-                net.change(link.index, mtu=mtu)
-
-    def _sign(self, net: Netlink, name: str, more: str = "") -> None:
-        link, alias = _there(net, name), f"tof {self._instance}{more}"
-        if not link.alias.startswith(alias):
-            net.change(link.index, ifalias=alias)
-
-    def _raise(self, net: Netlink, name: str) -> None:
-        link = _there(net, name)
-        if not link.up:
-            net.flag(link.index, IFF_UP, on=True)
+        return there(net, name)
 
     def _plumbing(self, net: Netlink) -> Plumbing:
         index = {link.name: link.index for link in net.links()}
@@ -226,8 +192,8 @@ class Host:
             sgw=tuple(index[name] for name in s1.sgw_interfaces),
             br_s1=0 if s1.shared else index[names.br_s1],
             s1_bare=not any(one.version == 4 for one in net.addresses(index[s1.enb_interfaces[0]])),
-            apps_mtu=_there(net, self._config.ue.app_interface).mtu,
-            s1_mtu=min(_there(net, name).mtu for name in s1.interfaces),
+            apps_mtu=there(net, self._config.ue.app_interface).mtu,
+            s1_mtu=min(there(net, name).mtu for name in s1.interfaces),
             queue=(first, second),
             ue=index[names.ue],
             ue_ovs=index[names.ue_ovs],
@@ -245,13 +211,6 @@ class Host:
 
 def _queue(index: dict[str, int], queue: QueueNames) -> QueuePlumbing:
     return QueuePlumbing(*(index[name] for name in (queue.bridge, queue.a, queue.b, queue.c, queue.d)))
-
-
-def _there(net: Netlink, name: str) -> Link:
-    link = net.link(name)
-    if link is None:
-        raise SetupError(f"{name} vanished while the TOF was being set up; start it again")
-    return link
 
 
 def _settle(net: Netlink, index: int, have: Iterable[IpInterface], wanted: Iterable[IpInterface]) -> None:

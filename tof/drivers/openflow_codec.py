@@ -14,8 +14,10 @@ from tof.dataplane.flow import (
     COOKIE_PREFIX,
     COOKIE_PREFIX_MASK,
     Action,
+    Commit,
     Flow,
     Goto,
+    Inspect,
     Masked,
     Output,
     PopVlan,
@@ -29,7 +31,9 @@ _ofp: Any = ofproto_v1_4
 _parser: Any = ofproto_v1_4_parser
 _DIALECT: Final[Any] = ProtocolDesc(version=_ofp.OFP_VERSION)
 _CT_COMMIT: Final = 1
+_NAT_SRC: Final = 1
 _NAT_DST: Final = 2
+_NO_TABLE: Final = 0xFF
 _ALL_BITS: Final = (1 << 64) - 1
 
 HELLO: Final[int] = _ofp.OFPT_HELLO
@@ -199,6 +203,10 @@ def _actions(action: Action) -> list[Any]:
             return [_parser.OFPActionOutput(port, 0)]
         case Track():
             return [_track(action)]
+        case Inspect(zone, table):
+            return [_parser.NXActionCT(0, "", zone, table, 0, [])]
+        case Commit():
+            return [_commit(action)]
         case PushVlan(vlan):
             return [_parser.OFPActionPushVlan(0x8100), _parser.OFPActionSetField(vlan_vid=vlan | 0x1000)]
         case PopVlan():
@@ -226,8 +234,14 @@ def _track(track: Track) -> Any:
     return _parser.NXActionCT(_CT_COMMIT, "", track.zone, track.table, 0, nested)
 
 
-def _nat_to(packed: bytes, port: int | None) -> Any:
+def _commit(commit: Commit) -> Any:
+    marked = [_parser.OFPActionSetField(ct_mark=commit.mark)] if commit.mark else []
+    nat = [] if commit.nat_src is None else [_Padded(_nat_to(commit.nat_src, None, _NAT_SRC))]
+    return _parser.NXActionCT(_CT_COMMIT, "", commit.zone, _NO_TABLE, 0, [*nat, *marked])
+
+
+def _nat_to(packed: bytes, port: int | None, end: int = _NAT_DST) -> Any:
     to: dict[str, Any] = {"range_ipv4_min" if len(packed) == 4 else "range_ipv6_min": str(ip_address(packed))}
     if port is not None:
         to["range_proto_min"] = port
-    return _parser.NXActionNAT(_NAT_DST, **to)
+    return _parser.NXActionNAT(end, **to)

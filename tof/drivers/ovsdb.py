@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -116,9 +116,11 @@ class Ovs:
             *prefixes,
         )
 
-    async def ensure_ports(self, bridge: str, ports: Sequence[Port]) -> dict[str, int]:
-        """Make exactly these the TOF's ports of the bridge, others left alone: device -> OpenFlow number."""
-        present, wanted = await self._our_ports(bridge), {port.device for port in ports}
+    async def ensure_ports(
+        self, bridge: str, ports: Sequence[Port], beside: Set[str] = frozenset()
+    ) -> dict[str, int]:
+        """Make exactly these the TOF's ports of the bridge, others and those ``beside`` left alone: device -> number."""
+        present, wanted = await self._our_ports(bridge) - beside, {port.device for port in ports}
         mark = sha256(repr(sorted(map(repr, ports))).encode()).hexdigest()[:16]
         if present == wanted and await self._mark(bridge, "tof-ports") == mark:
             return {port.device: await self._check(port) for port in ports}
@@ -148,6 +150,24 @@ class Ovs:
             command += ["--", "set", "Port", port.device, f"external_ids:tof={self.instance}"]
             command += ["--", "set", "Interface", port.device, f"ofport_request={port.ofport}"]
         await self.vsctl(*command[1:])
+
+    async def add_ports(self, bridge: str, ports: Sequence[Port]) -> None:
+        """Make these ports of the bridge, too; BackendError if one is refused."""
+        present = await self._our_ports(bridge) if ports else set()
+        command: list[str] = []
+        for port in ports:
+            if port.device not in present or await self._number(port.device) != str(port.ofport):
+                command += ["--", "--may-exist", "add-port", bridge, port.device]
+                command += ["--", "set", "Port", port.device, f"external_ids:tof={self.instance}"]
+                command += ["--", "set", "Interface", port.device, f"ofport_request={port.ofport}"]
+        if command:
+            await self.vsctl(*command[1:])
+        for port in ports:
+            await self._check(port)
+
+    async def drop_port(self, bridge: str, device: str) -> None:
+        """Make it no port of the bridge any more; nothing to do is fine."""
+        await self.vsctl("--if-exists", "del-port", bridge, device)
 
     async def remove_bridge(self, bridge: str) -> None:
         """Remove the bridge with all its ports if it is the TOF's; otherwise leave it alone."""
@@ -212,11 +232,14 @@ class Ovs:
     async def _check(self, port: Port) -> int:
         if port.optional:
             return port.ofport
-        number = (await self.vsctl("get", "Interface", port.device, "ofport")).strip()
+        number = await self._number(port.device)
         if number != str(port.ofport):
             why = (await self.vsctl("get", "Interface", port.device, "error")).strip(' "[]\n')
             raise BackendError(f"OVS port {port.device}: {why or f'number {number}, not {port.ofport}'}")
         return port.ofport
+
+    async def _number(self, device: str) -> str:
+        return (await self.vsctl("get", "Interface", device, "ofport")).strip()
 
 
 def _bridge_mark() -> str:

@@ -59,6 +59,17 @@ class Record:
         """Note that a device is about to be created."""
         self._note(self.before.devices, name, True)
 
+    def forget_port(self, adapter: str, devices: tuple[str, ...], sysctls: tuple[str, ...]) -> None:
+        """An application's port is gone, and its adapter given back."""
+        for section, keys in (
+            (self.before.adapters, (adapter,)),
+            (self.before.devices, devices),
+            (self.before.sysctls, sysctls),
+        ):
+            for key in keys:
+                section.pop(key, None)
+        self._save()
+
     def forget(self) -> None:
         """Everything is as it was: the record goes."""
         self._path.unlink(missing_ok=True)

@@ -12,10 +12,10 @@ from functools import partial
 from pathlib import Path
 
 from tof.config import Config
-from tof.drivers import adapters, ethtool, netfilter, sysctl, ueroutes
-from tof.drivers.netlink import IFF_PROMISC, IFF_UP, Link, Netlink
+from tof.drivers import adapters, netfilter, restoring, sysctl, ueroutes
+from tof.drivers.netlink import Netlink
 from tof.drivers.ovsdb import PrivateOvs, SystemOvs
-from tof.drivers.record import AdapterBefore, Record
+from tof.drivers.record import Record
 from tof.drivers.unbound import Unbound
 from tof.errors import BackendError
 
@@ -49,8 +49,8 @@ class _Teardown:
                 self._try(partial(self._detach, net, name))
             self._try(partial(self._remove_devices, net))
             self._try(partial(self._remove_taps, net))
-            for name, before in self._record.before.adapters.items():
-                self._try(partial(self._restore, net, name, before))
+            for name in self._record.before.adapters:
+                self._try(partial(self._restore, net, name))
             self._try(partial(self._restore_sysctls, net))
         if self._failed:
             raise BackendError("; ".join(self._failed) + "; run `tof down` again")
@@ -99,16 +99,8 @@ class _Teardown:
             self._done.append(f"removed the netfilter chains {self._config.names.chain}")
 
     def _detach(self, net: Netlink, name: str) -> None:
-        link, before = net.link(name), self._record.before.adapters.get(name)
-        if link is None:
-            return
-        if link.xdp:
-            net.detach_xdp(link.index)
+        if restoring.detach(net, name, self._record.before.adapters.get(name)):
             self._done.append(f"detached XDP from {name}")
-        if before and before.clsact:
-            net.drop_filters(link.index, "tof_")
-        elif net.has_clsact(link.index):
-            net.drop_clsact(link.index)
 
     def _remove_devices(self, net: Netlink) -> None:
         names = self._config.names.devices - {self._config.names.br_ue}
@@ -127,38 +119,8 @@ class _Teardown:
             if link and link.kind == "tun" and net.delete(name):
                 self._done.append(f"removed {name}")
 
-    def _restore(self, net: Netlink, name: str, before: AdapterBefore) -> None:
-        link = net.link(name)
-        if link is None:
-            self._done.append(f"{name} is gone, nothing to put back")
-            return
-        if not before.up and link.up:
-            net.flag(link.index, IFF_UP, on=False)
-        self._restore_ipv6(name)
-        if link.mtu != before.mtu:
-            net.change(link.index, mtu=before.mtu)
-        self._restore_master(net, link, before)
-        if link.promisc != before.promisc:
-            net.flag(link.index, IFF_PROMISC, on=before.promisc)
-        if before.up and not link.up:
-            net.flag(link.index, IFF_UP, on=True)
-        ethtool.write(name, before.features)
-        self._done.append(f"put {name} back as it was")
-
-    def _restore_ipv6(self, name: str) -> None:
-        value = self._record.before.sysctls.get(sysctl.no_ipv6(name))
-        if value is not None:
-            sysctl.write(sysctl.no_ipv6(name), value)
-
-    def _restore_master(self, net: Netlink, link: Link, before: AdapterBefore) -> None:
-        bridge = net.link(before.master) if before.master else None
-        if before.master and bridge is None:
-            self._done.append(f"{link.name} was in {before.master}, which is gone")
-        current, wanted = link.master or 0, bridge.index if bridge else 0
-        if current != wanted:
-            net.change(link.index, master=wanted)
-        if bridge and before.port:
-            net.change_port(link.index, before.port)
+    def _restore(self, net: Netlink, name: str) -> None:
+        self._done.append(restoring.restore(net, self._record, name))
 
     def _restore_sysctls(self, net: Netlink) -> None:
         if adapters.sysctls_of_others(net, self._config.agent.name):

@@ -37,6 +37,7 @@ from tof.drivers.host import Plumbing
 from tof.drivers.layout import DataPathConfig, TunnelRecord
 from tof.drivers.libbpf import BpfObject, Map, RingBuffer, maps_of
 from tof.drivers.selection import SelectionMaps, filter_bits
+from tof.drivers.splices import SpliceMaps
 from tof.errors import SetupError
 from tof.model import IpAddress, IpNetwork, Link, TunnelKey
 
@@ -96,6 +97,7 @@ class XdpEndpoints:
         self.tracked: frozenset[bytes] = frozenset()
         self.selection = SelectionMaps(self._maps)
         self.accounts = AccountMaps(self._maps)
+        self.splices = SpliceMaps(self._maps["tof_splices"], programs, self._hooks)
         self._tokens = len(self.adopt_tokens()) if self.adopted else 0
         self._config = DataPathConfig()
         self._names = counter_names()

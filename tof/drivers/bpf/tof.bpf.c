@@ -375,6 +375,7 @@ MAP(tof_told, BPF_MAP_TYPE_LRU_HASH, struct key, __u32, 65536, 0);
 MAP(tof_flows, BPF_MAP_TYPE_LRU_HASH, struct flow_place, struct flow, 262144, 0);
 MAP(tof_scratch, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct scratch, 1, 0);
 MAP(tof_tracked, BPF_MAP_TYPE_HASH, struct in6_addr, __u32, 65536, BPF_F_NO_PREALLOC);
+MAP(tof_splices, BPF_MAP_TYPE_HASH, __u32, __u32, 1024, BPF_F_NO_PREALLOC); // interface of an application's port -> its other
 MAP(tof_agent, BPF_MAP_TYPE_ARRAY, __u32, __u64, 1, 0); // when the agent last turned to the fragments it holds
 MAP(tof_pieces, BPF_MAP_TYPE_LRU_HASH, struct piece_key, struct piece, 32768, 0);
 MAP(tof_services, BPF_MAP_TYPE_HASH, struct in6_addr, __u32, 65536, BPF_F_NO_PREALLOC);
@@ -3164,13 +3165,27 @@ static __always_inline int is_tracked(__be32 application)
 	return bpf_map_lookup_elem(&tof_tracked, &address) != 0;
 }
 
+// What goes to an application with a port of its own is tracked there, whoever it is from.
+static __always_inline int veil_unless_tracked(struct iphdr *ip)
+{
+	return (ip->frag_off & bpf_htons(0x1fff)) && !is_tracked(ip->saddr) && !is_tracked(ip->daddr) && veil(ip);
+}
+
 static __always_inline void change_veil(struct __sk_buff *skb, int on)
 {
 	struct iphdr ip;
 
 	if (skb->protocol == bpf_htons(ETH_P_IP) && !bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) &&
-	    (on ? !is_tracked(ip.saddr) && veil(&ip) : unveil(&ip)))
+	    (on ? veil_unless_tracked(&ip) : unveil(&ip)))
 		bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), 0);
+}
+
+// Where a frame on this interface goes on: applications that have ports of their own have splices of their own.
+static __always_inline __u32 other_end(struct __sk_buff *skb, __u32 shared)
+{
+	__u32 here = skb->ifindex, *own = bpf_map_lookup_elem(&tof_splices, &here);
+
+	return own ? *own : shared;
 }
 
 // apps0 -> tofapp0: transmitting on a veth without offloads completes checksums and cuts TSO frames to size.
@@ -3180,7 +3195,7 @@ int tof_apps_in(struct __sk_buff *skb)
 	struct config *c = config();
 
 	change_veil(skb, 1);
-	return c ? bpf_redirect(c->splice_ifindex, 0) : TC_ACT_SHOT;
+	return c ? bpf_redirect(other_end(skb, c->splice_ifindex), 0) : TC_ACT_SHOT;
 }
 
 // tofapp0 -> apps0: the network of the apps sees one gateway, not one station per tunnel.
@@ -3196,7 +3211,7 @@ int tof_apps_out(struct __sk_buff *skb)
 	if (!bpf_skb_load_bytes(skb, 6, source, 2) && source[0] == gateway[0] && source[1] == gateway[1])
 		bpf_skb_store_bytes(skb, 6, gateway, 6, 0);
 	change_veil(skb, 0);
-	return bpf_redirect(c->apps_ifindex, 0);
+	return bpf_redirect(other_end(skb, c->apps_ifindex), 0);
 }
 
 char LICENSE[] SEC("license") = "GPL";

@@ -1,0 +1,178 @@
+"""Security groups (tables 5 and 7): what an application port lets out to others than UEs, and what it lets in.
+
+A connection is marked with the rule that let it in. While that rule is there its packets pass, both ways; those of the
+direction that it began in are judged anew when it is not. So a rule that goes takes its connections with it, others stay,
+and no entry of connection tracking has to be flushed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from hashlib import blake2b
+from ipaddress import IPv4Address, ip_network, summarize_address_range
+from typing import Final, NamedTuple
+
+from tof.dataplane.desired import AppPort, Desired
+from tof.dataplane.flow import (
+    CT_INVALID,
+    CT_REPLY,
+    CT_TRACKED,
+    IPV4,
+    IPV6,
+    Action,
+    Commit,
+    Family,
+    Flow,
+    Goto,
+    Masked,
+    Match,
+    Output,
+    Value,
+    family,
+)
+from tof.dataplane.tables import EGRESS, INGRESS, LAN
+from tof.model import Heading, IpAddress, IpNetwork, PortRange, SecurityRule
+
+TRUSTED: Final = 1
+"""Marks what is let in and out without a rule: the TOF's own flows, and what it answers."""
+VALID: Final = ("ct_state", Masked(CT_TRACKED, CT_TRACKED | CT_INVALID))
+ASKING: Final = ("ct_state", Masked(CT_TRACKED, CT_TRACKED | CT_INVALID | CT_REPLY))
+"""Tracked, and of the direction in which the connection began: such packets are held against the rules."""
+_MARKED, _OURS, _FIRST_RULE, _REST = 20_000, 15_000, 10_000, 1
+_PORT_FIELDS: Final = {6: "tcp_dst", 17: "udp_dst", 132: "sctp_dst"}
+_ICMP: Final = {IPV4.eth_type: 1, IPV6.eth_type: 58}
+_ALL_PORTS: Final = 0xFFFF
+_DNS: Final = 53
+
+
+class Opening(NamedTuple):
+    """What one rule lets in or out at a port: ``match`` says it without the port."""
+
+    priority: int
+    match: Match
+    mark: int
+
+
+def rules(desired: Desired) -> Iterator[Flow]:
+    """What may leave an application port, and what may enter it."""
+    for port in desired.app_ports:
+        yield from _egress(desired, port)
+        yield from _ingress(desired, port)
+
+
+def openings(desired: Desired, port: AppPort, heading: Heading, *, ues: bool = False) -> tuple[Opening, ...]:
+    """What the port's groups let in or out, from or to UEs or all others; rules are told apart by their priority."""
+    declared = {group.name: group for group in desired.groups}
+    wanted = {
+        rule
+        for name in port.groups
+        for rule in (declared[name].rules if name in declared else ())
+        if rule.heading is heading and rule.ues is ues
+    }
+    found: dict[Match, Opening] = {}
+    for place, rule in enumerate(sorted(wanted, key=repr)):
+        for match in _matches(desired, port, rule):
+            found.setdefault(match, Opening(_FIRST_RULE - place, match, _mark(heading, match)))
+    return tuple(found.values())
+
+
+def _egress(desired: Desired, port: AppPort) -> Iterator[Flow]:
+    here: Match = (("in_port", port.port),)
+    onward: tuple[Action, ...] = (Goto(LAN),)
+    yield from _admitted(desired, port, EGRESS, here, onward)
+    trusted = (Commit(port.zone, TRUSTED), *onward)
+    for own, asks in _services_of_ours(desired):
+        ip = family(own.packed)
+        match = (*here, ASKING, ("eth_type", ip.eth_type), (ip.destination, own.packed), *asks)
+        yield Flow(EGRESS, _OURS, match, trusted, f"{port.name}: what the TOF answers")
+    for opening in openings(desired, port, Heading.EGRESS):
+        commit = (Commit(port.zone, opening.mark), *onward)
+        yield Flow(EGRESS, opening.priority, (*here, ASKING, *opening.match), commit, f"{port.name}: out")
+    yield Flow(EGRESS, _REST, here, (), f"{port.name}: no rule lets it out")
+
+
+def _ingress(desired: Desired, port: AppPort) -> Iterator[Flow]:
+    here: Match = (("reg4", port.port),)
+    onward: tuple[Action, ...] = (Output(port.port),)
+    yield from _admitted(desired, port, INGRESS, here, onward)
+    trusted = (Commit(port.zone, TRUSTED), *onward)
+    for ip in (IPV4, IPV6):
+        ours = (*here, ("in_port", desired.ports.gateway), ASKING, ("eth_type", ip.eth_type))
+        yield Flow(INGRESS, _OURS, ours, trusted, f"{port.name}: what the TOF says")
+    for opening in openings(desired, port, Heading.INGRESS):
+        commit = (Commit(port.zone, opening.mark), *onward)
+        yield Flow(INGRESS, opening.priority, (*here, ASKING, *opening.match), commit, f"{port.name}: in")
+    yield Flow(INGRESS, _REST, here, (), f"{port.name}: no rule lets it in")
+
+
+def _admitted(
+    desired: Desired, port: AppPort, table: int, here: Match, onward: tuple[Action, ...]
+) -> Iterator[Flow]:
+    """Packets of connections that some rule of now, of either heading, has let in or out."""
+    marks = {opening.mark for heading in Heading for opening in openings(desired, port, heading)}
+    for mark in sorted({TRUSTED, *marks}):
+        match = (*here, VALID, ("ct_mark", mark))
+        yield Flow(table, _MARKED, match, onward, f"{port.name}: connections that a rule has let in or out")
+
+
+def _services_of_ours(desired: Desired) -> Iterator[tuple[IpAddress, Match]]:
+    """What an application may ask of the TOF itself: whether it is there, and its DNS server."""
+    for own in (*desired.app_addresses, *desired.local):
+        yield own, family(own.packed).echo_request
+    for own in desired.local:
+        for protocol in (6, 17):
+            yield own, (("ip_proto", protocol), (_PORT_FIELDS[protocol], _DNS))
+
+
+def _matches(desired: Desired, port: AppPort, rule: SecurityRule) -> Iterator[Match]:
+    for ip in (IPV4, IPV6):
+        for remote in _remotes(desired, port, rule, ip):
+            for transport in _transports(rule, ip):
+                yield (("eth_type", ip.eth_type), *remote, *transport)
+
+
+def _remotes(desired: Desired, port: AppPort, rule: SecurityRule, ip: Family) -> Iterator[Match]:
+    """The address of the other end, in packets of the rule's heading."""
+    name = ip.source if rule.heading is Heading.INGRESS else ip.destination
+    networks: list[IpNetwork] = []
+    if rule.group is not None:
+        others = (one for one in desired.app_ports if rule.group in one.groups and one is not port)
+        networks = [ip_network(address) for one in others for address in one.addresses]
+    elif rule.prefix is not None:
+        networks = [rule.prefix]
+    else:
+        yield ()
+    for network in networks:
+        if family(network.network_address.packed) is ip:
+            yield (() if network.prefixlen == 0 else ((name, _prefix(network)),))
+
+
+def _prefix(network: IpNetwork) -> Value:
+    if network.prefixlen == network.max_prefixlen:
+        return network.network_address.packed
+    return Masked(network.network_address.packed, network.netmask.packed)
+
+
+def _transports(rule: SecurityRule, ip: Family) -> Iterator[Match]:
+    if rule.protocol is None:
+        yield ()
+        return
+    protocol = _ICMP[ip.eth_type] if rule.protocol == _ICMP[IPV4.eth_type] else rule.protocol
+    if not rule.ports:
+        yield (("ip_proto", protocol),)
+    for ports in rule.ports:
+        for value in port_values(ports):
+            yield (("ip_proto", protocol), (_PORT_FIELDS[protocol], value))
+
+
+def port_values(ports: PortRange) -> Iterator[int | Masked]:
+    """A range of ports as the fewest values under masks."""
+    for part in summarize_address_range(IPv4Address(ports.first), IPv4Address(ports.last)):
+        mask = int(part.netmask) & _ALL_PORTS
+        first = int(part.network_address)
+        yield first if mask == _ALL_PORTS else Masked(first, mask)
+
+
+def _mark(heading: Heading, match: Match) -> int:
+    digest = blake2b(repr((heading.value, match)).encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big") | 0x80000000
