@@ -119,27 +119,29 @@ class AppManager:
 
     async def run(self) -> None:
         """Carry out, watch, tend; apps go on when it is cancelled."""
-        async with asyncio.TaskGroup() as group:
-            self._group = group
-            pending, self._pending = self._pending, []
-            self._carry_out(pending)
-            group.create_task(self._clear_orphans(), name="orphans")
-            turn = 0
-            while True:
-                await asyncio.sleep(TEND_S)
-                turn += 1
-                for name, offer in self._offers.items():
-                    try:
-                        await offer.vim.tend()
-                        if turn % LOOK_EACH == 0:
-                            await self._look(name, offer.vim)
-                    except (VimError, OSError) as error:
-                        log.warning("a VIM cannot be asked", vim=name, error=str(error))
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                pending, self._pending = self._pending, []
+                self._carry_out(pending)
+                group.create_task(self._clear_orphans(), name="orphans")
+                await self._tend()
+        finally:
+            for offer in self._offers.values():
+                await offer.vim.aclose()
 
-    async def aclose(self) -> None:
-        """Let go of the VIMs."""
-        for offer in self._offers.values():
-            await offer.vim.aclose()
+    async def _tend(self) -> None:
+        turn = 0
+        while True:
+            await asyncio.sleep(TEND_S)
+            turn += 1
+            for name, offer in self._offers.items():
+                try:
+                    await offer.vim.tend()
+                    if turn % LOOK_EACH == 0:
+                        await self._look(name, offer.vim)
+                except (VimError, OSError) as error:
+                    log.warning("a VIM cannot be asked", vim=name, error=str(error))
 
     async def _look(self, name: str, vim: Vim) -> None:
         there = {one.key: one for one in await vim.list()}

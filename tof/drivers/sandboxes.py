@@ -203,6 +203,21 @@ class Sandboxes:
             found.append(f"namespace {sandbox.namespace}")
         return found + self._groups.remains(sandbox.app)
 
+    async def clear(self) -> list[str]:
+        """Remove every sandbox; their apps. BackendError names what stays."""
+        names = []
+        for sandbox in await self.known():
+            for step in (self.end, self.unlimit, self.unname, self.unwire):
+                await step(sandbox)
+            if left := await self.remains(sandbox):
+                raise BackendError(f"of the app {sandbox.app} there is still {', '.join(left)}")
+            await self.forget(sandbox)
+            names.append(sandbox.app)
+        for place in (self._dir, self._dir.parent):
+            with contextlib.suppress(OSError):
+                place.rmdir()
+        return names
+
     # what is asked
 
     def lives(self, sandbox: Sandbox) -> bool:

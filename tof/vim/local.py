@@ -21,7 +21,7 @@ from tof.agent.sandbox import (
     isolated,
     sandbox_of,
 )
-from tof.errors import BackendError, TofError
+from tof.errors import BackendError, RequestError, TofError
 from tof.model import IpAddress, IpNetwork
 from tof.vim.errors import (
     AlreadyExists,
@@ -99,6 +99,8 @@ class LocalVim:
             raise TimedOut("the app was not made in time, and what was there of it is removed") from None
         except VimError:
             raise
+        except RequestError as error:
+            raise Rejected(str(error)) from error
         except TofError as error:
             raise BackendFault(str(error)) from error
 
