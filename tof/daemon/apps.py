@@ -77,14 +77,13 @@ class AppManager:
         """Have it no longer."""
         self.apps.get(name)
         self._tell(name, Unwanted())
-        if self._has(name):
-            await finished(self._save(self.apps.get(name)))
+        await finished(self._save(self.apps.get(name)))
 
     async def settled(self, name: str, within_s: float) -> AppView | None:
         """The app once nothing is done for it any more, or as it is after that time; None once it is gone."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + within_s
-        while self._has(name):
+        while any(life.app.name == name for life in self.apps):
             life = self.apps.get(name)
             if life.settled and life.wanted:
                 return life.view
