@@ -33,11 +33,12 @@ class AppManager:
 
     def __init__(
         self, offers: Mapping[str, Offer], control: ServiceControl, store: Store, clock: Clock, *,
-        instance: str, device: str,
+        instance: str, device: str, tend_s: float = TEND_S,
     ) -> None:  # fmt: skip
         self.apps = Apps()
         self._steps = AppSteps(offers, control, store, instance=instance, device=device)
         self._offers, self._control, self._store, self._clock = offers, control, store, clock
+        self._tend_s = tend_s
         self._saved: dict[str, AppRow] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
@@ -132,7 +133,7 @@ class AppManager:
     async def _tend(self) -> None:
         turn = 0
         while True:
-            await asyncio.sleep(TEND_S)
+            await asyncio.sleep(self._tend_s)
             turn += 1
             for name, offer in self._offers.items():
                 try:
