@@ -43,6 +43,7 @@ class MemoryPort:
 
     def __init__(self):
         self.catalog = Catalog([ip_address("8.8.8.8")], [ip_address("192.168.50.1")])
+        self.groups = ()
         self.held: list[TunnelView] = []
         self.used: list[Usage] = []
         self.unresolved: set[str] = set()
@@ -66,11 +67,12 @@ class MemoryPort:
         self.catalog.remove(key)
 
     async def policy(self):
-        return Policy(self.catalog.services, self.catalog.chains)
+        return Policy(self.catalog.services, self.catalog.chains, self.groups)
 
     async def replace_policy(self, policy):
         self._refuse()
         self.catalog.replace_all(policy.services, policy.chains)
+        self.groups = policy.groups
         return await self.policy()
 
     async def service_status(self, name):

@@ -12,7 +12,7 @@ import pytest
 from tof.agent.service_body import parse
 from tof.drivers.store import Store
 from tof.errors import BackendError, SetupError
-from tof.model import Chain, OnFailure, Policy, Service
+from tof.model import Chain, Heading, OnFailure, Policy, SecurityGroup, SecurityRule, Service
 
 
 def service(name, number):
@@ -130,11 +130,13 @@ async def test_a_file_of_the_second_schema_is_carried_over(tmp_path):
     path = tmp_path / "services.db"
     async with Store(path) as store:
         await store.put(SELECTIVE)
-    write(path, "DROP TABLE learnt", "DROP TABLE chain", "PRAGMA user_version = 2")
+    write(
+        path, "DROP TABLE learnt", "DROP TABLE chain", "DROP TABLE security_group", "PRAGMA user_version = 2"
+    )
     async with Store(path) as store:
         assert await store.load() == [SELECTIVE]
         assert await store.load_learnt() == []
-    assert written(path, "PRAGMA user_version") == [(4,)]
+    assert written(path, "PRAGMA user_version") == [(5,)]
 
 
 async def test_chains_are_stored_with_the_services_that_walk_them(tmp_path):
@@ -156,11 +158,37 @@ async def test_a_file_of_the_third_schema_is_carried_over(tmp_path):
     path = tmp_path / "services.db"
     async with Store(path) as store:
         await store.put(SELECTIVE)
-    write(path, "DROP TABLE chain", "PRAGMA user_version = 3")
+    write(path, "DROP TABLE chain", "DROP TABLE security_group", "PRAGMA user_version = 3")
     async with Store(path) as store:
         assert await store.load() == [SELECTIVE]
         assert await store.load_chains() == []
-    assert written(path, "PRAGMA user_version") == [(4,)]
+    assert written(path, "PRAGMA user_version") == [(5,)]
+
+
+async def test_security_groups_are_stored_with_the_services(tmp_path):
+    path = tmp_path / "services.db"
+    groups = (SecurityGroup("a", (SecurityRule(Heading.EGRESS, 6, ues=True),)), SecurityGroup("b"))
+    async with Store(path) as store:
+        await store.replace_all(Policy((SELECTIVE,), (), groups))
+        assert await store.load_groups() == list(groups)
+        await store.replace_all(Policy((SELECTIVE,), (), groups[1:]))
+    async with Store(path) as store:
+        assert await store.load_groups() == [groups[1]]
+    write(path, "UPDATE security_group SET body = '{}'")
+    async with Store(path) as store:
+        with pytest.raises(SetupError, match="is damaged"):
+            await store.load_groups()
+
+
+async def test_a_file_of_the_fourth_schema_is_carried_over(tmp_path):
+    path = tmp_path / "services.db"
+    async with Store(path) as store:
+        await store.put(SELECTIVE)
+    write(path, "DROP TABLE security_group", "PRAGMA user_version = 4")
+    async with Store(path) as store:
+        assert await store.load() == [SELECTIVE]
+        assert await store.load_groups() == []
+    assert written(path, "PRAGMA user_version") == [(5,)]
 
 
 async def test_services_may_share_an_address(tmp_path):
@@ -208,7 +236,7 @@ async def test_a_file_of_the_first_schema_is_carried_over(tmp_path):
     for _ in range(2):
         async with Store(path) as store:
             assert await store.load() == [service("a", 1), service("b", 2), V6]
-    assert written(path, "PRAGMA user_version") == [(4,)]
+    assert written(path, "PRAGMA user_version") == [(5,)]
     assert [row[1] for row in written(path, "PRAGMA table_info(service)")] == ["name", "body"]
     async with Store(path) as store:
         await store.put(SELECTIVE)

@@ -35,7 +35,7 @@ class PluggingDaemon(daemon.Daemon):  # type: ignore[misc]
             print(await self._done(json.loads(line)), flush=True)
 
     async def _done(self, asked: dict[str, Any]) -> str:
-        while self.app_ports is None:
+        while self.app_ports is None:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         try:
             if "unplug" in asked:

@@ -290,19 +290,19 @@ def test_by_default_only_the_tof_and_what_answers_it_pass() -> None:
 
 def test_the_tof_s_dns_server_may_be_asked_without_a_rule() -> None:
     dns = ip_address("192.168.50.53")
-    asking = flows(replace(DESIRED, local=(dns,)), EGRESS, in_port=TWO.port, ipv4_dst=dns.packed)
+    asking = flows(replace(DESIRED, local=(dns,)), EGRESS, in_port=TWO.port, ct_nw_dst=dns.packed)
     said = {flow.match[4:] for flow in asking}
     assert said == {
-        (("ip_proto", 1), ("icmpv4_type", 8)),
-        (("ip_proto", 6), ("tcp_dst", 53)),
-        (("ip_proto", 17), ("udp_dst", 53)),
+        (("ct_nw_proto", 1), ("ct_tp_src", 8)),
+        (("ct_nw_proto", 6), ("ct_tp_dst", 53)),
+        (("ct_nw_proto", 17), ("ct_tp_dst", 53)),
     }
 
 
 def test_a_rule_lets_its_flows_in_or_out_and_marks_them() -> None:
-    (out,) = [flow for flow in flows(DESIRED, EGRESS, in_port=ONE.port) if ("ip_proto", 6) in flow.match]
+    (out,) = [flow for flow in flows(DESIRED, EGRESS, in_port=ONE.port) if ("ct_nw_proto", 6) in flow.match]
     match = dict(out.match)
-    assert (match["ipv4_dst"], match["tcp_dst"]) == (TWO.addresses[0].packed, 5432)
+    assert (match["ct_nw_dst"], match["ct_tp_dst"]) == (TWO.addresses[0].packed, 5432)
     commit, onward = out.actions
     assert isinstance(commit, Commit)
     assert (commit.zone, onward) == (ONE.zone, Goto(LAN))
@@ -323,15 +323,15 @@ def test_what_is_held_against_the_rules_is_no_reply() -> None:
 def test_remotes_are_of_the_rule_s_families() -> None:
     (icmp, icmp6) = openings(DESIRED, ONE, Heading.INGRESS)
     assert {opening.match for opening in (icmp, icmp6)} == {
-        (("eth_type", 0x0800), ("ip_proto", 1)),
-        (("eth_type", 0x86DD), ("ip_proto", 58)),
+        (("eth_type", 0x0800), ("ct_nw_proto", 1)),
+        (("eth_type", 0x86DD), ("ct_nw_proto", 58)),
     }
     found = {opening.match for opening in openings(DESIRED, TWO, Heading.INGRESS)}
-    web = (("ip_proto", 6), ("tcp_dst", 5432))
+    web = (("ct_nw_proto", 6), ("ct_tp_dst", 5432))
     assert found == {
-        (("eth_type", 0x0800), ("ipv4_src", ONE.addresses[0].packed), *web),
-        (("eth_type", 0x86DD), ("ipv6_src", ONE.addresses[1].packed), *web),
-        (("eth_type", 0x0800), ("ipv4_src", Masked(bytes((192, 168, 50, 64)), bytes((255, 255, 255, 192))))),
+        (("eth_type", 0x0800), ("ct_nw_src", ONE.addresses[0].packed), *web),
+        (("eth_type", 0x86DD), ("ct_ipv6_src", ONE.addresses[1].packed), *web),
+        (("eth_type", 0x0800), ("ct_nw_src", Masked(bytes((192, 168, 50, 64)), bytes((255, 255, 255, 192))))),
     }
     everybody = SecurityGroup("db", (SecurityRule(Heading.INGRESS, prefix=ip_network("0.0.0.0/0")),))
     (opening,) = openings(replace(DESIRED, groups=(everybody,)), TWO, Heading.INGRESS)
@@ -384,7 +384,7 @@ def test_a_service_of_an_application_with_a_port_is_tracked_and_goes_there() -> 
 
 
 def test_an_application_with_a_port_opens_to_ues_what_its_groups_say() -> None:
-    opened = [flow for flow in flows(routed(), OUTPUT, reg3=2) if ("ip_proto", 17) in flow.match]
+    opened = [flow for flow in flows(routed(), OUTPUT, reg3=2) if ("ct_nw_proto", 17) in flow.match]
     assert len(opened) == 2
     commits = [action for flow in opened for action in flow.actions if isinstance(action, Commit)]
     assert commits == [Commit(nat.zone_of(VIDEO.application_ip), nat_src=bytes((203, 0, 113, 10)))]
@@ -403,10 +403,10 @@ def test_a_service_may_say_that_its_application_opens_any_flow_or_none(own_port:
         stateless = [
             flow
             for flow in flows(desired, OUTPUT, reg3=2)
-            if flow.actions and "ct_state" not in dict(flow.match) and "ip_proto" not in dict(flow.match)
+            if flow.actions and "ct_state" not in dict(flow.match) and "ct_nw_proto" not in dict(flow.match)
         ]
         assert bool(stateless) is opens
-        opened = [flow for flow in flows(desired, OUTPUT) if ("ip_proto", 17) in flow.match]
+        opened = [flow for flow in flows(desired, OUTPUT) if ("ct_nw_proto", 17) in flow.match]
         assert bool(opened) is (own_port and initiates is None)
 
 

@@ -13,8 +13,10 @@ from tof.dataplane.flow import (
     IPV4,
     IPV6,
     Action,
+    Commit,
     Flow,
     Goto,
+    Inspect,
     Masked,
     Match,
     Output,
@@ -41,6 +43,9 @@ MAC = bytes.fromhex("0270ffffffff")
             (("eth_src", Masked(MAC, b"\xff\xff" + bytes(4))),),
             "dl_src=02:70:ff:ff:ff:ff/ff:ff:00:00:00:00",
         ),
+        ((("ct_state", Masked(CT_TRACKED, CT_REPLY | CT_TRACKED)),), "ct_state=-rpl+trk"),
+        ((("eth_type", 0x0806), ("arp_sha", MAC)), "arp,arp_sha=02:70:ff:ff:ff:ff"),
+        ((("ct_tp_dst", Masked(8000, 0xFFF0)),), "ct_tp_dst=8000/65520"),
         ((("ct_state", Masked(CT_REPLY | CT_TRACKED, CT_REPLY | CT_TRACKED)),), "ct_state=+rpl+trk"),
     ],
 )
@@ -60,6 +65,11 @@ def test_a_match_in_ovs_ofctl_syntax(match: Match, expected: str) -> None:
         (Track(9, 4), "ct(table=4,zone=9,nat)"),
         (Track(9, 4, b"\x0a\x00\x00\x01"), "ct(commit,table=4,zone=9,nat(dst=10.0.0.1))"),
         (Track(9, 4, bytes(15) + b"\x01"), "ct(commit,table=4,zone=9,nat(dst=[::1]))"),
+        (Inspect(9, 4), "ct(table=4,zone=9)"),
+        (Commit(9), "ct(commit,zone=9)"),
+        (Commit(9, 255), "ct(commit,zone=9,exec(set_field:0xff->ct_mark))"),
+        (Commit(9, nat_src=b"\x0a\x00\x00\x01"), "ct(commit,zone=9,nat(src=10.0.0.1))"),
+        (Commit(9, 1, bytes(15) + b"\x01"), "ct(commit,zone=9,nat(src=[::1]),exec(set_field:0x1->ct_mark))"),
     ],
 )
 def test_an_action_in_ovs_ofctl_syntax(action: Action, expected: str) -> None:

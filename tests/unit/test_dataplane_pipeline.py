@@ -156,7 +156,14 @@ def test_only_where_the_way_back_needs_it_is_anything_tracked() -> None:
             action.zone for flow in render(desired) for action in flow.actions if isinstance(action, Track)
         }
         assert tracked == zones(desired)
-        ways = {"shared-application", "selecting-services", "named-services", "edge-dns", "chains"}
+        ways = {
+            "shared-application",
+            "selecting-services",
+            "named-services",
+            "edge-dns",
+            "chains",
+            "isolation",
+        }
         assert bool(tracked) == (name in ways | {"accounting", "mirror"})
 
 

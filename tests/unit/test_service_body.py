@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 from tof.agent.service_body import FIELDS, body_of, parse
 from tof.agent.service_check import checked
 from tof.errors import BadRequest
-from tof.model import HealthCheck, Hours, Mirror, Mode, PortRange, ProbeKind, Selection, Service, probe_port
+from tof.model import (
+    HealthCheck,
+    Hours,
+    Initiates,
+    Mirror,
+    Mode,
+    PortRange,
+    ProbeKind,
+    Selection,
+    Service,
+    probe_port,
+)
 
 PLAIN = {"name": "video", "serviceIP": "198.51.100.10", "applicationIP": "192.168.50.10"}
 SIX = {"name": "six", "serviceIP": "2001:db8::1", "applicationIP": "2001:db8::2"}
@@ -47,6 +58,7 @@ def test_every_field_becomes_a_part_of_the_value():
         "chain": "inspected",
         "hours": ["Mon-Fri 08:00-18:00"],
         "mirror": {"interface": "mon0"},
+        "initiates": "none",
     }
     assert (*body, "domain") == (*(each for each in FIELDS if each != "domain"), "domain")
     assert parse(body) == Service(
@@ -70,6 +82,7 @@ def test_every_field_becomes_a_part_of_the_value():
         chain="inspected",
         hours=(Hours((0, 1, 2, 3, 4), 480, 1080),),
         mirror=Mirror("mon0"),
+        initiates=Initiates.NONE,
     )
     assert list(body_of(parse(body))) == list(body)
 

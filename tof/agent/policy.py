@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 
 from tof.agent.catalog import Catalog
 from tof.agent.chain_body import chain_body, parse_chain
+from tof.agent.group_body import check_remotes, group_body, parse_group
 from tof.agent.service_body import body_of, parse
 from tof.errors import BadRequest, Conflict
-from tof.model import Chain, Policy
+from tof.model import Chain, Policy, SecurityGroup
 
-FIELDS = ("services", "chains")
+FIELDS = ("services", "chains", "securityGroups")
 
 
 def parse_policy(body: Mapping[str, object]) -> Policy:
@@ -20,23 +21,38 @@ def parse_policy(body: Mapping[str, object]) -> Policy:
             raise BadRequest(f"{field} is not a field of a policy", field)
     if "services" not in body:
         raise BadRequest("services is missing or not a list", "services")
-    catalog, chains = Catalog(), dict[str, Chain]()
+    catalog, chains, groups = Catalog(), dict[str, Chain](), dict[str, SecurityGroup]()
 
     def declare(entry: Mapping[str, object]) -> None:
         chain = parse_chain(entry)
         if chains.setdefault(chain.name, chain) is not chain:
             raise Conflict(f"there is already a chain called {chain.name}", "name")
 
+    def declare_group(entry: Mapping[str, object]) -> None:
+        group = parse_group(entry)
+        if groups.setdefault(group.name, group) is not group:
+            raise Conflict(f"there is already a security group called {group.name}", "name")
+
     _each(body, "chains", declare)
+    _each(body, "securityGroups", declare_group)
+    check_remotes(groups.values())
     catalog.chains = tuple(chains.values())
     _each(body, "services", lambda entry: catalog.put_new(parse(entry)))
-    return Policy(catalog.services, tuple(chains[name] for name in sorted(chains)))
+    return Policy(
+        catalog.services,
+        tuple(chains[name] for name in sorted(chains)),
+        tuple(groups[name] for name in sorted(groups)),
+    )
 
 
 def policy_body(policy: Policy) -> dict[str, object]:
     """What ``parse_policy`` reads."""
     body: dict[str, object] = {"services": [body_of(service) for service in policy.services]}
-    return body | ({"chains": [chain_body(chain) for chain in policy.chains]} if policy.chains else {})
+    optional: dict[str, list[dict[str, object]]] = {
+        "chains": [chain_body(chain) for chain in policy.chains],
+        "securityGroups": [group_body(group) for group in policy.groups],
+    }
+    return body | {field: entries for field, entries in optional.items() if entries}
 
 
 def _each(body: Mapping[str, object], field: str, take: Callable[[Mapping[str, object]], object]) -> None:

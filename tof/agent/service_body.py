@@ -12,7 +12,7 @@ from tof.agent.hours import hours_body, parse_hours
 from tof.agent.mirror_body import mirror_body, parse_mirror
 from tof.agent.service_check import checked
 from tof.errors import BadRequest
-from tof.model import IpAddress, IpNetwork, Mode, PortRange, Selection, Service
+from tof.model import Initiates, IpAddress, IpNetwork, Mode, PortRange, Selection, Service
 
 REQUIRED: Final = ("name", "applicationIP")
 FIELDS: Final = (
@@ -34,6 +34,7 @@ FIELDS: Final = (
     "chain",
     "hours",
     "mirror",
+    "initiates",
 )
 PROTOCOLS: Final[Mapping[str, int]] = {"tcp": 6, "udp": 17, "sctp": 132}
 ICMP: Final[Mapping[int, int]] = {4: 1, 6: 58}
@@ -67,6 +68,7 @@ def parse(body: Mapping[str, object]) -> Service:
             _text(body, "chain") if "chain" in body else None,
             parse_hours(body["hours"]) if "hours" in body else (),
             parse_mirror(body["mirror"]) if "mirror" in body else None,
+            _initiates(body["initiates"]) if "initiates" in body else None,
         ),
     )
 
@@ -89,6 +91,7 @@ def body_of(service: Service) -> dict[str, object]:
         "chain": service.chain,
         "hours": hours_body(service.hours),
         "mirror": None if service.mirror is None else mirror_body(service.mirror),
+        "initiates": None if service.initiates is None else service.initiates.value,
     }
     network = service.network
     return {
@@ -103,7 +106,7 @@ def body_of(service: Service) -> dict[str, object]:
 def _selection(body: Mapping[str, object], version: int) -> Selection:
     return Selection(
         protocol=_protocol(body["protocol"], version) if "protocol" in body else None,
-        ports=tuple(_port_range(entry) for entry in _list(body, "ports")),
+        ports=tuple(port_range(entry) for entry in _list(body, "ports")),
         dscps=frozenset(_integer(entry, "dscp") for entry in _list(body, "dscp")),
         ues=_networks(body, "ues"),
         enbs=_networks(body, "enbs"),
@@ -126,7 +129,8 @@ def _protocol_shown(number: int | None, version: int) -> str | int | None:
     return number if number is None else words.get(number, number)
 
 
-def _port_range(entry: object) -> PortRange:
+def port_range(entry: object) -> PortRange:
+    """A port, or a range of them; BadRequest names the field ``ports``."""
     if isinstance(entry, str):
         found = PORT_RANGE.fullmatch(entry)
         if found is None:
@@ -145,6 +149,13 @@ def _mode(value: object) -> Mode:
         if value == mode:
             return mode
     raise BadRequest("mode is neither divert nor shadow", "mode")
+
+
+def _initiates(value: object) -> Initiates:
+    for initiates in Initiates:
+        if value == initiates:
+            return initiates
+    raise BadRequest("initiates is neither any nor none", "initiates")
 
 
 def _list(body: Mapping[str, object], field: str) -> list[object]:

@@ -82,7 +82,7 @@ def _checked_selection(given: Selection, version: int) -> Selection:
     _check_numbers(given.vlans, 4094, "vlans")
     selection = replace(
         given,
-        ports=_merged(given.ports),
+        ports=merged(given.ports),
         ues=_sorted(given.ues, "ues"),
         enbs=_sorted(given.enbs, "enbs"),
         sgws=_sorted(given.sgws, "sgws"),
@@ -135,7 +135,8 @@ def checked_health(check: HealthCheck) -> HealthCheck:
     return check
 
 
-def _merged(ports: Collection[PortRange]) -> tuple[PortRange, ...]:
+def merged(ports: Collection[PortRange]) -> tuple[PortRange, ...]:
+    """The same ports in order, adjoining ranges as one; BadRequest names the field ``ports``."""
     _check_length(ports, "ports")
     merged: list[PortRange] = []
     for first, last in sorted(ports):

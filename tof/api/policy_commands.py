@@ -29,7 +29,7 @@ def apply(
     api: Api = None,
     json_output: Json = False,
 ) -> None:
-    """Provision exactly the services and chains of a file: all of the change or nothing."""
+    """Provision exactly the services, chains and security groups of a file: all of the change or nothing."""
     from tof.api.policy_file import read_policy
 
     wanted = read_policy(_read(file), str(file)).body
@@ -76,8 +76,9 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, l
     old, new = (
         {("", one["name"]): one for one in policy["services"]}
         | {
-            ("chain ", one["name"]): {**one, "name": f"chain {one['name']}"}
-            for one in policy.get("chains", [])
+            (what, one["name"]): {**one, "name": f"{what} {one['name']}"}
+            for field, what in (("chains", "chain"), ("securityGroups", "security group"))
+            for one in policy.get(field, [])
         }
         for policy in (before, after)
     )

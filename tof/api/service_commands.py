@@ -68,6 +68,10 @@ MirrorOption = Annotated[
         "--mirror", metavar="interface:IF|file:NAME", help="Duplicate its packets, both ways, to there."
     ),
 ]
+InitiatesOption = Annotated[
+    str | None,
+    typer.Option("--initiates", metavar="any|none", help="Whether its application may open flows to UEs."),
+]
 
 FIELDS: Final[Mapping[str, str]] = {
     "service_ip": "serviceIP",
@@ -86,6 +90,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "chain": "chain",
     "hours": "hours",
     "mirror": "mirror",
+    "initiates": "initiates",
 }
 """What the parameters of ``add`` and ``set`` are in the API."""
 SHOWN: Final[Mapping[str, str]] = {
@@ -144,6 +149,7 @@ def services_add(
     chain: ChainOption = None,
     hours: HoursOption = None,
     mirror: MirrorOption = None,
+    initiates: InitiatesOption = None,
     api: Api = None,
     json_output: Json = False,
 ) -> None:
@@ -174,6 +180,7 @@ def services_set(
     chain: ChainOption = None,
     hours: HoursOption = None,
     mirror: MirrorOption = None,
+    initiates: InitiatesOption = None,
     api: Api = None,
     json_output: Json = False,
 ) -> None:

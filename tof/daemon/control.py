@@ -140,10 +140,10 @@ class Control:
         async with self._lock:
             before = self._services.policy
             self._check_mirrors(policy.services)
-            self._feed.handle(ServicesReplaced(policy.services, policy.chains))
+            self._feed.handle(ServicesReplaced(policy.services, policy.chains, policy.groups))
             after = self._services.policy
             new = [service for service in after.services if service not in before.services]
-            undo = ServicesReplaced(before.services, before.chains)
+            undo = ServicesReplaced(before.services, before.chains, before.groups)
             changed = len({*before.services} ^ {*after.services})
             await self._settle(undo, partial(self._store.replace_all, after), new, changed)
             self._review()

@@ -236,9 +236,11 @@ class Daemon:
 
     async def _load_services(self, store: Store, feed: Feed) -> None:
         chains: list[Chain] = []
+        groups = tuple(await store.load_groups())
+        feed.handle(ServicesReplaced((), (), groups))
         for chain in await store.load_chains():
             try:
-                feed.handle(ServicesReplaced((), (*chains, chain)))
+                feed.handle(ServicesReplaced((), (*chains, chain), groups))
                 chains.append(chain)
             except RequestError as error:
                 log.warning("a stored chain is not provisioned", name=chain.name, reason=str(error))

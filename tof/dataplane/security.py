@@ -39,7 +39,12 @@ VALID: Final = ("ct_state", Masked(CT_TRACKED, CT_TRACKED | CT_INVALID))
 ASKING: Final = ("ct_state", Masked(CT_TRACKED, CT_TRACKED | CT_INVALID | CT_REPLY))
 """Tracked, and of the direction in which the connection began: such packets are held against the rules."""
 _MARKED, _OURS, _FIRST_RULE, _REST = 20_000, 15_000, 10_000, 1
-_PORT_FIELDS: Final = {6: "tcp_dst", 17: "udp_dst", 132: "sctp_dst"}
+_ENDS: Final = {IPV4.eth_type: ("ct_nw_src", "ct_nw_dst"), IPV6.eth_type: ("ct_ipv6_src", "ct_ipv6_dst")}
+"""What rules look at is the connection as it began: the same for all fragments of a packet, that have no ports."""
+_ECHO_REQUEST: Final[dict[int, Match]] = {
+    4: (("ct_nw_proto", 1), ("ct_tp_src", 8)),
+    6: (("ct_nw_proto", 58), ("ct_tp_src", 128)),
+}
 _ICMP: Final = {IPV4.eth_type: 1, IPV6.eth_type: 58}
 _ALL_PORTS: Final = 0xFFFF
 _DNS: Final = 53
@@ -83,7 +88,7 @@ def _egress(desired: Desired, port: AppPort) -> Iterator[Flow]:
     trusted = (Commit(port.zone, TRUSTED), *onward)
     for own, asks in _services_of_ours(desired):
         ip = family(own.packed)
-        match = (*here, ASKING, ("eth_type", ip.eth_type), (ip.destination, own.packed), *asks)
+        match = (*here, ASKING, ("eth_type", ip.eth_type), (_ENDS[ip.eth_type][1], own.packed), *asks)
         yield Flow(EGRESS, _OURS, match, trusted, f"{port.name}: what the TOF answers")
     for opening in openings(desired, port, Heading.EGRESS):
         commit = (Commit(port.zone, opening.mark), *onward)
@@ -118,10 +123,10 @@ def _admitted(
 def _services_of_ours(desired: Desired) -> Iterator[tuple[IpAddress, Match]]:
     """What an application may ask of the TOF itself: whether it is there, and its DNS server."""
     for own in (*desired.app_addresses, *desired.local):
-        yield own, family(own.packed).echo_request
+        yield own, _ECHO_REQUEST[own.version]
     for own in desired.local:
         for protocol in (6, 17):
-            yield own, (("ip_proto", protocol), (_PORT_FIELDS[protocol], _DNS))
+            yield own, (("ct_nw_proto", protocol), ("ct_tp_dst", _DNS))
 
 
 def _matches(desired: Desired, port: AppPort, rule: SecurityRule) -> Iterator[Match]:
@@ -133,7 +138,8 @@ def _matches(desired: Desired, port: AppPort, rule: SecurityRule) -> Iterator[Ma
 
 def _remotes(desired: Desired, port: AppPort, rule: SecurityRule, ip: Family) -> Iterator[Match]:
     """The address of the other end, in packets of the rule's heading."""
-    name = ip.source if rule.heading is Heading.INGRESS else ip.destination
+    source, destination = _ENDS[ip.eth_type]
+    name = source if rule.heading is Heading.INGRESS else destination
     networks: list[IpNetwork] = []
     if rule.group is not None:
         others = (one for one in desired.app_ports if rule.group in one.groups and one is not port)
@@ -159,10 +165,10 @@ def _transports(rule: SecurityRule, ip: Family) -> Iterator[Match]:
         return
     protocol = _ICMP[ip.eth_type] if rule.protocol == _ICMP[IPV4.eth_type] else rule.protocol
     if not rule.ports:
-        yield (("ip_proto", protocol),)
+        yield (("ct_nw_proto", protocol),)
     for ports in rule.ports:
         for value in port_values(ports):
-            yield (("ip_proto", protocol), (_PORT_FIELDS[protocol], value))
+            yield (("ct_nw_proto", protocol), ("ct_tp_dst", value))
 
 
 def port_values(ports: PortRange) -> Iterator[int | Masked]:

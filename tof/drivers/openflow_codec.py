@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import Any, Final, NamedTuple
 
-from os_ken.ofproto import ofproto_v1_4, ofproto_v1_4_parser
+from os_ken.lib import type_desc
+from os_ken.ofproto import ofproto_v1_4, ofproto_v1_4_parser, oxm_fields
 from os_ken.ofproto.ofproto_protocol import ProtocolDesc
 
 from tof.dataplane.flow import (
@@ -27,6 +28,19 @@ from tof.dataplane.flow import (
     Value,
 )
 
+# What a packet's connection was when it began; os-ken does not know these (NXM_NX_CT_*, ovs-fields(7)).
+_CT_FIELDS: Final = (
+    ("ct_nw_proto", 119, type_desc.Int1),
+    ("ct_nw_src", 120, type_desc.IPv4Addr),
+    ("ct_nw_dst", 121, type_desc.IPv4Addr),
+    ("ct_ipv6_src", 122, type_desc.IPv6Addr),
+    ("ct_ipv6_dst", 123, type_desc.IPv6Addr),
+    ("ct_tp_src", 124, type_desc.Int2),
+    ("ct_tp_dst", 125, type_desc.Int2),
+)
+ofproto_v1_4.oxm_types.extend(oxm_fields.NiciraExtended1(*field) for field in _CT_FIELDS)
+oxm_fields.generate(ofproto_v1_4.__name__)
+_CT_NAMES: Final = frozenset(name for name, _, _ in _CT_FIELDS)
 _ofp: Any = ofproto_v1_4
 _parser: Any = ofproto_v1_4_parser
 _DIALECT: Final[Any] = ProtocolDesc(version=_ofp.OFP_VERSION)
@@ -110,7 +124,12 @@ def bundle_control(xid: int, bundle_id: int, what: int) -> bytes:
 
 def put_in_bundle(xid: int, bundle_id: int, flow: Flow) -> bytes:
     """Add ``flow``, replacing what has the same table, priority and match."""
-    match = _parser.OFPMatch(**{name: _match_value(value) for name, value in flow.match})
+    fields = {name: _match_value(value) for name, value in flow.match}
+    if (
+        fields.keys() & _CT_NAMES
+    ):  # os-ken orders fields by their numbers, and the EtherType has to come first
+        fields["eth_type_nxm"] = fields.pop("eth_type")
+    match = _parser.OFPMatch(**fields)
     message = _parser.OFPFlowMod(
         _DIALECT,
         cookie=flow.cookie,

@@ -16,12 +16,13 @@ from typing import TypeVar
 from tof.agent.app import AppRow
 from tof.agent.app_body import parse_row, row_body
 from tof.agent.chain_body import chain_body, parse_chain
+from tof.agent.group_body import group_body, parse_group
 from tof.agent.service_body import body_of, parse
 from tof.errors import BackendError, BadRequest, SetupError
-from tof.model import Chain, IpAddress, Policy, Service
+from tof.model import Chain, IpAddress, Policy, SecurityGroup, Service
 
 FILE_NAME = "services.db"
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 SCHEMA = "CREATE TABLE service (name TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT"
 LEARNT_SCHEMA = (
     "CREATE TABLE learnt "
@@ -30,8 +31,11 @@ LEARNT_SCHEMA = (
 """Since version 3: the addresses of services given by domain, until when in seconds since 1970."""
 CHAIN_SCHEMA = "CREATE TABLE chain (name TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT"
 """Since version 4."""
-APP_SCHEMA = "CREATE TABLE app (name TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT"
+GROUP_SCHEMA = "CREATE TABLE security_group (name TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT"
 """Since version 5."""
+INSERT_GROUP = "INSERT INTO security_group (name, body) VALUES (?, ?)"
+APP_SCHEMA = "CREATE TABLE app (name TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT"
+"""Since version 6."""
 INSERT_APP = "INSERT OR REPLACE INTO app (name, body) VALUES (?, ?)"
 INSERT_CHAIN = "INSERT INTO chain (name, body) VALUES (?, ?)"
 INSERT_LEARNT = "INSERT INTO learnt (service, address, until) VALUES (?, ?, ?)"
@@ -84,9 +88,13 @@ class Store:
         """Every stored chain, sorted by name; SetupError if the file is damaged."""
         return await self._submit(self._file.load_chains)
 
+    async def load_groups(self) -> list[SecurityGroup]:
+        """Every stored security group, sorted by name; SetupError if the file is damaged."""
+        return await self._submit(self._file.load_groups)
+
     async def replace_all(self, policy: Policy) -> None:
         """Store exactly this; BackendError if refused, and then nothing changed."""
-        await self._submit(lambda: self._file.write(insert=policy.services, clear=True, chains=policy.chains))
+        await self._submit(lambda: self._file.replace_all(policy))
 
     async def change(self, put: Iterable[Service] = (), drop: Iterable[str] = ()) -> None:
         """Store these services and forget those, all or none; BackendError if refused."""
@@ -152,6 +160,13 @@ class _File:
         except (ValueError, BadRequest, sqlite3.DatabaseError) as error:
             raise self._damaged(error) from error
 
+    def load_groups(self) -> list[SecurityGroup]:
+        try:
+            rows = self._opened.execute("SELECT body FROM security_group ORDER BY name")
+            return [parse_group(json.loads(body)) for (body,) in rows]
+        except (ValueError, BadRequest, sqlite3.DatabaseError) as error:
+            raise self._damaged(error) from error
+
     def load_apps(self) -> list[AppRow]:
         try:
             rows = self._opened.execute("SELECT body FROM app ORDER BY name")
@@ -183,17 +198,25 @@ class _File:
         except sqlite3.DatabaseError as error:
             raise BackendError(f"cannot write {self._path}: {error}") from error
 
-    def write(
-        self, drop: Iterable[str] = (), insert: Iterable[Service] = (), clear: bool = False,
-        chains: Iterable[Chain] = (),
-    ) -> None:  # fmt: skip
+    def replace_all(self, policy: Policy) -> None:
+        rows = {
+            INSERT: [_row(service) for service in policy.services],
+            INSERT_CHAIN: [(chain.name, json.dumps(chain_body(chain))) for chain in policy.chains],
+            INSERT_GROUP: [(group.name, json.dumps(group_body(group))) for group in policy.groups],
+        }
+        try:
+            with _transaction(self._opened) as db:
+                for table in ("service", "chain", "security_group"):
+                    db.execute(f"DELETE FROM {table}")
+                for insert, values in rows.items():
+                    db.executemany(insert, values)
+        except sqlite3.DatabaseError as error:
+            raise BackendError(f"cannot write {self._path}: {error}") from error
+
+    def write(self, drop: Iterable[str] = (), insert: Iterable[Service] = ()) -> None:
         rows = [_row(service) for service in insert]
         try:
             with _transaction(self._opened) as db:
-                if clear:
-                    db.execute("DELETE FROM service")
-                    db.execute("DELETE FROM chain")
-                    db.executemany(INSERT_CHAIN, [(c.name, json.dumps(chain_body(c))) for c in chains])
                 db.executemany("DELETE FROM service WHERE name = ?", [(name,) for name in drop])
                 db.executemany(INSERT, rows)
         except sqlite3.DatabaseError as error:
@@ -234,6 +257,8 @@ class _File:
             db.execute(LEARNT_SCHEMA)
         if version < 4:
             db.execute(CHAIN_SCHEMA)
+        if version < 5:
+            db.execute(GROUP_SCHEMA)
         db.execute(APP_SCHEMA)
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 

@@ -22,7 +22,11 @@ from .learnt_address import LearntAddress
 from .mirror import Mirror
 from .policy import Policy
 from .problem import Problem
+from .security_group import SecurityGroup
+from .security_rule import SecurityRule
+from .security_rule_direction import SecurityRuleDirection
 from .service import Service
+from .service_initiates import ServiceInitiates
 from .service_mode import ServiceMode
 from .service_status import ServiceStatus
 from .service_status_state import ServiceStatusState
@@ -57,7 +61,11 @@ __all__ = (
     "Mirror",
     "Policy",
     "Problem",
+    "SecurityGroup",
+    "SecurityRule",
+    "SecurityRuleDirection",
     "Service",
+    "ServiceInitiates",
     "ServiceMode",
     "ServiceStatus",
     "ServiceStatusState",

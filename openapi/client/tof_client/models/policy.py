@@ -9,6 +9,7 @@ from ..types import UNSET, Unset
 
 if TYPE_CHECKING:
     from ..models.chain import Chain
+    from ..models.security_group import SecurityGroup
     from ..models.service import Service
 
 
@@ -17,15 +18,17 @@ T = TypeVar("T", bound="Policy")
 
 @_attrs_define
 class Policy:
-    """All services, and the port-chains that they may walk
+    """All services, the port-chains that they may walk, and the security groups of applications' ports
 
     Attributes:
         services (list[Service]):
         chains (list[Chain] | Unset):
+        security_groups (list[SecurityGroup] | Unset):
     """
 
     services: list[Service]
     chains: list[Chain] | Unset = UNSET
+    security_groups: list[SecurityGroup] | Unset = UNSET
 
     def to_dict(self) -> dict[str, Any]:
         services = []
@@ -40,6 +43,13 @@ class Policy:
                 chains_item = chains_item_data.to_dict()
                 chains.append(chains_item)
 
+        security_groups: list[dict[str, Any]] | Unset = UNSET
+        if not isinstance(self.security_groups, Unset):
+            security_groups = []
+            for security_groups_item_data in self.security_groups:
+                security_groups_item = security_groups_item_data.to_dict()
+                security_groups.append(security_groups_item)
+
         field_dict: dict[str, Any] = {}
 
         field_dict.update(
@@ -49,12 +59,15 @@ class Policy:
         )
         if chains is not UNSET:
             field_dict["chains"] = chains
+        if security_groups is not UNSET:
+            field_dict["securityGroups"] = security_groups
 
         return field_dict
 
     @classmethod
     def from_dict(cls: type[T], src_dict: Mapping[str, Any]) -> T:
         from ..models.chain import Chain  # noqa: PLC0415
+        from ..models.security_group import SecurityGroup  # noqa: PLC0415
         from ..models.service import Service  # noqa: PLC0415
 
         d = dict(src_dict)
@@ -74,9 +87,19 @@ class Policy:
 
                 chains.append(chains_item)
 
+        _security_groups = d.pop("securityGroups", UNSET)
+        security_groups: list[SecurityGroup] | Unset = UNSET
+        if _security_groups is not UNSET:
+            security_groups = []
+            for security_groups_item_data in _security_groups:
+                security_groups_item = SecurityGroup.from_dict(security_groups_item_data)
+
+                security_groups.append(security_groups_item)
+
         policy = cls(
             services=services,
             chains=chains,
+            security_groups=security_groups,
         )
 
         return policy

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from attrs import define as _attrs_define
 
+from ..models.service_initiates import ServiceInitiates
 from ..models.service_mode import ServiceMode
 from ..types import UNSET, Unset
 
@@ -69,6 +70,10 @@ class Service:
                 and gets them: either out of an
                 interface of those in the TOF's `mirror.interfaces`, or into a file of this name (without `.pcapng`) in
                 `mirror.dir`.
+            initiates (ServiceInitiates | Unset): Whether the application may open flows to UEs as this service: `any`, also
+                to UEs that have never spoken to it, or
+                `none`: it answers them. By default `any`; for an application with a port of its own what its security groups
+                let out.
     """
 
     name: str
@@ -89,6 +94,7 @@ class Service:
     chain: str | Unset = UNSET
     hours: list[str] | Unset = UNSET
     mirror: Mirror | Unset = UNSET
+    initiates: ServiceInitiates | Unset = UNSET
 
     def to_dict(self) -> dict[str, Any]:
         name = self.name
@@ -155,6 +161,10 @@ class Service:
         if not isinstance(self.mirror, Unset):
             mirror = self.mirror.to_dict()
 
+        initiates: str | Unset = UNSET
+        if not isinstance(self.initiates, Unset):
+            initiates = self.initiates.value
+
         field_dict: dict[str, Any] = {}
 
         field_dict.update(
@@ -195,6 +205,8 @@ class Service:
             field_dict["hours"] = hours
         if mirror is not UNSET:
             field_dict["mirror"] = mirror
+        if initiates is not UNSET:
+            field_dict["initiates"] = initiates
 
         return field_dict
 
@@ -271,6 +283,13 @@ class Service:
         else:
             mirror = Mirror.from_dict(_mirror)
 
+        _initiates = d.pop("initiates", UNSET)
+        initiates: ServiceInitiates | Unset
+        if isinstance(_initiates, Unset):
+            initiates = UNSET
+        else:
+            initiates = ServiceInitiates(_initiates)
+
         service = cls(
             name=name,
             application_ip=application_ip,
@@ -290,6 +309,7 @@ class Service:
             chain=chain,
             hours=hours,
             mirror=mirror,
+            initiates=initiates,
         )
 
         return service

@@ -77,7 +77,8 @@ def sync_detailed(
     flows. At most 8 MiB.
 
     Args:
-        body (Policy): All services, and the port-chains that they may walk
+        body (Policy): All services, the port-chains that they may walk, and the security groups
+            of applications' ports
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -110,7 +111,8 @@ def sync(
     flows. At most 8 MiB.
 
     Args:
-        body (Policy): All services, and the port-chains that they may walk
+        body (Policy): All services, the port-chains that they may walk, and the security groups
+            of applications' ports
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -138,7 +140,8 @@ async def asyncio_detailed(
     flows. At most 8 MiB.
 
     Args:
-        body (Policy): All services, and the port-chains that they may walk
+        body (Policy): All services, the port-chains that they may walk, and the security groups
+            of applications' ports
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -169,7 +172,8 @@ async def asyncio(
     flows. At most 8 MiB.
 
     Args:
-        body (Policy): All services, and the port-chains that they may walk
+        body (Policy): All services, the port-chains that they may walk, and the security groups
+            of applications' ports
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
