@@ -11,7 +11,8 @@ from tof.agent.catalog import Catalog
 from tof.model import Service
 from tof.vim.interface import AppSpec, Instance, InstanceState
 
-ADDRESS = ip_address("127.0.0.1")
+ADDRESS, REACH = ip_address("192.168.50.128"), ip_address("127.0.0.1")
+"""What an instance has, and where it is reached: by a listener of the test."""
 
 
 class MemoryVim:
@@ -29,7 +30,7 @@ class MemoryVim:
     async def create(self, spec: AppSpec, *, key: str, deadline: float) -> Instance:
         await self._called("create")
         timings = (("start", 0.001),)
-        made = Instance(key, f"x-{spec.name}", InstanceState.ACTIVE, (ADDRESS,), ADDRESS, timings=timings)
+        made = Instance(key, f"x-{spec.name}", InstanceState.ACTIVE, (ADDRESS,), REACH, timings=timings)
         return self.instances.setdefault(key, made)
 
     async def get(self, key: str) -> Instance | None:
@@ -65,31 +66,31 @@ class MemoryVim:
 
 
 class MemoryServices:
-    """Services, in force as soon as they are in the catalog."""
+    """Services that are in force at once; a catalog says which may be."""
 
     def __init__(self) -> None:
         self.catalog = Catalog()
+        self.provided: dict[str, Service] = {}
         self.fails: list[Exception] = []
-        self.calls: list[str] = []
 
     def check_new(self, services: Iterable[Service]) -> None:
         self.catalog.check_new(services)
 
     async def list_services(self) -> Sequence[Service]:
-        return self.catalog.services
+        return tuple(self.provided.values())
 
     async def provision(self, services: Sequence[Service]) -> None:
-        self.calls.append("provision")
         self._fail()
         for service in services:
-            if service not in self.catalog.services:
-                self.catalog.put_new(service)
+            if self.provided.get(service.name) != service:
+                self.catalog.put_new(replace(service, application_ip=ADDRESS))
+                self.provided[service.name] = service
 
     async def withdraw(self, names: Sequence[str]) -> None:
-        self.calls.append("withdraw")
         self._fail()
         for name in names:
             self.catalog.remove(name)
+            del self.provided[name]
 
     def _fail(self) -> None:
         if self.fails:

@@ -100,11 +100,11 @@ async def test_an_app_is_created_shown_and_deleted(world: World) -> None:
         status, view, where = await world.ask("POST", "/apps?wait=5", world.body())
         assert (status, where) == (201, "/apps/web")
         assert {"build", "build.start", "probe", "provision", "total"} <= view["timings"].keys()
-        assert (view["state"], view["addresses"], view["error"]) == ("ready", ["127.0.0.1"], None)
+        assert (view["state"], view["reach"], view["error"]) == ("ready", "127.0.0.1", None)
         assert view["spec"] == world.body()
         assert (await world.ask("GET", "/apps"))[1] == [view]
         assert (await world.ask("GET", "/apps/web"))[1] == view
-        assert [str(s.application_ip) for s in world.services.catalog.services] == ["127.0.0.1"]
+        assert [str(s.application_ip) for s in world.services.provided.values()] == ["127.0.0.1"]
         assert (await world.ask("POST", "/apps?wait=5", world.body()))[:2] == (201, view)
         assert (await world.ask("POST", "/apps", world.body(restart="never")))[0] == 409
         assert await world.ask("DELETE", "/apps/web?wait=5") == (200, None, "")
@@ -203,7 +203,11 @@ async def test_an_app_that_ends_is_withdrawn_and_made_again(world: World, told: 
             world.vim.told("somebody.else", "x")
             world.vim.told("tof.default.nobody", "x")
         await world.becomes("restarting")
-        assert not world.services.catalog.services
+
+        async def withdrawn() -> bool:
+            return not world.services.provided
+
+        await until(withdrawn)
         view = await world.becomes("ready")
         assert (view["restarts"], view["error"]) == (1, None)
 

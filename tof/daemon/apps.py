@@ -19,9 +19,9 @@ from tof.daemon.app_steps import DESTROY_S, AppSteps, Offer, ServiceControl, fai
 from tof.daemon.clock import Clock
 from tof.drivers.store import Store
 from tof.errors import BackendError, BadRequest, Conflict, NotFound, TofError
+from tof.settled import finished
 from tof.vim.errors import VimError
 from tof.vim.interface import InstanceState, Vim
-from tof.vim.settled import finished
 
 log = structlog.get_logger("tof.apps")
 
@@ -86,7 +86,7 @@ class AppManager:
         deadline = loop.time() + within_s
         while any(life.app.name == name for life in self.apps):
             life = self.apps.get(name)
-            if life.settled and life.wanted:
+            if life.settled and life.wanted and self._saved.get(name) == life.row:
                 return life.view
             try:
                 async with asyncio.timeout_at(deadline):
@@ -224,6 +224,7 @@ class AppManager:
             await self._save(life)
         except BackendError as error:
             log.warning("an app's state cannot be kept", app=do.name, error=str(error))
+        self._notify()
 
     async def _save(self, life: Life) -> None:
         row, name = life.row, life.app.name

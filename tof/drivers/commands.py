@@ -6,12 +6,20 @@ import asyncio
 from pathlib import Path
 
 from tof.errors import BackendError, SetupError
+from tof.settled import finished
 
 _TIMEOUT_S = 10.0
 
 
 async def command(*argv: str, feed: str = "", package: str = "iproute2") -> str:
-    """Standard output of a program that was fed this; BackendError with its complaint, SetupError if it is missing."""
+    """Standard output of a program that was fed this; BackendError with its complaint, SetupError if it is missing.
+
+    It runs to its end even if the caller is cancelled.
+    """
+    return await finished(_command(argv, feed, package))
+
+
+async def _command(argv: tuple[str, ...], feed: str, package: str) -> str:
     pipe = asyncio.subprocess.PIPE
     try:
         process = await asyncio.create_subprocess_exec(*argv, stdin=pipe, stdout=pipe, stderr=pipe)

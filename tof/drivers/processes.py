@@ -17,6 +17,7 @@ from typing import Final
 
 from tof.agent.sandbox import OPTIONS_FD, STATUS_FD, Process
 from tof.errors import BackendError
+from tof.settled import finished
 
 MARK: Final = "TOF_SANDBOX"
 GATE_S: Final = 5.0
@@ -80,6 +81,21 @@ class Launch:
 
 async def gated(launch: Launch) -> Gate:
     """Start a shell, a child of none of ours, that becomes the command once its gate is opened."""
+    gates: list[Gate] = []
+
+    async def start() -> None:
+        gates.append(await _gated(launch))
+
+    try:
+        await finished(start())
+    except BaseException:
+        for gate in gates:
+            gate.close()
+        raise
+    return gates[0]
+
+
+async def _gated(launch: Launch) -> Gate:
     waits, opens = os.pipe()
     hears, says = os.pipe()
     files = (str(launch.log), str(launch.status), str(launch.options))

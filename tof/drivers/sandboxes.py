@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import json
 import os
-import pwd
 import socket
 import struct
 from collections.abc import Callable, Sequence
@@ -26,18 +25,16 @@ from tof.agent.sandbox import (
     Root,
     Sandbox,
     User,
-    isolated,
-    parse_sandbox,
-    sandbox_body,
 )
 from tof.config import LocalVim
 from tof.drivers import ethtool, processes, sysctl
 from tof.drivers.cgroups import ControlGroups
 from tof.drivers.commands import command
-from tof.errors import BackendError, SetupError
+from tof.drivers.sandbox_files import SandboxFiles
+from tof.drivers.sandbox_view import own_users, root_of, user_of
+from tof.errors import BackendError
 
 NAMESPACES: Final = Path("/run/netns")
-_LINKED: Final = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _OFF: Final = (
     "tx-checksum-",
     "tx-scatter-gather",
@@ -47,7 +44,6 @@ _OFF: Final = (
     "tx-generic-seg",
     "rx-gro",
 )
-_LAST_WORDS: Final = 400
 _SIOCGIFMTU: Final = 0x8921
 
 
@@ -63,7 +59,7 @@ class Sandboxes:
         self._settings, self._dir, self._instance = settings, directory, instance
         mark = sha256(str(directory).encode()).hexdigest()[:6]
         self._groups = ControlGroups(f"{instance}.{settings.name}.{mark}")
-        self._known: dict[str, Sandbox] | None = None
+        self._files = SandboxFiles(directory, settings.log_max_kb << 10)
         self._own_users: bool | None = None
         self._gates: dict[str, processes.Gate] = {}
         self._watches: dict[str, processes.Watch] = {}
@@ -72,53 +68,24 @@ class Sandboxes:
 
     async def known(self) -> list[Sandbox]:
         """Every sandbox of which something may be there."""
-        if self._known is None:
-            self._known = {one.key: one for one in self._read()}
-        return list(self._known.values())
-
-    def _read(self) -> list[Sandbox]:
-        found = []
-        for path in sorted(self._dir.glob("*.json")):
-            try:
-                found.append(parse_sandbox(json.loads(path.read_text(encoding="utf-8"))))
-            except FileNotFoundError:
-                continue
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise BackendError(f"{path}: cannot be read ({error}); repair or remove it") from error
-        return found
+        return self._files.known()
 
     async def note(self, sandbox: Sandbox) -> None:
         """Write down, durably, what is about to be made."""
-        path = self._file(sandbox, "json")
-        fresh = path.with_suffix(".new")
-        try:
-            self._dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with fresh.open("w", encoding="utf-8") as file:
-                json.dump(sandbox_body(sandbox), file)
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(path)
-        except OSError as error:
-            raise BackendError(f"{path}: cannot be written: {error.strerror}") from error
-        await self.known()
-        assert self._known is not None
-        self._known[sandbox.key] = sandbox
+        self._files.note(sandbox)
 
     async def forget(self, sandbox: Sandbox) -> None:
         """Nothing is left of it: its files go, the one that names it last."""
-        for kind in ("args", "status", "log", "log.1", "new", "json"):
-            self._file(sandbox, kind).unlink(missing_ok=True)
-        if self._known is not None:
-            self._known.pop(sandbox.key, None)
+        self._files.forget(sandbox)
 
     # what is made
 
     async def enclose(self, sandbox: Sandbox, launch: Isolated) -> Process:
         """A process in a network namespace of its own, which waits for ``release``."""
-        options = self._file(sandbox, "args")
+        options = self._files.path(sandbox, "args")
         options.touch(mode=0o600)
         options.write_bytes(b"".join(os.fsencode(word) + b"\0" for word in launch.options))
-        files = (self._file(sandbox, "log"), self._file(sandbox, "status"), options)
+        files = (self._files.path(sandbox, "log"), self._files.path(sandbox, "status"), options)
         ipv6 = any(address.version == 6 for address in sandbox.addresses)
         gate = await processes.gated(processes.Launch(launch.argv, *files, _mark(sandbox), ipv6))
         self._gates[sandbox.key] = gate
@@ -239,63 +206,25 @@ class Sandboxes:
 
     def epitaph(self, sandbox: Sandbox) -> str:
         """How it ended, and what it wrote last."""
-        how = "it was killed, or its host was restarted"
-        with contextlib.suppress(OSError, ValueError):
-            for line in self._file(sandbox, "status").read_text(encoding="utf-8").splitlines():
-                how = f"exit status {json.loads(line)['exit-code']}" if "exit-code" in line else how
-        with contextlib.suppress(OSError):
-            text = self._file(sandbox, "log").read_bytes()[-_LAST_WORDS:].decode(errors="replace").strip()
-            how = f"{how}; its last words: {text}" if text else how
-        return how
+        return self._files.epitaph(sandbox)
 
     async def isolation(self) -> bool:
         """Whether apps get user namespaces of their own, tried once; BackendError if they cannot be isolated at all."""
         if self._own_users is None:
-            self._own_users = await _tried(self.user(), self.root(None))
+            self._own_users = await own_users(self.user(), self.root(None))
         return self._own_users
 
     def root(self, image: str | None) -> Root:
-        """What an app sees: the image, or what the configuration shows of the host; BackendError if there is none such."""
-        if image is not None:
-            place = self._settings.images / image
-            if not place.is_dir():
-                raise BackendError(f"there is no image {image} in {self._settings.images}")
-            skip = ("proc", "dev", "tmp", "run", "sys")
-            entries = sorted(e for e in place.iterdir() if e.name not in skip)
-            links = [(os.readlink(e), f"/{e.name}") for e in entries if e.is_symlink()]
-            return Root(tuple((str(e), f"/{e.name}") for e in entries if not e.is_symlink()), tuple(links))
-        binds = [(str(path), str(path)) for path in self._settings.paths if path.is_dir()]
-        links = []
-        for name in _LINKED:
-            path = Path("/") / name
-            if path.is_symlink():
-                links.append((os.readlink(path), str(path)))
-            elif path.is_dir():
-                binds.append((str(path), str(path)))
-        if Path("/etc/resolv.conf").is_file() and not Path("/etc/resolv.conf").is_symlink():
-            # The host's resolvers are not reached from there: asking them would cost each app seconds.
-            binds.append(("/dev/null", "/etc/resolv.conf"))
-        return Root(tuple(binds), tuple(links))
+        """What an app sees; BackendError if there is no such image."""
+        return root_of(self._settings, image)
 
     def user(self) -> User:
-        """Who apps are; SetupError if there is no such user, or it is root."""
-        try:
-            found = pwd.getpwnam(self._settings.user)
-        except KeyError:
-            raise SetupError(
-                f"vim.{self._settings.name}.user: there is no user {self._settings.user}"
-            ) from None
-        if found.pw_uid == 0:
-            raise SetupError(f"vim.{self._settings.name}.user: apps must not be root")
-        return User(found.pw_uid, found.pw_gid)
+        """Who apps are; SetupError if they can be nobody such."""
+        return user_of(self._settings)
 
     async def trim(self, sandboxes: Sequence[Sandbox]) -> None:
-        """Begin the logs anew that have become too long; one older part of each is kept."""
-        for sandbox in sandboxes:
-            log = self._file(sandbox, "log")
-            with contextlib.suppress(FileNotFoundError):
-                if log.stat().st_size > self._settings.log_max_kb << 10:
-                    await asyncio.to_thread(_rotate, log, self._settings.log_max_kb << 10)
+        """Begin the logs anew that have become too long."""
+        await self._files.trim(sandboxes)
 
     def close(self) -> None:
         """Let go; what has begun goes on, what waits is dropped."""
@@ -304,9 +233,6 @@ class Sandboxes:
         for watch in self._watches.values():
             watch.close()
         self._gates, self._watches = {}, {}
-
-    def _file(self, sandbox: Sandbox, kind: str) -> Path:
-        return self._dir / f"{sandbox.app}.{kind}"
 
     def _alias(self, sandbox: Sandbox) -> str:
         return f"tof-app {self._instance} {sandbox.key}"
@@ -319,24 +245,6 @@ def _process(sandbox: Sandbox) -> Process:
 
 def _mark(sandbox: Sandbox) -> str:
     return f"{sandbox.namespace}/{sandbox.device}"
-
-
-async def _tried(user: User, root: Root) -> bool:
-    nobody = Sandbox("", "try", "", "", b"", (), (), ())
-    why = ""
-    for own_users in (True, False):
-        what = isolated(nobody, root, user, ("/usr/bin/true",), own_users=own_users)
-        at, status = what.argv.index("--args"), what.options.index("--json-status-fd")
-        options = (*what.options[:status], *what.options[status + 2 :])
-        argv = (*what.argv[:at], *options, *what.argv[at + 2 :])
-        try:
-            await command(*argv, package="bubblewrap")
-            return own_users
-        except BackendError as error:
-            why = str(error)
-        except SetupError as error:
-            raise BackendError(str(error)) from error
-    raise BackendError(f"apps cannot be isolated: {why}")
 
 
 def mtu_of(device: str) -> int:
@@ -355,14 +263,6 @@ def _exists(device: str) -> bool:
         return socket.if_nametoindex(device) > 0
     except OSError:
         return False
-
-
-def _rotate(log: Path, most: int) -> None:
-    """Its writer has it open to append, so it is copied and cut, not renamed."""
-    with log.open("rb") as source:
-        source.seek(-most, os.SEEK_END)
-        log.with_suffix(".log.1").write_bytes(source.read(most))
-    os.truncate(log, 0)
 
 
 def _names_are_seen() -> bool:

@@ -23,6 +23,7 @@ from tof.agent.sandbox import (
 )
 from tof.errors import BackendError, RequestError, TofError
 from tof.model import IpAddress, IpNetwork
+from tof.settled import finished
 from tof.vim.errors import (
     AlreadyExists,
     BackendFault,
@@ -35,7 +36,6 @@ from tof.vim.errors import (
 )
 from tof.vim.interface import AppNetwork, AppSpec, Instance, InstanceState
 from tof.vim.sandbox_host import SandboxHost
-from tof.vim.settled import finished
 
 UNDO_S = 15.0
 UNDO_TRIES = 4

@@ -1,4 +1,4 @@
-"""Clearing up that is not to be interrupted."""
+"""Work that is not to be interrupted."""
 
 from __future__ import annotations
 
