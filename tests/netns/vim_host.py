@@ -91,12 +91,14 @@ class VimHost:
     def vim(self, fault: Fault | None = None, **settings: Any) -> LocalVim:
         """A VIM as an agent has it, anew after each of its restarts."""
         fault = fault or Fault()
-        real = Sandboxes(Settings(images=self.images, **settings), self.dir, "default")
+        chosen = Settings(images=self.images, **settings)
+        real = Sandboxes(chosen, self.dir, "default")
         policy = LocalPolicy(
             str(self.dir),
             (ip_network("192.168.50.128/25"),),
             (ip_network("192.168.50.0/24"),),
             (ip_address(GATEWAY),),
+            max_apps=chosen.max_apps,
         )
         return LocalVim(Faulty(real, fault), Faulty(self.network, fault), policy)
 

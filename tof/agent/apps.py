@@ -249,8 +249,8 @@ class Apps:
                 self._done(life, event, now)
             case Failed():
                 self._failed(life, event)
-            case Aborted():
-                pass
+            case _:
+                pass  # broken off: what it had begun is undone
         life.doing, life.aborting = None, False
         if life.state is AppState.READY and not life.ready_once:
             life.ready_once = True
@@ -261,8 +261,6 @@ class Apps:
         del self._lives[name]
 
     def _go_on(self, life: Life, now: float) -> list[Command]:
-        if life.doing is not None:
-            return []
         if life.undo is not None and life.next_step is None and life.comes_again:
             life.undo, life.pause = None, True
         step = life.next_step

@@ -203,4 +203,4 @@ def _files(root: Root) -> tuple[str, ...]:
         words += ["--symlink", target, path]
     for path in ("/tmp", "/run", "/var/tmp"):
         words += ["--size", str(TMPFS_BYTES), "--tmpfs", path]
-    return (*words, "--proc", "/proc", "--dev", "/dev", "--chdir", "/")
+    return (*words, "--proc", "/proc", "--dev", "/dev", "--remount-ro", "/", "--chdir", "/")

@@ -55,6 +55,7 @@ class ControlGroups:
     async def limit(self, name: str, pid: int, flavour: Flavour, processes: int) -> str:
         """Put a process into the group of that name; what could not be limited, if anything that was asked for."""
         wanted = _settings(flavour, processes, unified=self.layout.unified)
+        asked = {"cpu": flavour.cpu, "memory": flavour.memory_mb}
         missing = []
         for group, controllers in self._groups(name).items():
             try:
@@ -65,8 +66,8 @@ class ControlGroups:
                 (group / "cgroup.procs").write_text(str(pid), encoding="ascii")
             except OSError as error:
                 await self._drop(group)
-                missing.append(f"{'/'.join(controllers)}: {error.strerror}")
-        asked = {"cpu": flavour.cpu, "memory": flavour.memory_mb}
+                if any(asked.get(controller) is not None for controller in controllers):
+                    missing.append(f"{'/'.join(controllers)}: {error.strerror}")
         missing += [f"no controller {name}" for name, value in asked.items()
                     if value is not None and name not in self.layout.places]  # fmt: skip
         return "; ".join(missing)

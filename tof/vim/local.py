@@ -21,7 +21,7 @@ from tof.agent.sandbox import (
     isolated,
     sandbox_of,
 )
-from tof.errors import BackendError, RequestError, TofError
+from tof.errors import BackendError, RequestError, SetupError, TofError
 from tof.model import IpAddress, IpNetwork
 from tof.settled import finished
 from tof.vim.errors import (
@@ -191,8 +191,10 @@ class LocalVim:
     async def _command(self, spec: AppSpec, sandbox: Sandbox) -> Isolated:
         try:
             own_users = await self._host.isolation()
-        except BackendError as error:
-            raise Unavailable(str(error), "install bubblewrap, see `tof doctor`") from error
+        except (BackendError, SetupError) as error:
+            raise Unavailable(
+                str(error), "see `tof doctor`, and the VIM's section of the configuration"
+            ) from error
         try:
             root = self._host.root(spec.image)
         except BackendError as error:
