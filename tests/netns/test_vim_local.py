@@ -22,6 +22,7 @@ from vim_host import KEY, Fault, VimHost, spec, vim_host
 from tof.agent.app import Flavour
 from tof.agent.sandbox import sandbox_body, sandbox_of
 from tof.drivers.cgroups import layout
+from tof.drivers.commands import command
 from tof.drivers.processes import identified
 from tof.errors import BackendError
 from tof.vim.errors import (
