@@ -16,6 +16,7 @@ from tof.config import load
 from tof.errors import TofError
 
 daemon: Any = import_module("tof.daemon.run")
+import_module("tof.daemon.appports").REPLUG_S = 4.0
 
 
 class PluggingDaemon(daemon.Daemon):  # type: ignore[misc]

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,6 +158,18 @@ def test_without_open_vswitch_nothing_is_plugged(plugging: Plugging, app: App) -
     until("the agent is healthy", tof._healthy, 30)
 
 
+def test_tof_down_gives_a_plugged_interface_back_and_forgets_it(plugging: Plugging, app: App) -> None:
+    tof = plugging.tof
+    before = links(tof)[app.interface]
+    assert plugging.plug(app) == "done"
+    plugging.stop(signal.SIGTERM)
+    tof.tof("down")
+    assert links(tof)[app.interface] == before
+    assert not any(name.startswith("tofp") for name in links(tof))
+    plugging.start()
+    assert links(tof)[app.interface] == before
+
+
 def test_a_killed_agent_s_ports_go_on_and_are_taken_over(plugging: Plugging, app: App) -> None:
     tof = plugging.tof
     bearer = new_bearer()
@@ -170,3 +183,17 @@ def test_a_killed_agent_s_ports_go_on_and_are_taken_over(plugging: Plugging, app
         assert asked(tof, bearer, b"with the next one")
         assert plugging.plug(app) == "done"
         assert asked(tof, bearer, b"plugged again")
+        time.sleep(5)
+        assert asked(tof, bearer, b"for good")
+
+
+def test_what_nobody_plugs_again_is_given_back(plugging: Plugging, app: App) -> None:
+    tof = plugging.tof
+    before = links(tof)
+    assert plugging.plug(app) == "done"
+    plugging.stop(signal.SIGKILL)
+    plugging.start()
+    assert links(tof).keys() > before.keys()
+    until("it is given back", lambda: links(tof).keys() == before.keys(), 20)
+    assert links(tof)[app.interface] == before[app.interface]
+    assert json.loads((tof.dir / "run" / "ports.json").read_text()) == []

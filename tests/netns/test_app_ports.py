@@ -235,7 +235,9 @@ def test_of_the_tof_itself_they_see_that_it_is_there(edge: Edge) -> None:
         assert not asks(app.netns, TOF_APPS, 5555)
     edge.provision(group("one", egress(protocol="udp", ports=[5555], remote=TOF_APPS)))
     assert asks(edge.one.netns, TOF_APPS, 5555)
+    before = refused(edge.tof, "two", "egress")
     assert not asks(edge.two.netns, TOF_APPS, 5555)
+    until("that is counted", lambda: refused(edge.tof, "two", "egress") > before)
 
 
 def test_a_rule_is_in_force_at_once_and_takes_its_connections_with_it(edge: Edge) -> None:
@@ -382,6 +384,12 @@ def test_behind_the_apps_adapter_it_opens_flows_unless_its_service_says_no(edge:
 # What they try
 
 
+def refused(tof: Tof, application: str, reason: str) -> float:
+    start = f'tof_refused_packets_total{{application="{application}",reason="{reason}"}} '
+    (line,) = [line for line in tof.get("/metrics").splitlines() if line.startswith(start)]
+    return float(line.removeprefix(start))
+
+
 def arp(
     sender_mac: bytes, sender: str, target: str, operation: int = 2, target_mac: bytes = bytes(6)
 ) -> bytes:
@@ -501,6 +509,7 @@ def test_nothing_passes_that_is_not_from_the_port_s_own_addresses(edge: Edge) ->
         for one_wire in (there, tof.ran, tof.core, tof.apps):
             one_wire.find(lambda _: False, 0.05)
             assert not [frame for frame in one_wire.history if b"forged" in frame]
+    until("what was forged is counted", lambda: refused(tof, "one", "spoofed") >= 140)
 
 
 # Life

@@ -18,10 +18,11 @@ from tof.config.reading import parse
 from tof.dataplane import nat
 from tof.dataplane.applications import link_local
 from tof.dataplane.desired import AppPort, Desired, Ports, ServiceRoute
-from tof.dataplane.flow import CT_REPLY, Commit, Flow, Goto, Inspect, Masked, Output, bits
+from tof.dataplane.flow import CT_REPLY, Commit, Flow, Goto, Inspect, Masked, Output, SetField, bits
 from tof.dataplane.pipeline import render
-from tof.dataplane.security import TRUSTED, openings, port_values
-from tof.dataplane.tables import CLASSIFIER, EGRESS, INGRESS, LAN, OUTPUT, PORTS
+from tof.dataplane.refusals import refusals
+from tof.dataplane.security import TRUSTED, membership, openings, port_values, remote_groups
+from tof.dataplane.tables import CLASSIFIER, EGRESS, INGRESS, LAN, OUTPUT, PORTS, REMOTE
 from tof.drivers.openflow_codec import put_in_bundle
 from tof.errors import SetupError
 from tof.model import (
@@ -254,7 +255,9 @@ def test_to_ues_goes_what_is_for_the_gateway_and_all_else_is_judged() -> None:
         if Goto(CLASSIFIER) in flow.actions:
             assert match["eth_dst"] == GATEWAY_MAC
         elif is_packet:
-            assert flow.actions == (Inspect(ONE.zone, EGRESS),)
+            assert flow.actions == (SetField("reg5", 2), SetField("reg7", ONE.zone), Goto(REMOTE))
+    for flow in flows(DESIRED, REMOTE):
+        assert flow.actions[-1] == Inspect("reg7", EGRESS)
 
 
 def test_nobody_behind_the_apps_adapter_is_another() -> None:
@@ -300,9 +303,12 @@ def test_the_tof_s_dns_server_may_be_asked_without_a_rule() -> None:
 
 
 def test_a_rule_lets_its_flows_in_or_out_and_marks_them() -> None:
-    (out,) = [flow for flow in flows(DESIRED, EGRESS, in_port=ONE.port) if ("ct_nw_proto", 6) in flow.match]
+    out, _ = [flow for flow in flows(DESIRED, EGRESS, in_port=ONE.port) if ("ct_nw_proto", 6) in flow.match]
     match = dict(out.match)
-    assert (match["ct_nw_dst"], match["ct_tp_dst"]) == (TWO.addresses[0].packed, 5432)
+    assert match["ct_tp_dst"] == 5432
+    (remote,) = flows(DESIRED, REMOTE, ipv4_dst=TWO.addresses[0].packed)
+    assert SetField("reg6", 1) in remote.actions
+    assert match["reg6"] == Masked(1, 1)
     commit, onward = out.actions
     assert isinstance(commit, Commit)
     assert (commit.zone, onward) == (ONE.zone, Goto(LAN))
@@ -329,13 +335,32 @@ def test_remotes_are_of_the_rule_s_families() -> None:
     found = {opening.match for opening in openings(DESIRED, TWO, Heading.INGRESS)}
     web = (("ct_nw_proto", 6), ("ct_tp_dst", 5432))
     assert found == {
-        (("eth_type", 0x0800), ("ct_nw_src", ONE.addresses[0].packed), *web),
-        (("eth_type", 0x86DD), ("ct_ipv6_src", ONE.addresses[1].packed), *web),
+        (("eth_type", 0x0800), *web),
+        (("eth_type", 0x86DD), *web),
         (("eth_type", 0x0800), ("ct_nw_src", Masked(bytes((192, 168, 50, 64)), bytes((255, 255, 255, 192))))),
     }
     everybody = SecurityGroup("db", (SecurityRule(Heading.INGRESS, prefix=ip_network("0.0.0.0/0")),))
     (opening,) = openings(replace(DESIRED, groups=(everybody,)), TWO, Heading.INGRESS)
     assert opening.match == (("eth_type", 0x0800),)
+
+
+def test_who_is_in_a_group_is_a_bit_of_either_end() -> None:
+    assert remote_groups(DESIRED) == {"db": 1, "web": 2}
+    assert membership(DESIRED) == {ONE.port: 2, TWO.port: 1}
+    bits_wanted = {opening.group for opening in openings(DESIRED, TWO, Heading.INGRESS)}
+    assert bits_wanted == {0, 2}
+    for flow in flows(DESIRED, INGRESS, reg4=TWO.port):
+        if ("ct_nw_proto", 6) in flow.match:
+            assert dict(flow.match)["reg5"] == Masked(2, 2)
+    # A connection is let in only while its other end is in the group.
+    admitted = [flow for flow in flows(DESIRED, INGRESS, reg4=TWO.port) if "ct_mark" in dict(flow.match)]
+    assert {dict(flow.match).get("reg5") for flow in admitted} == {None, Masked(2, 2)}
+
+
+def test_one_address_is_the_remote_of_a_rule() -> None:
+    host = SecurityGroup("db", (SecurityRule(Heading.EGRESS, prefix=ip_network("192.168.50.77")),))
+    (opening,) = openings(replace(DESIRED, groups=(host,)), TWO, Heading.EGRESS)
+    assert opening.match == (("eth_type", 0x0800), ("ct_nw_dst", bytes((192, 168, 50, 77))))
 
 
 def test_rules_that_say_the_same_are_one_and_others_have_an_order() -> None:
@@ -424,6 +449,16 @@ def test_several_services_of_which_one_may_open_flows() -> None:
 def test_every_flow_has_its_message() -> None:
     for flow in render(routed()):
         assert put_in_bundle(1, 1, flow)
+
+
+def test_what_refuses_is_known_by_port_and_reason() -> None:
+    found = refusals(render(routed()), routed().app_ports)
+    assert set(found.values()) == {
+        (name, reason) for name in ("one", "two") for reason in ("spoofed", "egress", "ingress")
+    }
+    dropping = {flow.cookie for flow in render(routed()) if not flow.actions}
+    assert found.keys() < dropping
+    assert refusals(render(routed()), ()) == {}
 
 
 def test_what_is_plugged_begins_with_nothing() -> None:

@@ -260,6 +260,7 @@ def test_an_app_that_was_being_made_is_made(world: World, found: Found) -> None:
 def test_a_vim_that_cannot_be_asked_is_asked_again(world: World) -> None:
     recalled(world, AppRow(WEB, ready=True))
     assert world.tell(Failed("down")) == [do(Step.WAIT, 1)]
+    assert world.state is AppState.REQUESTED
     assert world.tell(Done()) == [do(Step.FIND)]
 
 

@@ -66,6 +66,7 @@ def test_a_match_in_ovs_ofctl_syntax(match: Match, expected: str) -> None:
         (Track(9, 4, b"\x0a\x00\x00\x01"), "ct(commit,table=4,zone=9,nat(dst=10.0.0.1))"),
         (Track(9, 4, bytes(15) + b"\x01"), "ct(commit,table=4,zone=9,nat(dst=[::1]))"),
         (Inspect(9, 4), "ct(table=4,zone=9)"),
+        (Inspect("reg7", 4), "ct(table=4,zone=NXM_NX_REG7[0..15])"),
         (Commit(9), "ct(commit,zone=9)"),
         (Commit(9, 255), "ct(commit,zone=9,exec(set_field:0xff->ct_mark))"),
         (Commit(9, nat_src=b"\x0a\x00\x00\x01"), "ct(commit,zone=9,nat(src=10.0.0.1))"),

@@ -6,7 +6,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from tof.agent.group_body import MOST_RULES, group_body, parse_group
+from tof.agent.group_body import MOST_REMOTES, MOST_RULES, group_body, parse_group
 from tof.agent.policy import parse_policy, policy_body
 from tof.agent.service_body import body_of, parse
 from tof.errors import BadRequest, Conflict
@@ -110,6 +110,19 @@ def test_what_is_wrong_with_a_policy_s_groups_is_named(
     with pytest.raises(kind) as refused:
         parse_policy({"services": [], "securityGroups": groups})
     assert refused.value.field == field
+
+
+def test_so_many_groups_are_remotes_of_rules_and_no_more() -> None:
+    def groups(count: int) -> dict[str, object]:
+        rules = [{"direction": "ingress", "remote": f"group:g{n}"} for n in range(count)]
+        return {
+            "services": [],
+            "securityGroups": [{"name": f"g{n}", "rules": rules[n : n + 1]} for n in range(count)],
+        }
+
+    assert len(parse_policy(groups(MOST_REMOTES)).groups) == MOST_REMOTES
+    with pytest.raises(BadRequest, match="33 groups are remotes of rules, more than 32"):
+        parse_policy(groups(MOST_REMOTES + 1))
 
 
 @pytest.mark.parametrize("initiates", list(Initiates))

@@ -151,6 +151,8 @@ class Life:
             return AppState.TERMINATING
         if self.over:
             return AppState.FAILED
+        if not self.looked:
+            return AppState.REQUESTED
         if self.undo is not None or self.pause:
             return AppState.RESTARTING if self.ready_once and self.comes_again else AppState.UNDOING
         states = {Step.BUILD: AppState.BUILDING, Step.PROBE: AppState.PROBING, None: AppState.READY}

@@ -16,6 +16,8 @@ FIELDS: Final = ("name", "rules")
 RULE_FIELDS: Final = ("direction", "protocol", "ports", "remote")
 MOST_RULES: Final = 64
 """Of one group."""
+MOST_REMOTES: Final = 32
+"""Groups that rules name as remotes: each is a bit of a register of br-ue."""
 _ICMP, _ICMPV6, _LAST_PROTOCOL = 1, 58, 255
 _UES, _GROUP = "ues", "group:"
 _WORDS: Final = {**PROTOCOLS, "icmp": _ICMP}
@@ -42,9 +44,13 @@ def group_body(group: SecurityGroup) -> dict[str, object]:
 
 
 def check_remotes(groups: Iterable[SecurityGroup]) -> None:
-    """BadRequest if a rule names a group that is not among these."""
+    """BadRequest if a rule names a group that is not among these, or if too many are named."""
     groups = tuple(groups)
     names = {group.name for group in groups}
+    remotes = {rule.group for group in groups for rule in group.rules if rule.group is not None}
+    if len(remotes) > MOST_REMOTES:
+        what = f"{len(remotes)} groups are remotes of rules, more than {MOST_REMOTES}"
+        raise BadRequest(f"securityGroups: {what}", "securityGroups")
     for place, group in enumerate(groups):
         for at, rule in enumerate(group.rules):
             if rule.group is not None and rule.group not in names:

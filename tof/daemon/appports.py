@@ -22,6 +22,7 @@ from tof.daemon.feed import Feed
 from tof.daemon.switch import Switch
 from tof.dataplane.desired import AppPort
 from tof.drivers.ovsdb import Port
+from tof.drivers.record import PLUGGED
 from tof.drivers.sockets import FrameSocket
 from tof.drivers.splices import Splices
 from tof.drivers.vnf_ports import indices, is_up
@@ -35,7 +36,6 @@ FIRST_PORT, PORTS = 0x8000, 0x7E00
 REPLUG_S = 60.0
 LOOK_S = 0.2
 IN_FORCE_S = 5.0
-FILE_NAME = "ports.json"
 
 
 class AppPorts:
@@ -46,7 +46,7 @@ class AppPorts:
     ) -> None:
         self._config, self._splices, self._switch, self._feed = config, splices, switch, feed
         self._review = review
-        self._file = config.state.run_dir / FILE_NAME
+        self._file = config.state.run_dir / PLUGGED
         self._given = {application.name for application in config.applications}
         self._ports: dict[str, Application] = {}
         self._numbers: dict[str, int] = {}
@@ -100,7 +100,8 @@ class AppPorts:
             if self._inherited and self._now() > forget_at:
                 for name in sorted(self._inherited):
                     log.info("nobody has plugged a port again: it goes", application=name)
-                    await self.unplug(name)
+                    with suppress(BackendError):  # it is tried again
+                        await self.unplug(name)
 
     async def plug(
         self,
@@ -231,7 +232,7 @@ class AppPorts:
         ):
             try:
                 await step
-            except BackendError as error:
+            except (BackendError, SetupError) as error:
                 log.warning("an application's port is not all gone", application=name, why=str(error))
 
     async def _renew(self, application: Application) -> None:

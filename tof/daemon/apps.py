@@ -66,12 +66,14 @@ class AppManager:
             self._control.check_new(app.services)
             self._check_promised(app)
         commands = self.apps.request(app, self._clock.now())
-        if commands:
-            try:
+        try:
+            if commands:
                 await finished(self._save(self.apps.get(app.name)))
-            except BackendError:
-                self.apps.forget(app.name)
-                raise
+        except BackendError:
+            self.apps.forget(app.name)
+            commands = []
+            raise
+        finally:
             self._carry_out(commands)
 
     async def remove(self, name: str) -> None:

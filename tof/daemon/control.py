@@ -231,4 +231,4 @@ class Control:
 
     async def metrics(self) -> Iterable[Metric]:
         """Counters and gauges."""
-        return self._observation.metrics()
+        return await self._observation.metrics()

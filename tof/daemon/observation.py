@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from prometheus_client import Metric
@@ -59,6 +59,8 @@ class Observation:
         self._sessions = feed.agent.sessions
         self.edge_dns = False
         self.also: list[Observed] = []
+        self.missing_ports: Callable[[], Mapping[str, str]] = dict
+        """Applications whose ports are not there, and why."""
         self.queues_read: Callable[[], bool] = lambda: False
 
     async def tunnels(self, query: TunnelQuery) -> Sequence[TunnelView]:
@@ -131,6 +133,7 @@ class Observation:
         bypass = self._endpoints.bypass
         services = self._feed.agent.services
         unhealthy = [s.name for s in services.catalog.services if not services.health.lives(s.name)]
+        missing = [f"{name} ({why})" for name, why in self.missing_ports().items()]
         dead = [f"{name} ({why})" for name, why in self._vnfs.dead.items()]
         unresolved = [s.name for s in self._feed.agent.services.catalog.services
                       if s.mode is Mode.DIVERT and not self._feed.agent.services.resolved(s)]  # fmt: skip
@@ -145,6 +148,7 @@ class Observation:
                 _check("accounting", not self._accounting.behind, "off or told", self._accounting.behind),
                 _check("applications", not unhealthy, "alive", "dead: " + ", ".join(unhealthy)),
                 _check("vnfs", not dead, "alive", "dead: " + ", ".join(dead)),
+                _check("ports", not missing, "there", "missing: " + ", ".join(missing)),
                 *(
                     [
                         _check(
@@ -158,7 +162,18 @@ class Observation:
             )
         )
 
-    def metrics(self) -> Iterable[Metric]:
+    async def metrics(self) -> Iterable[Metric]:
+        """Everything that is counted."""
+        refused = CounterMetricFamily(
+            "tof_refused_packets",
+            "Packets that an application's port was not let say (spoofed, egress) or hear (ingress)",
+            labels=["application", "reason"],
+        )
+        for labels, packets in sorted((await self._switch.refused()).items()):
+            refused.add_metric(list(labels), packets)
+        return (refused, *self._counted())
+
+    def _counted(self) -> Iterable[Metric]:
         """Counters of the data path by name, packets that did not parse by reason, gauges."""
         packets = CounterMetricFamily("tof_packets", "Packets by what was done with them", labels=["reason"])
         for name, value in self._endpoints.counters().items():

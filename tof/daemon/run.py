@@ -205,6 +205,7 @@ class Daemon:
         observation = Observation(
             feed, endpoints, switch, fragments, self._clock, vnfs, accounting, mirroring
         )
+        observation.missing_ports = lambda: ports.missing
         observation.edge_dns = config.dns.server != "off"
         base = config.agent.queue_base
         observation.queues_read = lambda: listened_to((base, base + 1))

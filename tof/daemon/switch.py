@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from binascii import crc32
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 import structlog
 
@@ -21,6 +22,7 @@ from tof.dataplane.desired import AppPort, Desired, Mirrors, Ports, ServedServic
 from tof.dataplane.flow import Flow
 from tof.dataplane.pipeline import render
 from tof.dataplane.plan import Plan, diff
+from tof.dataplane.refusals import REASONS, refusals
 from tof.dataplane.selection import RuleLists
 from tof.drivers.openflow import OpenFlowChannel
 from tof.drivers.ovsdb import Ovs, Port
@@ -83,6 +85,8 @@ class Switch:
         self._changed = asyncio.Condition()
         self._refusal: str = ""
         self._routes: tuple[ServiceRoute, ...] | None = None
+        self._refusals: Mapping[int, tuple[str, str]] = {}
+        self._channel: OpenFlowChannel | None = None
         self._guarded: tuple[tuple[AppPort, ...], tuple[SecurityGroup, ...]] = ((), ())
         self._served: tuple[ServedService, ...] = ()
         self._rules: RuleLists | None = None
@@ -154,11 +158,13 @@ class Switch:
         await self._ovs.track_short_fragments()
         self._deepen({port.device for port in (*ports, *applications)})
         channel = await OpenFlowChannel.connect(self._ovs.management_socket(names.br_ue))
+        self._channel = channel
         try:
             await self._reconcile_all(channel)
             log.info("br-ue is as wanted", flows=len(self._present))
             await self._follow(channel)
         finally:
+            self._channel = None
             await channel.close()
 
     async def _follow(self, channel: OpenFlowChannel) -> None:
@@ -204,6 +210,7 @@ class Switch:
                     groups=guarded[1],
                 )
             )
+            self._refusals = refusals(self._base, guarded[0])
             kept = {route.service_id for route in routes}
             self._endpoints.drop_services(
                 r.service_id for r in self._routes or () if r.service_id not in kept
@@ -247,6 +254,17 @@ class Switch:
         self.outbox.clear()
         async with self._changed:
             self._changed.notify_all()
+
+    async def refused(self) -> Mapping[tuple[str, str], int]:
+        """Packets refused at applications' ports, by application and reason; nothing while Open vSwitch is not there."""
+        counts = dict.fromkeys(self._refusals.values(), 0)
+        if self._channel is not None and counts:
+            with suppress(BackendError):
+                for table in REASONS:
+                    for cookie, packets in (await self._channel.read_packets(table)).items():
+                        if (what := self._refusals.get(cookie)) is not None:
+                            counts[what] += packets
+        return counts
 
     async def in_force(self, revision: int, deadline_s: float) -> None:
         """Return once ``revision`` is applied; BackendError if the switch refuses it or is not there."""

@@ -1,4 +1,4 @@
-"""Application ports (tables 0 and 6): nobody says there what is not its own, and who hears it.
+"""Application ports (tables 0, 5 and 7): nobody says there what is not its own, and who hears it.
 
 What an application says to UEs goes on as that of any other application; what it says to others goes by the security
 groups. Behind the apps adapter, and in the TOF's own kernel, are such others.
@@ -6,7 +6,7 @@ groups. Behind the apps adapter, and in the TOF's own kernel, are such others.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from ipaddress import IPv6Address
 from typing import Final
 
@@ -25,7 +25,8 @@ from tof.dataplane.flow import (
     SetField,
     family,
 )
-from tof.dataplane.tables import CLASSIFIER, DOWN, EGRESS, INGRESS, LAN, PORTS
+from tof.dataplane.security import membership
+from tof.dataplane.tables import CLASSIFIER, DOWN, EGRESS, INGRESS, LAN, PORTS, REMOTE
 from tof.model import GATEWAY_MAC, SERVICE_MAC_PREFIX, TUNNEL_MAC_PREFIX, IpAddress
 
 ARP: Final = ("eth_type", 0x0806)
@@ -40,12 +41,14 @@ def rules(desired: Desired) -> Iterator[Flow]:
     """Rules of application ports, and of others towards them; none where there are none."""
     if not desired.app_ports:
         return
+    groups = membership(desired)
     for port in desired.app_ports:
         yield from _own_neighbours(port)
-        yield from _own_packets(desired, port)
+        yield from _own_packets(desired, port, groups[port.port])
         yield from _refused(port)
         yield from _to_port(desired, port)
     yield from _nobody_elses(desired)
+    yield from _remotes(desired, groups)
     yield from _elsewhere(desired)
 
 
@@ -72,9 +75,9 @@ def _own_neighbours(port: AppPort) -> Iterator[Flow]:
                 yield Flow(PORTS, 200, match, onward, f"{port.name}: its own neighbour discovery")
 
 
-def _own_packets(desired: Desired, port: AppPort) -> Iterator[Flow]:
+def _own_packets(desired: Desired, port: AppPort, groups: int) -> Iterator[Flow]:
     here: Match = (("in_port", port.port), ("eth_src", port.mac))
-    judged = (Inspect(port.zone, EGRESS),)
+    judged = (SetField("reg5", groups), SetField("reg7", port.zone), Goto(REMOTE))
     for address in port.addresses:
         ip = family(address.packed)
         own: Match = (*here, ("eth_type", ip.eth_type), (ip.source, address.packed))
@@ -117,6 +120,23 @@ def _to_port(desired: Desired, port: AppPort) -> Iterator[Flow]:
 
 def _into(port: AppPort) -> tuple[Action, ...]:
     return SetField("eth_dst", port.mac), SetField("reg4", port.port), Inspect(port.zone, INGRESS)
+
+
+def _remotes(desired: Desired, groups: Mapping[int, int]) -> Iterator[Flow]:
+    """Which groups those are in whom an application port speaks to."""
+    tracked = Inspect("reg7", EGRESS)
+    for port in desired.app_ports:
+        if groups[port.port]:
+            for match in _packets(port.addresses):
+                yield Flow(
+                    REMOTE,
+                    100,
+                    match,
+                    (SetField("reg6", groups[port.port]), tracked),
+                    f"groups of {port.name}",
+                )
+    for ip in (IPV4, IPV6):
+        yield Flow(REMOTE, 10, (("eth_type", ip.eth_type),), (tracked,), "in no group")
 
 
 def _elsewhere(desired: Desired) -> Iterator[Flow]:

@@ -63,9 +63,9 @@ class Track:
 
 @dataclass(frozen=True, slots=True)
 class Inspect:
-    """Connection tracking without NAT, then on to ``table``."""
+    """Connection tracking without NAT, then on to ``table``; ``zone``: a number, or the register that has it."""
 
-    zone: int
+    zone: int | str
     table: int
 
 
@@ -235,7 +235,8 @@ def _action_text(action: Action) -> str:
         case Track():
             return _track_text(action)
         case Inspect(zone, table):
-            return f"ct(table={table},zone={zone})"
+            where = zone if isinstance(zone, int) else f"NXM_NX_{zone.upper()}[0..15]"
+            return f"ct(table={table},zone={where})"
         case Commit():
             return _commit_text(action)
         case PushVlan(vlan):

@@ -1,4 +1,4 @@
-"""Security groups (tables 5 and 7): what an application port lets out to others than UEs, and what it lets in.
+"""Security groups (tables 6 and 8): what an application port lets out to others than UEs, and what it lets in.
 
 A connection is marked with the rule that let it in. While that rule is there its packets pass, both ways; those of the
 direction that it began in are judged anew when it is not. So a rule that goes takes its connections with it, others stay,
@@ -7,9 +7,9 @@ and no entry of connection tracking has to be flushed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from hashlib import blake2b
-from ipaddress import IPv4Address, ip_network, summarize_address_range
+from ipaddress import IPv4Address, summarize_address_range
 from typing import Final, NamedTuple
 
 from tof.dataplane.desired import AppPort, Desired
@@ -51,11 +51,13 @@ _DNS: Final = 53
 
 
 class Opening(NamedTuple):
-    """What one rule lets in or out at a port: ``match`` says it without the port."""
+    """What one rule lets in or out at a port: ``match`` says it without the port and without the group of the remote."""
 
     priority: int
     match: Match
     mark: int
+    group: int = 0
+    """The bit of the group that the other end has to be in; 0: of none."""
 
 
 def rules(desired: Desired) -> Iterator[Flow]:
@@ -74,17 +76,36 @@ def openings(desired: Desired, port: AppPort, heading: Heading, *, ues: bool = F
         for rule in (declared[name].rules if name in declared else ())
         if rule.heading is heading and rule.ues is ues
     }
-    found: dict[Match, Opening] = {}
+    bit_of = remote_groups(desired)
+    found: dict[tuple[Match, int], Opening] = {}
     for place, rule in enumerate(sorted(wanted, key=repr)):
-        for match in _matches(desired, port, rule):
-            found.setdefault(match, Opening(_FIRST_RULE - place, match, _mark(heading, match)))
+        group = 0 if rule.group is None else bit_of[rule.group]
+        for match in _matches(rule):
+            mark = _mark(rule, match)
+            found.setdefault((match, group), Opening(_FIRST_RULE - place, match, mark, group))
     return tuple(found.values())
+
+
+def remote_groups(desired: Desired) -> Mapping[str, int]:
+    """The groups that rules name as remotes, each with its bit in the registers of the two ends."""
+    named = {rule.group for group in desired.groups for rule in group.rules if rule.group is not None}
+    return {name: 1 << place for place, name in enumerate(sorted(named))}
+
+
+def membership(desired: Desired) -> Mapping[int, int]:
+    """The bits of the groups that each port is in, by its number."""
+    bit_of = remote_groups(desired)
+    return {port.port: sum(bit_of.get(name, 0) for name in set(port.groups)) for port in desired.app_ports}
+
+
+def _other_end(register: str, group: int) -> Match:
+    return ((register, Masked(group, group)),) if group else ()
 
 
 def _egress(desired: Desired, port: AppPort) -> Iterator[Flow]:
     here: Match = (("in_port", port.port),)
     onward: tuple[Action, ...] = (Goto(LAN),)
-    yield from _admitted(desired, port, EGRESS, here, onward)
+    yield from _admitted(desired, port, Flow(EGRESS, _MARKED, here, onward), "reg6")
     trusted = (Commit(port.zone, TRUSTED), *onward)
     for own, asks in _services_of_ours(desired):
         ip = family(own.packed)
@@ -92,32 +113,35 @@ def _egress(desired: Desired, port: AppPort) -> Iterator[Flow]:
         yield Flow(EGRESS, _OURS, match, trusted, f"{port.name}: what the TOF answers")
     for opening in openings(desired, port, Heading.EGRESS):
         commit = (Commit(port.zone, opening.mark), *onward)
-        yield Flow(EGRESS, opening.priority, (*here, ASKING, *opening.match), commit, f"{port.name}: out")
+        match = (*here, ASKING, *_other_end("reg6", opening.group), *opening.match)
+        yield Flow(EGRESS, opening.priority, match, commit, f"{port.name}: out")
     yield Flow(EGRESS, _REST, here, (), f"{port.name}: no rule lets it out")
 
 
 def _ingress(desired: Desired, port: AppPort) -> Iterator[Flow]:
     here: Match = (("reg4", port.port),)
     onward: tuple[Action, ...] = (Output(port.port),)
-    yield from _admitted(desired, port, INGRESS, here, onward)
+    yield from _admitted(desired, port, Flow(INGRESS, _MARKED, here, onward), "reg5")
     trusted = (Commit(port.zone, TRUSTED), *onward)
     for ip in (IPV4, IPV6):
         ours = (*here, ("in_port", desired.ports.gateway), ASKING, ("eth_type", ip.eth_type))
         yield Flow(INGRESS, _OURS, ours, trusted, f"{port.name}: what the TOF says")
     for opening in openings(desired, port, Heading.INGRESS):
         commit = (Commit(port.zone, opening.mark), *onward)
-        yield Flow(INGRESS, opening.priority, (*here, ASKING, *opening.match), commit, f"{port.name}: in")
+        match = (*here, ASKING, *_other_end("reg5", opening.group), *opening.match)
+        yield Flow(INGRESS, opening.priority, match, commit, f"{port.name}: in")
     yield Flow(INGRESS, _REST, here, (), f"{port.name}: no rule lets it in")
 
 
-def _admitted(
-    desired: Desired, port: AppPort, table: int, here: Match, onward: tuple[Action, ...]
-) -> Iterator[Flow]:
-    """Packets of connections that some rule of now, of either heading, has let in or out."""
-    marks = {opening.mark for heading in Heading for opening in openings(desired, port, heading)}
-    for mark in sorted({TRUSTED, *marks}):
-        match = (*here, VALID, ("ct_mark", mark))
-        yield Flow(table, _MARKED, match, onward, f"{port.name}: connections that a rule has let in or out")
+def _admitted(desired: Desired, port: AppPort, like: Flow, register: str) -> Iterator[Flow]:
+    """Packets of connections that some rule of now, of either heading, has let in or out; ``register``: the other end's."""
+    marks = {
+        (opening.mark, opening.group) for heading in Heading for opening in openings(desired, port, heading)
+    }
+    note = f"{port.name}: connections that a rule has let in or out"
+    for mark, group in sorted({(TRUSTED, 0), *marks}):
+        match = (*like.match, VALID, ("ct_mark", mark), *_other_end(register, group))
+        yield Flow(like.table, like.priority, match, like.actions, note)
 
 
 def _services_of_ours(desired: Desired) -> Iterator[tuple[IpAddress, Match]]:
@@ -129,28 +153,20 @@ def _services_of_ours(desired: Desired) -> Iterator[tuple[IpAddress, Match]]:
             yield own, (("ct_nw_proto", protocol), ("ct_tp_dst", _DNS))
 
 
-def _matches(desired: Desired, port: AppPort, rule: SecurityRule) -> Iterator[Match]:
+def _matches(rule: SecurityRule) -> Iterator[Match]:
     for ip in (IPV4, IPV6):
-        for remote in _remotes(desired, port, rule, ip):
-            for transport in _transports(rule, ip):
-                yield (("eth_type", ip.eth_type), *remote, *transport)
+        if rule.prefix is not None and family(rule.prefix.network_address.packed) is not ip:
+            continue
+        for transport in _transports(rule, ip):
+            yield (("eth_type", ip.eth_type), *_remote(rule, ip), *transport)
 
 
-def _remotes(desired: Desired, port: AppPort, rule: SecurityRule, ip: Family) -> Iterator[Match]:
+def _remote(rule: SecurityRule, ip: Family) -> Match:
     """The address of the other end, in packets of the rule's heading."""
+    if rule.prefix is None or rule.prefix.prefixlen == 0:
+        return ()
     source, destination = _ENDS[ip.eth_type]
-    name = source if rule.heading is Heading.INGRESS else destination
-    networks: list[IpNetwork] = []
-    if rule.group is not None:
-        others = (one for one in desired.app_ports if rule.group in one.groups and one is not port)
-        networks = [ip_network(address) for one in others for address in one.addresses]
-    elif rule.prefix is not None:
-        networks = [rule.prefix]
-    else:
-        yield ()
-    for network in networks:
-        if family(network.network_address.packed) is ip:
-            yield (() if network.prefixlen == 0 else ((name, _prefix(network)),))
+    return ((source if rule.heading is Heading.INGRESS else destination, _prefix(rule.prefix)),)
 
 
 def _prefix(network: IpNetwork) -> Value:
@@ -179,6 +195,6 @@ def port_values(ports: PortRange) -> Iterator[int | Masked]:
         yield first if mask == _ALL_PORTS else Masked(first, mask)
 
 
-def _mark(heading: Heading, match: Match) -> int:
-    digest = blake2b(repr((heading.value, match)).encode(), digest_size=4).digest()
+def _mark(rule: SecurityRule, match: Match) -> int:
+    digest = blake2b(repr((rule.heading.value, rule.group, match)).encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big") | 0x80000000

@@ -9,10 +9,11 @@ CLASSIFIER: Final = 1
 SFF: Final = 2
 NAT: Final = 3
 OUTPUT: Final = 4
-EGRESS: Final = 5
-LAN: Final = 6
-INGRESS: Final = 7
-"""What application ports say to others than UEs: may it out, where is it going, may it in there."""
+REMOTE: Final = 5
+EGRESS: Final = 6
+LAN: Final = 7
+INGRESS: Final = 8
+"""What application ports say to others than UEs: to whom, may it out, where is that, may it in there."""
 
 UP: Final = 1
 DOWN: Final = 2
@@ -25,6 +26,7 @@ TABLE_NAMES: Final = {
     SFF: "SFF",
     NAT: "NAT",
     OUTPUT: "output",
+    REMOTE: "remote",
     EGRESS: "egress",
     LAN: "LAN",
     INGRESS: "ingress",

@@ -77,6 +77,13 @@ class OpenFlowChannel(asyncio.Protocol):
         self._raise_first(exchange, {})
         return dict(pair for part in exchange.parts for pair in codec.flow_tables(part))
 
+    async def read_packets(self, table: int) -> dict[int, int]:
+        """What each of the TOF's own flows in a table has counted: cookie -> packets."""
+        xid = next(self._xids)
+        exchange = await self._exchange([codec.list_our_flows(xid, table)], [xid])
+        self._raise_first(exchange, {})
+        return dict(pair for part in exchange.parts for pair in codec.flow_packets(part))
+
     async def apply(self, plan: Plan) -> None:
         """Put and drop all of ``plan`` at once; BackendError means that nothing of it is in force."""
         if plan.empty:

@@ -48,6 +48,8 @@ _CT_COMMIT: Final = 1
 _NAT_SRC: Final = 1
 _NAT_DST: Final = 2
 _NO_TABLE: Final = 0xFF
+_LOW_16_BITS: Final = 15
+"""Of a register: from bit 0 on, so many bits and one."""
 _ALL_BITS: Final = (1 << 64) - 1
 
 HELLO: Final[int] = _ofp.OFPT_HELLO
@@ -66,7 +68,7 @@ HEADER: Final = struct.Struct("!BBHI")
 _FLUSH_ZONE: Final = struct.Struct("!II6xH")
 _NICIRA: Final = 0x2320
 _NXT_CT_FLUSH_ZONE: Final = 29
-_FLOW_STATS: Final = struct.Struct("!HB21xQ")
+_FLOW_STATS: Final = struct.Struct("!HB21xQQ")
 
 
 class Message(NamedTuple):
@@ -111,9 +113,15 @@ def barrier(xid: int) -> bytes:
     return _bytes(_parser.OFPBarrierRequest(_DIALECT), xid)
 
 
-def list_our_flows(xid: int) -> bytes:
-    """Ask for the statistics of every flow that carries the TOF's cookie prefix."""
-    where = (_ofp.OFPTT_ALL, _ofp.OFPP_ANY, _ofp.OFPG_ANY, COOKIE_PREFIX, COOKIE_PREFIX_MASK)
+def list_our_flows(xid: int, table: int | None = None) -> bytes:
+    """Ask for the statistics of every flow that carries the TOF's cookie prefix, of one table or all."""
+    where = (
+        _ofp.OFPTT_ALL if table is None else table,
+        _ofp.OFPP_ANY,
+        _ofp.OFPG_ANY,
+        COOKIE_PREFIX,
+        COOKIE_PREFIX_MASK,
+    )
     return _bytes(_parser.OFPFlowStatsRequest(_DIALECT, 0, *where, _parser.OFPMatch()), xid)
 
 
@@ -174,8 +182,17 @@ def flow_tables(reply: Message) -> Iterator[tuple[int, int]]:
     # Read by hand: os-ken would parse every match and action, at 100 us a flow, to be thrown away.
     offset = 16
     while offset < len(reply.raw):
-        length, table, cookie = _FLOW_STATS.unpack_from(reply.raw, offset)
+        length, table, cookie, _ = _FLOW_STATS.unpack_from(reply.raw, offset)
         yield cookie, table
+        offset += length
+
+
+def flow_packets(reply: Message) -> Iterator[tuple[int, int]]:
+    """(cookie, packets) of every flow in one part of a flow statistics reply."""
+    offset = 16
+    while offset < len(reply.raw):
+        length, _, cookie, packets = _FLOW_STATS.unpack_from(reply.raw, offset)
+        yield cookie, packets
         offset += length
 
 
@@ -223,7 +240,8 @@ def _actions(action: Action) -> list[Any]:
         case Track():
             return [_track(action)]
         case Inspect(zone, table):
-            return [_parser.NXActionCT(0, "", zone, table, 0, [])]
+            source, value = ("", zone) if isinstance(zone, int) else (zone, _LOW_16_BITS)
+            return [_parser.NXActionCT(0, source, value, table, 0, [])]
         case Commit():
             return [_commit(action)]
         case PushVlan(vlan):

@@ -10,6 +10,9 @@ from typing import Any
 
 from tof.errors import BackendError, SetupError
 
+PLUGGED = "ports.json"
+"""In ``run_dir``: the ports of applications that are plugged, for the next agent."""
+
 
 @dataclass(frozen=True, slots=True)
 class AdapterBefore:

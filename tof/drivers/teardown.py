@@ -15,7 +15,7 @@ from tof.config import Config
 from tof.drivers import adapters, netfilter, restoring, sysctl, ueroutes
 from tof.drivers.netlink import Netlink
 from tof.drivers.ovsdb import PrivateOvs, SystemOvs
-from tof.drivers.record import Record
+from tof.drivers.record import PLUGGED, Record
 from tof.drivers.sandboxes import Sandboxes, directory_of
 from tof.drivers.unbound import Unbound
 from tof.errors import BackendError
@@ -42,6 +42,7 @@ class _Teardown:
     def run(self) -> list[str]:
         self._try(self._stop_agent)
         self._try(self._remove_apps)
+        self._try(self._forget_ports)
         self._try(self._stop_ovs)
         self._try(self._stop_dns)
         self._try(self._remove_rules)
@@ -71,6 +72,9 @@ class _Teardown:
         if bridge is None or adapters.owner(bridge) != self._config.agent.name:
             return []
         return [link.name for link in net.links() if link.master == bridge.index]
+
+    def _forget_ports(self) -> None:
+        (self._config.state.run_dir / PLUGGED).unlink(missing_ok=True)
 
     def _stop_agent(self) -> None:
         pid = agent_pid(self._config.state.run_dir)

@@ -101,7 +101,7 @@ class LocalVim:
             raise
         except RequestError as error:
             raise Rejected(str(error)) from error
-        except TofError as error:
+        except (TofError, OSError) as error:
             raise BackendFault(str(error)) from error
 
     async def get(self, key: str) -> Instance | None:
@@ -197,7 +197,7 @@ class LocalVim:
             ) from error
         try:
             root = self._host.root(spec.image)
-        except BackendError as error:
+        except (BackendError, OSError) as error:
             raise Rejected(str(error), "name a directory below the VIM's images") from error
         command = spec.command or (START,)
         return isolated(sandbox, root, self._host.user(), command, spec.environment, own_users=own_users)
@@ -237,7 +237,7 @@ class LocalVim:
         for step in steps:
             try:
                 await step()
-            except TofError as error:
+            except (TofError, OSError) as error:
                 why.append(str(error))
         try:
             if not why:
@@ -251,7 +251,7 @@ class LocalVim:
     async def _known(self) -> Sequence[Sandbox]:
         try:
             return await self._host.known()
-        except BackendError as error:
+        except (BackendError, OSError) as error:
             raise Unavailable(str(error)) from error
 
     async def _of(self, key: str) -> Sandbox | None:

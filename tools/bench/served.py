@@ -8,19 +8,20 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from tof.errors import BackendError
 from tof.lab.namespaces import Job, Lab, until
 from tof.lab.node import TofNode
-from tof.wire.inet import fix_ipv4_header
+from tof.wire.inet import UDP, UDP_PROTOCOL, IPv4, encode_ipv4, encode_udp, fill_checksum, fix_ipv4_header
 from tools.bench.scene import ENB_MAC, SGW_MAC, entered
 from tools.bench.tunnels import ELSEWHERE, ENB, SERVICE, SGW, gpdu, inner
 
 APP, UE = "192.168.50.10", bytes((10, 45, 0, 1))
 SERVICE_IP = ".".join(map(str, SERVICE))
 GAP_S = 0.001
+UNDER_WAY = 64
 _TEID_AT, _INNER_AT = 46, 50
 """Of a G-PDU in a frame: behind Ethernet, IPv4, UDP, and what is before, or the GTP-U header."""
 _APPLICATION = """
@@ -46,6 +47,11 @@ def _in_tunnel(teid: int, frame: bytes) -> bytes:
 
 def _uplink(destination: bytes) -> bytes:
     return _in_tunnel(1, gpdu(fix_ipv4_header(inner(UE, destination))))
+
+
+def _datagram(data: int) -> bytes:
+    segment = fill_checksum(UE, SERVICE, UDP_PROTOCOL, encode_udp(UDP(40000, 53, bytes(data))))
+    return encode_ipv4(IPv4(UE, SERVICE, UDP_PROTOCOL, segment))
 
 
 class Watch(threading.Thread):
@@ -94,14 +100,19 @@ class RoundTrips:
     """Asks one request after another, each when the one before was answered."""
 
     def __init__(self, lab: Lab) -> None:
+        self._asking = _uplink(SERVICE)
         with entered(lab.name("ran")):
             self._end = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0x0008)
         self._end.bind(("s1", 0x0800))
         self._end.settimeout(2.0)
 
+    def carry(self, data: int) -> None:
+        """From now on requests of so many bytes, with their checksum."""
+        self._asking = _in_tunnel(1, gpdu(_datagram(data)))
+
     def measure(self, count: int) -> list[float]:
         """The time of each, in seconds; BackendError when one is not answered."""
-        asking, times, at = _uplink(SERVICE), [], _INNER_AT + 12
+        asking, times, at = self._asking, [], _INNER_AT + 12
         for _ in range(count):
             began = time.perf_counter()
             self._end.send(asking)
@@ -113,9 +124,38 @@ class RoundTrips:
             times.append(time.perf_counter() - began)
         return times
 
+    def rate(self, count: int) -> float:
+        """Answers a second with so many requests under way that nobody waits; lost ones are asked again."""
+        asking, at, answered, under_way = self._asking, _INNER_AT + 12, 0, 0
+        began = time.perf_counter()
+        self._end.settimeout(0.05)
+        while answered < count:
+            while under_way < UNDER_WAY:
+                self._end.send(asking)
+                under_way += 1
+            try:
+                while self._end.recv(2048)[at : at + 4] != SERVICE:
+                    pass
+            except TimeoutError:
+                under_way = 0
+                continue
+            answered, under_way = answered + 1, under_way - 1
+        taken = time.perf_counter() - began
+        self._end.settimeout(0.2)
+        with suppress(TimeoutError):  # what is still under way
+            while True:
+                self._end.recv(2048)
+        self._end.settimeout(2.0)
+        return count / taken
+
     def close(self) -> None:
         """Close the socket."""
         self._end.close()
+
+
+async def serve_at(lab: Lab, role: str, address: str) -> Job:
+    """An application that echoes there."""
+    return await lab.start(role, "app", sys.executable, "-c", _APPLICATION % (address, address))
 
 
 @dataclass(slots=True)
@@ -128,9 +168,7 @@ class Scene:
 
     async def start_application(self) -> None:
         """The application, from its start on."""
-        self.application = await self.lab.start(
-            "apps", "app", sys.executable, "-c", _APPLICATION % (APP, APP)
-        )
+        self.application = await serve_at(self.lab, "apps", APP)
 
     def signal(self, number: signal.Signals) -> None:
         """To the application."""
@@ -138,10 +176,11 @@ class Scene:
         self.application.process.send_signal(number)
 
     async def provision(
-        self, services: Sequence[dict[str, object]], chains: Sequence[dict[str, object]] = ()
-    ) -> None:
+        self, services: Sequence[dict[str, object]], chains: Sequence[dict[str, object]] = (),
+        groups: Sequence[dict[str, object]] = (),
+    ) -> None:  # fmt: skip
         """Exactly these; BackendError if they are refused."""
-        body = {"services": list(services), "chains": list(chains)}
+        body = {"services": list(services), "chains": list(chains), "securityGroups": list(groups)}
         answer = await self.tof.request("PUT", "/policy", body, 120.0)
         if answer.status != 200:
             raise BackendError(f"the services were refused: {answer.body}")
