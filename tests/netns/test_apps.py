@@ -140,6 +140,11 @@ def test_what_fails_says_where_and_why_and_leaves_nothing(
         ({"services": [{"name": "x", "serviceIP": SERVICE, "ports": [1]}]}, 400, "services[0].ports"),
         ({"services": [{"name": "held", "serviceIP": "203.0.113.99"}]}, 409, "services[0].name"),
         ({"services": [{"name": "x", "serviceIP": "203.0.113.98"}]}, 409, "services[0].serviceIP"),
+        (
+            {"services": [{"name": "x", "serviceIP": SERVICE, "mirror": {"file": "x"}}]},
+            400,
+            "services[0].mirror.file",
+        ),
         ({"vim": "elsewhere"}, 400, "vim"),
         ({"command": []}, 400, "command"),
         ({"flavour": {"cpu": 0}}, 400, "flavour.cpu"),

@@ -175,9 +175,13 @@ def said(host: VimHost, name: str = "web") -> dict[str, str]:
     raise AssertionError(text)
 
 
-def test_what_an_app_sees_and_may(host: VimHost) -> None:
+@pytest.mark.parametrize("own_users", [True, False])
+def test_what_an_app_sees_and_may(host: VimHost, own_users: bool) -> None:
+    """With a user namespace of its own, and as where the host gives none."""
+
     async def life() -> dict[str, str]:
         vim = host.vim()
+        vim._host._real._own_users = own_users  # type: ignore[attr-defined]
         look = spec(command=("/usr/bin/python3", "-c", SEES), environment=(("GIVEN", "q7x-mine"),))
         await vim.create(look, key=KEY, deadline=soon())
         listed = await command("ps", "axww", "-o", "args")
