@@ -90,6 +90,7 @@ class Vnf:
     ``egress``, the other way round on their way back.
 
     ``health``: what it lives by, the links of its ``port``s alone, or ``frames`` that the TOF sends through it.
+    ``speaks``: the marks of chains that it is shown; it sees frames of chains with another as they are without any.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Vnf:
     health: str = "port"
     interval_s: float = 0.2
     fall: int = 3
+    speaks: tuple[str, ...] = ("vlan",)
 
 
 @dataclass(frozen=True, slots=True)

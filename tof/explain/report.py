@@ -6,13 +6,15 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from tof.dataplane.desired import ServedApplication
+from tof.dataplane.spreading import FlowEnds, slot_of, slots
 from tof.explain.choosing import UNKNOWN_PROTOCOL, protocol_text
 from tof.explain.live import Answer, Question, Tunnel
-from tof.explain.reading import User
+from tof.explain.reading import Part, User
 from tof.explain.reasons import REASONS
 from tof.explain.story import Flow
 from tof.explain.words import Explanation, Outcome
-from tof.model import Service, TunnelKey, address_text
+from tof.model import Service, SpreadBy, TunnelKey, address_text
 
 Row = tuple[str, ...]
 FLOW_COLUMNS = (
@@ -51,6 +53,7 @@ def frame_document(one: Explanation) -> dict[str, Any]:
 
 def answer_document(question: Question, answers: Sequence[Answer]) -> dict[str, Any]:
     """What a running TOF would do."""
+    ends = FlowEnds(question.ue, question.protocol, None)
     asked = {
         "ue": address_text(question.ue),
         "to": address_text(question.to),
@@ -58,7 +61,7 @@ def answer_document(question: Question, answers: Sequence[Answer]) -> dict[str, 
         "port": question.port,
         "dscp": question.dscp,
     }
-    return asked | {"answers": [_answer(each) for each in answers]}
+    return asked | {"answers": [_answer(each, ends) for each in answers]}
 
 
 def flow_rows(flows: Iterable[Flow]) -> list[Row]:
@@ -85,7 +88,7 @@ def answer_rows(answers: Iterable[Answer]) -> list[Row]:
             "not known yet" if one.uplink is None else _shown(one.uplink),
             one.outcome.verdict.value,
             one.outcome.reason,
-            _service_text(one.outcome.service),
+            _service_text(one.outcome.service, None),
             "-"
             if one.reply is None
             else "  ".join((one.reply.reason, *(_shown(tunnel) for tunnel in one.reply.tunnels))),
@@ -102,11 +105,11 @@ def _said(one: Explanation) -> dict[str, Any]:
         "tunnel": None if one.tunnel is None else _tunnel(one.tunnel, one.qfi),
         "ue": None if one.ue is None else address_text(one.ue),
         "packet": None if one.user is None else _packet(one.user),
-        **_judged(one.outcome),
+        **_judged(one.outcome, _ends(one)),
     }
 
 
-def _judged(outcome: Outcome) -> dict[str, Any]:
+def _judged(outcome: Outcome, ends: FlowEnds | None) -> dict[str, Any]:
     service = outcome.service
     return {
         "verdict": outcome.verdict.value,
@@ -114,7 +117,7 @@ def _judged(outcome: Outcome) -> dict[str, Any]:
         "why": REASONS[outcome.reason],
         "detail": outcome.detail,
         "service": None if service is None else service.name,
-        "application": None if service is None else str(service.application_ip),
+        "application": None if service is None else _application(service, ends),
     }
 
 
@@ -139,7 +142,7 @@ def _packet(user: User) -> dict[str, Any]:
     }
 
 
-def _answer(one: Answer) -> dict[str, Any]:
+def _answer(one: Answer, ends: FlowEnds) -> dict[str, Any]:
     reply = one.reply and {
         "reason": one.reply.reason,
         "why": REASONS[one.reply.reason],
@@ -147,7 +150,7 @@ def _answer(one: Answer) -> dict[str, Any]:
     }
     return {
         "uplink": None if one.uplink is None else dict(one.uplink),
-        **_judged(one.outcome),
+        **_judged(one.outcome, ends),
         "reply": reply,
     }
 
@@ -162,7 +165,7 @@ def _cells(one: Explanation) -> Row:
         "-" if one.user is None else _packet_text(one.user),
         outcome.verdict.value,
         outcome.reason,
-        _service_text(outcome.service),
+        _service_text(outcome.service, _ends(one)),
     )
 
 
@@ -194,5 +197,23 @@ def _packet_text(user: User) -> str:
     return f"{protocol_text(user.protocol)} {ends[0]} > {ends[1]}"
 
 
-def _service_text(service: Service | None) -> str:
-    return "-" if service is None else f"{service.name} > {service.application_ip}"
+def _service_text(service: Service | None, ends: FlowEnds | None) -> str:
+    return "-" if service is None else f"{service.name} > {_application(service, ends)}"
+
+
+def _ends(one: Explanation) -> FlowEnds | None:
+    user = one.user
+    if user is None:
+        return None
+    return FlowEnds(user.source, user.protocol, user.ports or (0, 0) if user.part is Part.WHOLE else None)
+
+
+def _application(service: Service, ends: FlowEnds | None) -> str:
+    """Whose share the flow falls into while all of them live; all of them where it does not say enough."""
+    spread = service.spread
+    if spread is None or spread.by is SpreadBy.ORDER:
+        return str(service.application_ip)
+    if ends is None or (spread.by is SpreadBy.FLOW and ends.ports is None):
+        return ", ".join(map(str, service.applications))
+    living = [ServedApplication(one, n, lives=True) for n, one in enumerate(service.applications, 1)]
+    return str(service.applications[slots(living, spread)[slot_of(ends, spread.by)] - 1])
