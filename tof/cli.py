@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tof.api import commands, policy_commands, service_commands
+from tof.api import app_commands, commands, policy_commands, service_commands
 from tof.api.commands import Api, Json, print_json, print_table
 from tof.errors import SetupError, TofError
 from tof.explain.command import explain
@@ -34,6 +34,7 @@ app.command()(commands.sessions)
 app.command()(policy_commands.apply)
 service_commands.services.command("export")(policy_commands.export)
 app.add_typer(service_commands.services, name="services")
+app.add_typer(app_commands.apps, name="apps")
 app.command()(explain)
 app.add_typer(vim, name="vim")
 

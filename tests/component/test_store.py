@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
 
+from tof.agent.app import App, AppRow
 from tof.agent.service_body import parse
 from tof.drivers.store import Store
 from tof.errors import BackendError, SetupError
@@ -141,12 +143,17 @@ async def test_a_file_of_the_second_schema_is_carried_over(tmp_path):
     async with Store(path) as store:
         await store.put(SELECTIVE)
     write(
-        path, "DROP TABLE learnt", "DROP TABLE chain", "DROP TABLE security_group", "PRAGMA user_version = 2"
+        path,
+        "DROP TABLE learnt",
+        "DROP TABLE chain",
+        "DROP TABLE security_group",
+        "DROP TABLE app",
+        "PRAGMA user_version = 2",
     )
     async with Store(path) as store:
         assert await store.load() == [SELECTIVE]
         assert await store.load_learnt() == []
-    assert written(path, "PRAGMA user_version") == [(5,)]
+    assert written(path, "PRAGMA user_version") == [(6,)]
 
 
 async def test_chains_are_stored_with_the_services_that_walk_them(tmp_path):
@@ -168,11 +175,11 @@ async def test_a_file_of_the_third_schema_is_carried_over(tmp_path):
     path = tmp_path / "services.db"
     async with Store(path) as store:
         await store.put(SELECTIVE)
-    write(path, "DROP TABLE chain", "DROP TABLE security_group", "PRAGMA user_version = 3")
+    write(path, "DROP TABLE chain", "DROP TABLE security_group", "DROP TABLE app", "PRAGMA user_version = 3")
     async with Store(path) as store:
         assert await store.load() == [SELECTIVE]
         assert await store.load_chains() == []
-    assert written(path, "PRAGMA user_version") == [(5,)]
+    assert written(path, "PRAGMA user_version") == [(6,)]
 
 
 async def test_security_groups_are_stored_with_the_services(tmp_path):
@@ -194,11 +201,50 @@ async def test_a_file_of_the_fourth_schema_is_carried_over(tmp_path):
     path = tmp_path / "services.db"
     async with Store(path) as store:
         await store.put(SELECTIVE)
-    write(path, "DROP TABLE security_group", "PRAGMA user_version = 4")
+    write(path, "DROP TABLE security_group", "DROP TABLE app", "PRAGMA user_version = 4")
     async with Store(path) as store:
         assert await store.load() == [SELECTIVE]
         assert await store.load_groups() == []
-    assert written(path, "PRAGMA user_version") == [(5,)]
+    assert written(path, "PRAGMA user_version") == [(6,)]
+
+
+async def test_a_file_of_the_fifth_schema_is_carried_over(tmp_path):
+    path = tmp_path / "services.db"
+    async with Store(path) as store:
+        await store.put(SELECTIVE)
+    write(path, "DROP TABLE app", "PRAGMA user_version = 5")
+    async with Store(path) as store:
+        assert await store.load() == [SELECTIVE]
+        assert await store.load_apps() == []
+    assert written(path, "PRAGMA user_version") == [(6,)]
+
+
+async def test_apps_are_stored(tmp_path):
+    path = tmp_path / "services.db"
+    web, other = AppRow(App("web", command=("/x",))), AppRow(App("other", command=("/x",)), ready=True)
+    async with Store(path) as store:
+        await store.put_app(web)
+        await store.put_app(other)
+        assert await store.load_apps() == [other, web]
+        await store.put_app(replace(web, wanted=False))
+        await store.delete_app("other")
+    async with Store(path) as store:
+        assert await store.load_apps() == [replace(web, wanted=False)]
+    write(path, "UPDATE app SET body = '{}'")
+    async with Store(path) as store:
+        with pytest.raises(SetupError, match="is damaged"):
+            await store.load_apps()
+    write(path, "DROP TABLE app")
+    async with Store(path) as store:
+        with pytest.raises(BackendError):
+            await store.put_app(web)
+
+
+async def test_several_services_are_changed_as_one(tmp_path):
+    async with Store(tmp_path / "services.db") as store:
+        await store.change(put=[service("a", 1), service("b", 2)])
+        await store.change(put=[service("a", 3), service("c", 4)], drop=["b"])
+        assert await store.load() == [service("a", 3), service("c", 4)]
 
 
 async def test_services_may_share_an_address(tmp_path):
@@ -246,7 +292,7 @@ async def test_a_file_of_the_first_schema_is_carried_over(tmp_path):
     for _ in range(2):
         async with Store(path) as store:
             assert await store.load() == [service("a", 1), service("b", 2), V6]
-    assert written(path, "PRAGMA user_version") == [(5,)]
+    assert written(path, "PRAGMA user_version") == [(6,)]
     assert [row[1] for row in written(path, "PRAGMA table_info(service)")] == ["name", "body"]
     async with Store(path) as store:
         await store.put(SELECTIVE)

@@ -301,7 +301,9 @@ def test_a_dead_vnf_sends_its_services_to_the_core(tof: Tof, vnfs: Vnfs, how: st
     vnfs[name].links("down") if how == "link" else vnfs[name].stop()
     until("it is found dead", lambda: tof.get("/service/web/status")["state"] == "broken_chain")
     assert name in tof.get("/service/web/status")["detail"]
-    until("the core has them", lambda: reaches_core(tof, bearer, b"meanwhile"))  # the data path follows the status
+    until(
+        "the core has them", lambda: reaches_core(tof, bearer, b"meanwhile")
+    )  # the data path follows the status
     vnfs[name].links("up")
     vnfs[name].start()
     until("it is back", lambda: tof.get("/service/web/status")["state"] == "in_force")

@@ -9,11 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tof.agent import app_body
+from tof.agent.app import AppState
 from tof.agent.mirror_body import FIELDS as MIRROR_FIELDS
 from tof.agent.mirror_body import FILE_PATTERN, INTERFACE_PATTERN
 from tof.agent.service_body import FIELDS, REQUIRED, body_of, parse
 from tof.agent.service_check import LONGEST_DOMAIN, MOST_ENTRIES, NAME_PATTERN
 from tof.api import render
+from tof.api.app_handlers import AppHandlers
+from tof.api.apps_port import NoApps
 from tof.api.docs import as_openapi_30
 from tof.api.document import DOCUMENT, load_document
 from tof.api.handlers import Handlers
@@ -38,7 +42,8 @@ def test_a_missing_document_is_one_clear_line(tmp_path):
 
 
 def test_every_operation_has_a_handler_and_every_handler_an_operation():
-    assert {op.operation_id for op in DOC.operations} == set(Handlers(None, DOC).by_operation())
+    handled = {*Handlers(None, DOC).by_operation(), *AppHandlers(NoApps()).by_operation()}
+    assert {op.operation_id for op in DOC.operations} == handled
 
 
 def test_the_service_api_answers_the_codes_of_the_source_document_and_503():
@@ -55,7 +60,7 @@ def test_the_service_api_answers_the_codes_of_the_source_document_and_503():
 
 
 def test_the_operations_api_is_complete():
-    assert {path for _, path in CODES if not path.startswith("/service")} == {
+    assert {path for _, path in CODES if not path.startswith(("/service", "/apps"))} == {
         "/policy",
         "/tunnels",
         "/sessions",
@@ -65,6 +70,20 @@ def test_the_operations_api_is_complete():
         "/openapi.json",
         "/docs",
     }
+
+
+def test_the_apps_api_is_complete_and_its_bounds_are_the_code_s():
+    assert CODES["POST", "/apps"] == {201, 202, 400, 409, 502, 503, 504}
+    assert CODES["DELETE", "/apps/{name}"] == {200, 202, 400, 404, 503, 504}
+    assert {path for _, path in CODES if path.startswith("/apps")} == {"/apps", "/apps/{name}"}
+    schema = SCHEMAS["App"]
+    assert tuple(schema["properties"]) == app_body.FIELDS
+    assert schema["properties"]["name"]["pattern"] == f"^{app_body.NAME.pattern}$"
+    assert schema["properties"]["services"]["maxItems"] == app_body.MOST_SERVICES
+    assert SCHEMAS["AppView"]["properties"]["state"]["enum"] == [s.value for s in AppState if s != "gone"]
+    flavour = SCHEMAS["Flavour"]["properties"]
+    assert (flavour["cpu"]["minimum"], flavour["cpu"]["maximum"]) == (app_body.LEAST_CPU, app_body.MOST_CPU)
+    assert flavour["memoryMb"]["maximum"] == app_body.MOST_MB
 
 
 def test_a_service_is_two_required_strings_and_what_may_be_added():

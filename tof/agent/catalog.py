@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 
 from tof.agent.addresses import canonical, network_of, parse_prefix, prefix_text
+from tof.agent.app_body import at_service
 from tof.agent.chain_body import check_mark, check_vnfs
 from tof.agent.service_check import checked
 from tof.dataplane.selection import overlap, place_of
@@ -62,6 +63,18 @@ class Catalog:
         self._check_free(service, replacing=None)
         self._put(service)
         return service
+
+    def check_new(self, services: Iterable[Service]) -> None:
+        """Raise what ``put_new`` would for the first of these that cannot be added, as a field of ``services``."""
+        tried: dict[int, Service] = {}
+        try:
+            for at, service in enumerate(services):
+                tried[at] = self.put_new(service)
+        except (BadRequest, Conflict) as error:
+            raise at_service(len(tried), error) from error
+        finally:
+            for service in tried.values():
+                self._drop(service)
 
     def replace(self, name: str, service: Service) -> Service:
         """Put ``service`` in the place of ``name``, renaming it if the names differ."""

@@ -112,6 +112,13 @@ def _check_application_port(service: Service) -> None:
 
 
 def _check_health(service: Service, check: HealthCheck) -> None:
+    checked_health(check)
+    if check.kind is not ProbeKind.ICMP and probe_port(service) is None:
+        raise BadRequest(f"health.port is missing: {service.name} has no ports", "health.port")
+
+
+def checked_health(check: HealthCheck) -> HealthCheck:
+    """The same, if a prober can carry it out; else BadRequest."""
     for field, value, first, last in (
         ("interval", check.interval_s, 0.1, 3600),
         ("timeout", check.timeout_s, 0.1, 60),
@@ -125,8 +132,7 @@ def _check_health(service: Service, check: HealthCheck) -> None:
             )
     if not re.fullmatch(r"/[!-~]{0,255}", check.path):
         raise BadRequest("health.path is not a path of at most 256 printable characters", "health.path")
-    if check.kind is not ProbeKind.ICMP and probe_port(service) is None:
-        raise BadRequest(f"health.port is missing: {service.name} has no ports", "health.port")
+    return check
 
 
 def merged(ports: Collection[PortRange]) -> tuple[PortRange, ...]:

@@ -9,9 +9,12 @@ from http import HTTPStatus
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from tof.api.app_handlers import AppHandlers
+from tof.api.apps_port import AppsPort, NoApps
+from tof.api.call import Call, OperationHandler
 from tof.api.docs import add_assets
 from tof.api.document import Document, Operation, load_document
-from tof.api.handlers import Call, Handlers, OperationHandler
+from tof.api.handlers import Handlers
 from tof.api.port import ControlPort
 from tof.api.problems import Handler, problem, problems
 from tof.api.requests import MAX_BODY, READ_TIMEOUT_S, read_body, read_query
@@ -31,14 +34,18 @@ def create_app(
     port: ControlPort,
     document: Document | None = None,
     options: ApiOptions = ApiOptions(),
+    apps: AppsPort | None = None,
 ) -> web.Application:
-    """The Service API and the operations API over ``port``, as ``document`` (default: ours) has them."""
+    """The Service API and the operations API over ``port``, as ``document`` (default: ours) has them.
+
+    ``apps``: what the operations of ME Apps are over; without, they answer 503.
+    """
     document = document or load_document()
     app = web.Application(
         client_max_size=MAX_BODY,
         middlewares=[problems, _host_check(LOOPBACK_HOSTS | {h.lower() for h in options.hosts})],
     )
-    handlers = Handlers(port, document).by_operation()
+    handlers = {**Handlers(port, document).by_operation(), **AppHandlers(apps or NoApps()).by_operation()}
     for operation in document.operations:
         handler = handlers[operation.operation_id]
         app.router.add_route(operation.method, operation.path, _route(operation, handler, options))

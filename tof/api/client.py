@@ -91,9 +91,10 @@ async def _answers(base: URL, socket_path: str | None) -> bool:
 
 
 def _result(status: int, content_type: str, raw: bytes) -> Any:
-    if status == HTTPStatus.OK and content_type == "application/json":
+    good = status in (HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.ACCEPTED)
+    if good and content_type == "application/json":
         return json.loads(raw)
-    if status == HTTPStatus.OK:
+    if good:
         return raw.decode()
     raise _error(status, content_type, raw)
 

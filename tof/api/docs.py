@@ -65,6 +65,9 @@ def as_openapi_30(node: Any) -> Any:
         older["openapi"] = "3.0.3"
     if isinstance(older.get("type"), list):
         older |= _as_one_type(older.pop("type"))
+    if isinstance(older.get("oneOf"), list):
+        kinds = [one for one in older["oneOf"] if one != {"type": "null"}]
+        older |= {"oneOf": kinds, "nullable": True} if len(kinds) < len(older["oneOf"]) else {}
     if isinstance(older.get("examples"), list):
         older["example"] = older.pop("examples")[0]
     return older

@@ -81,7 +81,8 @@ def _operations(content: Node) -> Iterator[Operation]:
 
 def _operation(content: Node, path: str, method: str, item: Node) -> Operation:
     node = item[method]
-    parameters = [*item.get("parameters", ()), *node.get("parameters", ())]
+    given = (*item.get("parameters", ()), *node.get("parameters", ()))
+    parameters = [_resolve(content, parameter) for parameter in given]
     query = {p["name"]: p for p in parameters if p["in"] == "query"}
     statuses = frozenset(int(code) for code in node["responses"])
     schema = {

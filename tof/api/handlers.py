@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from aiohttp import web
@@ -16,6 +16,7 @@ from tof import __version__
 from tof.agent.policy import parse_policy, policy_body
 from tof.agent.service_body import body_of, parse
 from tof.api import render
+from tof.api.call import Call, OperationHandler
 from tof.api.docs import docs_page
 from tof.api.document import Document
 from tof.api.port import ControlPort, TunnelQuery
@@ -25,23 +26,6 @@ ROWS_AT_ONCE = 500
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A request that the document has accepted."""
-
-    request: web.Request
-    query: Mapping[str, Any] = field(default_factory=dict)
-    body: Mapping[str, object] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """The ``{name}`` of the path."""
-        return self.request.match_info["name"]
-
-
-OperationHandler = Callable[[Call], Awaitable[web.StreamResponse]]
 
 
 class Handlers:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 
 from aiohttp import web
@@ -30,8 +30,9 @@ def problem(
     status: int,
     detail: str,
     errors: Sequence[FieldError] = (),
+    more: Mapping[str, str] | None = None,
 ) -> web.Response:
-    """The response that says what is wrong."""
+    """The response that says what is wrong; ``more``: members that this kind of problem has besides."""
     return web.json_response(
         {
             "type": "about:blank",
@@ -40,6 +41,7 @@ def problem(
             "detail": detail,
             "instance": request.rel_url.raw_path,
             "errors": [{"field": e.field, "detail": e.detail} for e in errors],
+            **(more or {}),
         },
         status=status,
         content_type="application/problem+json",

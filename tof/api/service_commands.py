@@ -271,7 +271,7 @@ def _service(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     if "ports" in body:
         body["ports"] = [_number_or_word(port) for port in body["ports"]]
     if "health" in body:
-        body["health"] = _health(body["health"])
+        body["health"] = health_option(body["health"])
     if "mirror" in body:
         body["mirror"] = _mirror(body["mirror"])
     words = {"by": given["by"], "onDeath": given["on_death"]}
@@ -283,7 +283,8 @@ def _service(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return body
 
 
-def _health(text: str) -> dict[str, Any]:
+def health_option(text: str) -> dict[str, Any]:
+    """The health check that ``KIND[:PORT][/PATH]`` means."""
     found = re.fullmatch(r"(?P<kind>[a-z]+)(:(?P<port>[0-9]{1,5}))?(?P<path>/.*)?", text)
     if found is None:
         raise typer.BadParameter(f"{text!r} is not KIND[:PORT][/PATH]", param_hint="--health")

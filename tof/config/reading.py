@@ -48,6 +48,7 @@ from tof.config.settings import (
     UnixListen,
     Vnf,
 )
+from tof.config.vims import read_vims
 from tof.errors import SetupError
 
 
@@ -76,7 +77,7 @@ def parse(text: str) -> Config:
     pinger, tunnels, state = _pinger(root), _tunnels(root), _state(root)
     config = Config(
         agent, s1, ue, pinger, _dns(root, ue), tunnels, _api(root, state), state, _log(root), _vnfs(root),
-        _accounting(root), _mirror(root), read_applications(root),
+        _accounting(root), _mirror(root), read_applications(root), read_vims(root, ue),
     )  # fmt: skip
     root.done()
     _check_interfaces(config)

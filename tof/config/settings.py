@@ -197,6 +197,26 @@ class Mirror:
 
 
 @dataclass(frozen=True, slots=True)
+class LocalVim:
+    """``[vim.NAME]`` with ``backend = "local"``: apps as processes of this host, each in namespaces of its own.
+
+    ``pool``: where their addresses are from, at most one prefix a family. ``images``: a directory of root file systems.
+    ``paths``: what apps without an image see of the host, read-only. ``user``: who they are.
+    """
+
+    name: str = "local"
+    pool: tuple[IpNetwork, ...] = ()
+    images: Path = Path("/var/lib/tof/images")
+    paths: tuple[Path, ...] = (Path("/usr"), Path("/etc"), Path("/opt"))
+    user: str = "nobody"
+    max_apps: int = 256
+    max_processes: int = 512
+    log_max_kb: int = 1024
+    build_timeout_s: float = 30.0
+    probe_timeout_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything an operator can set."""
 
@@ -213,6 +233,7 @@ class Config:
     accounting: Accounting = Accounting()
     mirror: Mirror = Mirror()
     applications: tuple[Application, ...] = ()
+    vims: tuple[LocalVim, ...] = ()
 
     @property
     def names(self) -> Names:

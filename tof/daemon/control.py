@@ -8,8 +8,10 @@ from functools import partial
 
 from prometheus_client import Metric
 
+from tof.agent.app_body import at_service
 from tof.agent.events import Event, ServiceAdded, ServiceRemoved, ServiceReplaced, ServicesReplaced
 from tof.agent.hours import hours_body
+from tof.agent.service_check import checked
 from tof.api.port import (
     HealthView,
     ServiceState,
@@ -91,6 +93,51 @@ class Control:
                 await self._store.delete(before.name)
             self._review()
 
+    def check_new(self, services: Iterable[Service]) -> None:
+        """Raise what ``provision`` would of services that are refused."""
+        new = tuple(services)
+        self._services.catalog.check_new(new)
+        for at, service in enumerate(new):
+            try:
+                self._check_mirrors([service])
+            except BadRequest as error:
+                raise at_service(at, error) from error
+
+    async def provision(self, services: Sequence[Service]) -> None:
+        """Provision all of these, or none; what is there just so already is as good."""
+        async with self._lock:
+            self._check_mirrors(services)
+            have = self._services.catalog.services
+            new = [service for service in services if checked(service) not in have]
+            undo: list[Event] = []
+            try:
+                for service in new:
+                    self._feed.handle(ServiceAdded(service))
+                    undo.insert(0, ServiceRemoved(service.name))
+            except BaseException:
+                self._take_back(undo)
+                raise
+            if new:
+                added = [self._services.catalog.get(service.name) for service in new]
+                await self._settle(undo, partial(self._store.change, put=added), added)
+
+    async def withdraw(self, names: Sequence[str]) -> None:
+        """Withdraw all of these, or none."""
+        async with self._lock:
+            before = [self._services.catalog.get(name) for name in names]
+            numbers = [self._services.number(service) for service in before]
+            undo: list[Event] = []
+            for service in before:
+                self._feed.handle(ServiceRemoved(service.name))
+                undo.insert(0, ServiceAdded(service))
+            self._endpoints.drop_services(numbers)
+            keep = partial(self._store.change, drop=[service.name for service in before])
+            if self._switch.up and before:
+                await self._settle(undo, keep, [])
+            elif before:
+                await keep()
+            self._review()
+
     async def policy(self) -> Policy:
         """Everything that is provisioned."""
         return self._services.policy
@@ -125,7 +172,11 @@ class Control:
         return f"{service.mirror.interface} is not one of mirror.interfaces in the TOF's configuration"
 
     async def _settle(
-        self, undo: Event, keep: Callable[[], Awaitable[None]], services: Sequence[Service], changed: int = 0
+        self,
+        undo: Event | Sequence[Event],
+        keep: Callable[[], Awaitable[None]],
+        services: Sequence[Service],
+        changed: int = 0,
     ) -> None:
         try:
             await self._resolver.resolve({one for s in services for one in s.applications}, RESOLVE_S)
@@ -138,8 +189,9 @@ class Control:
             self._take_back(undo)
             raise
 
-    def _take_back(self, undo: Event) -> None:
-        self._feed.handle(undo)
+    def _take_back(self, undo: Event | Sequence[Event]) -> None:
+        for event in undo if isinstance(undo, Sequence) else (undo,):
+            self._feed.handle(event)
         self._review()
 
     def _review(self) -> None:

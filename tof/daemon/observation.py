@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
 
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -33,6 +34,18 @@ from tof.model import Direction, IpAddress, Mode, Service, TunnelState, address_
 SLICE = 512
 
 
+class Observed(Protocol):
+    """Something else of the TOF's that says how it is."""
+
+    def check(self) -> Check:
+        """One aspect of health."""
+        ...
+
+    def metrics(self) -> Iterable[Metric]:
+        """Its own."""
+        ...
+
+
 class Observation:
     """Reads the agent and the data path; changes nothing."""
 
@@ -45,6 +58,7 @@ class Observation:
         self._feed, self._endpoints, self._switch, self._clock = feed, endpoints, switch, clock
         self._sessions = feed.agent.sessions
         self.edge_dns = False
+        self.also: list[Observed] = []
         self.missing_ports: Callable[[], Mapping[str, str]] = dict
         """Applications whose ports are not there, and why."""
         self.queues_read: Callable[[], bool] = lambda: False
@@ -146,6 +160,7 @@ class Observation:
                     if self.edge_dns
                     else []
                 ),
+                *(one.check() for one in self.also),
             )
         )
 
@@ -185,6 +200,8 @@ class Observation:
                 metric.add_metric([name], value)
             yield metric
         yield from self._service_metrics()
+        for one in self.also:
+            yield from one.metrics()
         agent = self._feed.agent
         decided = CounterMetricFamily("tof_learning", "What the agent met and decided", labels=["reason"])
         for name, value in sorted(agent.counts.items()):

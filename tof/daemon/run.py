@@ -11,7 +11,7 @@ import fcntl
 import os
 import secrets
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,9 @@ from tof.api.app import create_app
 from tof.api.server import serve
 from tof.config import Config
 from tof.daemon.accounting import Accounting
+from tof.daemon.app_steps import Offer
 from tof.daemon.appports import AppPorts
+from tof.daemon.apps import AppManager
 from tof.daemon.clock import Clock
 from tof.daemon.control import Control
 from tof.daemon.edgedns import EdgeDns, own_services
@@ -50,6 +52,7 @@ from tof.daemon.prober import Prober
 from tof.daemon.resolver import Resolver
 from tof.daemon.switch import Switch, mirrors_of, vnfs_of
 from tof.daemon.toobig import TooBig
+from tof.daemon.vims import offers_of
 from tof.daemon.vnfs import VnfWatch
 from tof.drivers import netfilter
 from tof.drivers.host import Host
@@ -62,6 +65,7 @@ from tof.drivers.unbound import Unbound
 from tof.drivers.xdp import XdpEndpoints
 from tof.errors import RequestError, SetupError
 from tof.model import Chain, Side, tunnel_mac
+from tof.vim.interface import AppNetwork
 from tof.wire.icmp import Echo, echo_packet
 
 log = structlog.get_logger("tof")
@@ -210,8 +214,19 @@ class Daemon:
         )
         await self._first_convergence(switch)
         self.app_ports = ports
-        bound = await stack.enter_async_context(serve(create_app(control), config.api.listen))
+        apps = AppManager(
+            self.offers(ports), control, store, self._clock,
+            instance=config.agent.name, device=config.names.gw0,
+        )  # fmt: skip
+        await apps.recall()
+        tasks.append(group.create_task(apps.run(), name="apps"))
+        observation.also.append(apps)
+        bound = await stack.enter_async_context(serve(create_app(control, apps=apps), config.api.listen))
         log.info("API", listen=bound)
+
+    def offers(self, network: AppNetwork) -> Mapping[str, Offer]:
+        """The VIMs, whose apps' interfaces become ports of ``network``."""
+        return offers_of(self._config, network)
 
     def _adopt(self, endpoints: XdpEndpoints, feed: Feed) -> None:
         if not endpoints.adopted:

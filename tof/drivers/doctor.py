@@ -17,7 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from tof.config import Config, UnixListen
-from tof.drivers import adapters, spread, sysctl
+from tof.drivers import adapters, cgroups, spread, sysctl
 from tof.drivers.netlink import Netlink
 from tof.errors import BackendError, SetupError
 
@@ -64,12 +64,27 @@ def examine(config: Config | None = None) -> list[Finding]:
         *_tools(_TOOLS),
         _ovs(),
         _libbpf(),
+        *_local_apps(),
     ]
     if config:
         findings += _tools(_DNS_TOOLS) if config.dns.server != "off" else ()
         findings += [*_adapters(config), *_directories(config), *_socket_path(config)]
         findings += [*map(_receive_queues, config.s1.interfaces), _ipsec()]
     return findings
+
+
+def _local_apps() -> Iterator[Finding]:
+    there = shutil.which("bwrap")
+    what = there or "no bwrap, so no apps of a local VIM: install the package bubblewrap"
+    yield Finding("isolation of local apps", State.OK if there else State.MISSING, what)
+    found = cgroups.layout()
+    version = "version 2" if found.unified else "version 1"
+    if found.why is None:
+        yield Finding("limits of local apps", State.UNKNOWN, f"{cgroups.ROOT} is not there, or empty")
+    elif found.why:
+        yield Finding("limits of local apps", State.MISSING, f"{version}: {found.why}, so no flavours")
+    else:
+        yield Finding("limits of local apps", State.OK, f"control groups, {version}")
 
 
 def _kernel() -> Finding:

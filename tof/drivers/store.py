@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
+from tof.agent.app import AppRow
+from tof.agent.app_body import parse_row, row_body
 from tof.agent.chain_body import chain_body, parse_chain
 from tof.agent.group_body import group_body, parse_group
 from tof.agent.service_body import body_of, parse
@@ -20,7 +22,7 @@ from tof.errors import BackendError, BadRequest, SetupError
 from tof.model import Chain, IpAddress, Policy, SecurityGroup, Service
 
 FILE_NAME = "services.db"
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 SCHEMA = "CREATE TABLE service (name TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT"
 LEARNT_SCHEMA = (
     "CREATE TABLE learnt "
@@ -32,6 +34,9 @@ CHAIN_SCHEMA = "CREATE TABLE chain (name TEXT PRIMARY KEY, body TEXT NOT NULL) S
 GROUP_SCHEMA = "CREATE TABLE security_group (name TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT"
 """Since version 5."""
 INSERT_GROUP = "INSERT INTO security_group (name, body) VALUES (?, ?)"
+APP_SCHEMA = "CREATE TABLE app (name TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT"
+"""Since version 6."""
+INSERT_APP = "INSERT OR REPLACE INTO app (name, body) VALUES (?, ?)"
 INSERT_CHAIN = "INSERT INTO chain (name, body) VALUES (?, ?)"
 INSERT_LEARNT = "INSERT INTO learnt (service, address, until) VALUES (?, ?, ?)"
 INSERT = "INSERT INTO service (name, body) VALUES (?, ?)"
@@ -91,6 +96,26 @@ class Store:
         """Store exactly this; BackendError if refused, and then nothing changed."""
         await self._submit(lambda: self._file.replace_all(policy))
 
+    async def change(self, put: Iterable[Service] = (), drop: Iterable[str] = ()) -> None:
+        """Store these services and forget those, all or none; BackendError if refused."""
+        added, names = tuple(put), tuple(drop)
+        await self._submit(
+            lambda: self._file.write(drop=(*names, *(one.name for one in added)), insert=added)
+        )
+
+    async def load_apps(self) -> list[AppRow]:
+        """Every stored app, sorted by name; SetupError if the file is damaged."""
+        return await self._submit(self._file.load_apps)
+
+    async def put_app(self, row: AppRow) -> None:
+        """Store an app as it is now; BackendError if refused."""
+        text = json.dumps(row_body(row))
+        await self._submit(lambda: self._file.execute(INSERT_APP, (row.app.name, text)))
+
+    async def delete_app(self, name: str) -> None:
+        """Forget the app called ``name``; BackendError if refused."""
+        await self._submit(lambda: self._file.execute("DELETE FROM app WHERE name = ?", (name,)))
+
     async def load_learnt(self) -> list[Learnt]:
         """The stored addresses of services given by domain; SetupError if the file is damaged."""
         return await self._submit(self._file.load_learnt)
@@ -141,6 +166,20 @@ class _File:
             return [parse_group(json.loads(body)) for (body,) in rows]
         except (ValueError, BadRequest, sqlite3.DatabaseError) as error:
             raise self._damaged(error) from error
+
+    def load_apps(self) -> list[AppRow]:
+        try:
+            rows = self._opened.execute("SELECT body FROM app ORDER BY name")
+            return [parse_row(json.loads(body)) for (body,) in rows]
+        except (ValueError, KeyError, BadRequest, sqlite3.DatabaseError) as error:
+            raise self._damaged(error) from error
+
+    def execute(self, statement: str, values: tuple[str, ...]) -> None:
+        try:
+            with _transaction(self._opened) as db:
+                db.execute(statement, values)
+        except sqlite3.DatabaseError as error:
+            raise BackendError(f"cannot write {self._path}: {error}") from error
 
     def load_learnt(self) -> list[Learnt]:
         try:
@@ -218,7 +257,9 @@ class _File:
             db.execute(LEARNT_SCHEMA)
         if version < 4:
             db.execute(CHAIN_SCHEMA)
-        db.execute(GROUP_SCHEMA)
+        if version < 5:
+            db.execute(GROUP_SCHEMA)
+        db.execute(APP_SCHEMA)
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def _rows_of_version_1(self, db: sqlite3.Connection) -> list[tuple[str, str]]:

@@ -16,6 +16,7 @@ from tof.drivers import adapters, netfilter, restoring, sysctl, ueroutes
 from tof.drivers.netlink import Netlink
 from tof.drivers.ovsdb import PrivateOvs, SystemOvs
 from tof.drivers.record import PLUGGED, Record
+from tof.drivers.sandboxes import Sandboxes, directory_of
 from tof.drivers.unbound import Unbound
 from tof.errors import BackendError
 
@@ -40,6 +41,7 @@ class _Teardown:
 
     def run(self) -> list[str]:
         self._try(self._stop_agent)
+        self._try(self._remove_apps)
         self._try(self._forget_ports)
         self._try(self._stop_ovs)
         self._try(self._stop_dns)
@@ -86,6 +88,12 @@ class _Teardown:
                 os.close(handle)
             self._done.append(f"stopped the agent (process {pid})")
         (self._config.state.run_dir / "agent.pid").unlink(missing_ok=True)
+
+    def _remove_apps(self) -> None:
+        for vim in self._config.vims:
+            directory = directory_of(self._config.state.run_dir, vim.name)
+            names = asyncio.run(Sandboxes(vim, directory, self._config.agent.name).clear())
+            self._done += [f"removed the app {name}" for name in names]
 
     def _stop_ovs(self) -> None:
         asyncio.run(_leave_ovs(self._config))

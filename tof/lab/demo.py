@@ -18,6 +18,7 @@ from tof.errors import SetupError, TofError
 from tof.lab.checks import Check, Figures, Scenario, clock
 from tof.lab.namespaces import Lab
 from tof.lab.scenarios import diversion, interception, learning
+from tof.lab.scenarios_apps import apps
 from tof.lab.scenarios_life import agent_killed, bypass, down, purge, switch_killed
 from tof.lab.scenarios_service import pinger, service_api
 from tof.lab.world import World, advice, build
@@ -32,6 +33,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     switch_killed,
     bypass,
     purge,
+    apps,
     down,
 )
 

@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from tof.config import LocalVim
+from tof.drivers.sandboxes import Sandboxes
 from tof.errors import BackendError, SetupError
 
 ROOT = Path("/run/tof-lab")
@@ -242,4 +244,8 @@ async def _remove(tag: str) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(pid), signal.SIGKILL)
         await command("ip", "netns", "delete", name, check=False)
+    # Apps run in namespaces of their own, and outlive the agent.
+    for directory in (ROOT / tag).glob("*/run/vim/*"):
+        with contextlib.suppress(BackendError):
+            await Sandboxes(LocalVim(directory.name), directory, "default").clear()
     shutil.rmtree(ROOT / tag, ignore_errors=True)

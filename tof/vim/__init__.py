@@ -1,1 +1,1 @@
-"""Virtual Infrastructure Managers: what they do, how long it takes them."""
+"""Virtual Infrastructure Managers: what starts ME Apps. One protocol, one module for each kind."""

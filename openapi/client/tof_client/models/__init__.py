@@ -1,9 +1,18 @@
 """Contains all the data models used in inputs/outputs"""
 
+from .app import App
+from .app_environment import AppEnvironment
+from .app_fault import AppFault
+from .app_restart import AppRestart
+from .app_services_item import AppServicesItem
+from .app_view import AppView
+from .app_view_state import AppViewState
+from .app_view_timings import AppViewTimings
 from .chain import Chain
 from .chain_on_failure import ChainOnFailure
 from .check import Check
 from .field_error import FieldError
+from .flavour import Flavour
 from .get_document_response_200 import GetDocumentResponse200
 from .health import Health
 from .health_check import HealthCheck
@@ -33,10 +42,19 @@ from .tunnel_state import TunnelState
 from .usage import Usage
 
 __all__ = (
+    "App",
+    "AppEnvironment",
+    "AppFault",
+    "AppRestart",
+    "AppServicesItem",
+    "AppView",
+    "AppViewState",
+    "AppViewTimings",
     "Chain",
     "ChainOnFailure",
     "Check",
     "FieldError",
+    "Flavour",
     "GetDocumentResponse200",
     "Health",
     "HealthCheck",
