@@ -216,7 +216,7 @@ class _Watch:
     async def next(self) -> builtins.list[Mapping[str, Any]]:
         """What there is now."""
         longest = self._vim.policy.wait_s
-        query = {"index": str(self._index), "wait": f"{round(1000 * longest)}ms"} if self._index else {}
+        query = {"index": str(self._index), "wait": f"{longest:g}s"} if self._index else {}
         wait_s = longest * 17 / 16 if query else 0.0  # the server adds up to a sixteenth
         answer = await self._vim.ask("GET", self._path, step=self._step, query=query, wait_s=wait_s)
         with shaped(self._step):
