@@ -60,6 +60,7 @@ class NomadServer(TroubledServer):
         app.router.add_get("/v1/agent/self", self._self)
         app.router.add_get("/v1/jobs", self._list)
         app.router.add_put("/v1/jobs", self._register)
+        app.router.add_post("/v1/jobs", self._register)
         app.router.add_get("/v1/job/{id}", self._job)
         app.router.add_delete("/v1/job/{id}", self._deregister)
         app.router.add_get("/v1/job/{id}/evaluations", self._evaluations)

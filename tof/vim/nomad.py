@@ -58,7 +58,7 @@ class NomadVim(RemoteVim):
 
     async def list(self) -> Sequence[Instance]:
         """Every job of a TOF's; without addresses, which only ``get`` asks for."""
-        stubs = (await self.ask("GET", "/v1/jobs", step="list", query={"prefix": PREFIX})).body
+        stubs = _listed(await self.ask("GET", "/v1/jobs", step="list", query={"prefix": PREFIX}), "list")
         found = []
         with shaped("list"):
             for stub in stubs:
@@ -109,7 +109,9 @@ class NomadVim(RemoteVim):
         body = {"Job": job_of(spec, key, digest, self.policy), "EnforceIndex": True, "JobModifyIndex": 0}
         try:
             if seen is None:
-                await self.ask("PUT", "/v1/jobs", step="register", body=body)
+                await self.ask(
+                    "POST", "/v1/jobs", step="register", body=body
+                )  # a PUT aiohttp would repeat by itself
         except (AlreadyExists, *UNSURE):
             if await self._late(key, digest) is None:
                 raise
@@ -170,7 +172,11 @@ class NomadVim(RemoteVim):
                 ours = meta.get(KEY_META) == key and digest in (None, meta.get(DIGEST_META))
             if not ours:
                 return
-            await self.ask("DELETE", _of(key), step="remove", query={"purge": "true"}, absent_ok=True)
+            answer = await self.ask(
+                "DELETE", _of(key), step="remove", query={"purge": "true"}, absent_ok=True
+            )
+            with shaped("remove"):
+                _ = answer.body is None or answer.body["EvalID"]
         watch = _Watch(self, f"{_of(key)}/allocations", "remove")
         while True:
             allocations = await watch.next()
@@ -186,9 +192,10 @@ class NomadVim(RemoteVim):
         job_of(spec, key, "", self.policy)
 
     async def _allocation(self, key: str, begun: int) -> Mapping[str, Any] | None:
-        body = (await self.ask("GET", f"{_of(key)}/allocations", step="lookup")).body
+        answer = await self.ask("GET", f"{_of(key)}/allocations", step="lookup")
+        allocations = _listed(answer, "lookup")
         with shaped("lookup"):
-            return next(iter(fresh(body, begun)), None)
+            return next(iter(fresh(allocations, begun)), None)
 
     async def _why(self, key: str) -> str:
         """Why a job runs no more."""
@@ -197,7 +204,11 @@ class NomadVim(RemoteVim):
             return "it was never placed" if allocation is None else fault_of(allocation)
 
     async def _job(self, key: str, step: str) -> Any:
-        return (await self.ask("GET", _of(key), step=step, absent_ok=True)).body
+        job = (await self.ask("GET", _of(key), step=step, absent_ok=True)).body
+        with shaped(step):
+            if job is not None and job["ID"] != key:
+                raise ValueError(f"the job {job['ID']}")
+        return job
 
     async def ask(self, method: str, path: str, *, step: str, **more: Any) -> Answer:
         """Ask in the region and namespace of the configuration."""
@@ -224,7 +235,7 @@ class _Watch:
         if index <= self._index:
             await asyncio.sleep(QUIET_S)
         self._index = index if index >= self._index else 0  # it goes back when a server was restored
-        return list(answer.body or ())
+        return _listed(answer, self._step)
 
 
 def _driver_fault(allocation: Mapping[str, Any]) -> VimError:
@@ -233,6 +244,13 @@ def _driver_fault(allocation: Mapping[str, Any]) -> VimError:
     if "not be found" in why or "not found" in why or "no such file" in why:
         return Rejected(message, "name a command or image that the Nomad client has")
     return BackendFault(message, "see the allocation's events and logs on its Nomad client")
+
+
+def _listed(answer: Answer, step: str) -> builtins.list[Mapping[str, Any]]:
+    with shaped(step):
+        if not isinstance(answer.body, list):
+            raise TypeError("no list")
+        return answer.body
 
 
 def _of(key: str) -> str:

@@ -159,10 +159,13 @@ def shaped(step: str) -> Iterator[None]:
 
 def _parsed(raw: str, step: str) -> Any:
     try:
-        return json.loads(raw)
+        parsed = json.loads(raw)
     except ValueError:
+        parsed = None
+    if parsed is None:
         hint = "see whether the VIM's url leads to its API"
-        raise BackendFault(f"{step}: an answer that is no JSON: {raw[:60]!r}", hint) from None
+        raise BackendFault(f"{step}: an answer that is no JSON, or nothing: {raw[:60]!r}", hint)
+    return parsed
 
 
 def _said(raw: str) -> str:
