@@ -135,6 +135,8 @@ async def _create(client: ApiClient, body: Mapping[str, Any], timeout_s: float) 
 
 async def _delete(client: ApiClient, name: str, timeout_s: float) -> None:
     await client.delete(_path(name))
+    if not timeout_s:
+        return
     try:
         await _followed(client, await client.get(_path(name)), timeout_s, ())
     except NotFound:
