@@ -96,7 +96,15 @@ class OpenVim(RemoteVim):
         for key in rest:
             fault = "its server is not there, though what was made for it is"
             found.setdefault(key, Instance(key, "", InstanceState.ERROR, fault=fault))
-        return list(found.values())
+        return [await self._explained_error(one) for one in found.values()]
+
+    async def _explained_error(self, one: Instance) -> Instance:
+        """A list does not say why a server is in error."""
+        if one.state is not InstanceState.ERROR or not one.backend_id:
+            return one
+        server = await self._inventory.server(one.backend_id, "list")
+        with shaped("list"):
+            return one if server is None else _instance(server, _address(server))
 
     async def _see(self, key: str) -> Seen | None:
         servers = await self._inventory.keyed("servers", "lookup", key)
