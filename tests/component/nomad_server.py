@@ -76,6 +76,7 @@ class NomadServer(TroubledServer):
                 self._event(allocation, "Terminated", f"Exit Code: {code}", ExitCode=code)
                 self._event(allocation, "Not Restarting", "Policy allows no restarts", FailsTask=True)
                 self._now(allocation, "failed" if code else "complete")
+                self.ran.pop(allocation["ID"], None)
 
     # requests
 

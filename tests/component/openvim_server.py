@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Callable
 from hashlib import md5
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -43,7 +44,8 @@ class OpenVimServer(TroubledServer):
     """Both ports of one OpenVIM: hosts can be added on the admin's alone.
 
     ``looks``: how often a new server is still seen CREATING. ``broken``: images that do not start, and why. ``host_mb``: the
-    memory of its host. ``dhcp``: whether ports get addresses.
+    memory of its host. ``dhcp``: whether ports get addresses. ``run``: what a server that has become
+    ACTIVE does, if anything.
     """
 
     def __init__(self, *, looks: int = 1, host_mb: int = 16384) -> None:
@@ -53,6 +55,8 @@ class OpenVimServer(TroubledServer):
         self.dhcp, self.url = True, ""
         self.tables: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in (*LISTED, "hosts")}
         self.seen: dict[str, int] = {}
+        self.run: Callable[[dict[str, Any]], Any] = lambda _server: None
+        self.ran: dict[str, Any] = {}
 
     @property
     def left(self) -> list[str]:
@@ -65,7 +69,7 @@ class OpenVimServer(TroubledServer):
         ]
         return [f"{kind} {row['name']}" for kind in mine for row in self.tables[kind].values()] + told
 
-    def prepared(self) -> None:
+    def prepared(self, networks: str = "192.168") -> None:
         """A tenant, an image, two networks, a host."""
         self._host({"name": "host-0", "ip_name": "host0"})
         tenant = self._tenant({"name": "mec"})["id"]
@@ -75,7 +79,7 @@ class OpenVimServer(TroubledServer):
             net = {
                 "name": name,
                 "type": "bridge_data",
-                "cidr": f"192.168.{77 + at}.0/24",
+                "cidr": f"{networks}.{77 + at}.0/24",
                 "enable_dhcp": True,
             }
             self._network(net | {"shared": True, "provider": "OVS:default", "tenant_id": tenant})
@@ -182,6 +186,8 @@ class OpenVimServer(TroubledServer):
         if number not in self.tables["servers"]:
             raise RefusedError(404, f"server {number} not found")
         del self.tables["servers"][number]
+        if process := self.ran.pop(number, None):
+            process.kill()
         ports = self.tables["ports"]
         self.tables["ports"] = {at: port for at, port in ports.items() if port["device_id"] != number}
         return _granted({"result": "deleting in process"})
@@ -304,6 +310,7 @@ class OpenVimServer(TroubledServer):
             return
         why = self.broken.get(self.tables["images"][server["image"]["id"]]["name"])
         server |= {"status": "ERROR", "last_error": why} if why else {"status": "ACTIVE", "progress": 100}
+        self.ran[number] = None if why else self.run(server)
 
     def _known(self, number: str) -> dict[str, Any]:
         if number not in self.tables["servers"]:

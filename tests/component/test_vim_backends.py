@@ -354,9 +354,8 @@ async def test_more_servers_than_openvim_lists_by_itself() -> None:
         (row,) = server.tables["servers"].values()
         for at in range(150):
             number = f"{at:08d}-0000-0000-0000-000000000000"
-            server.tables["servers"] = {number: row | {"id": number, "name": f"other-{at}"}} | server.tables[
-                "servers"
-            ]
+            other = row | {"id": number, "name": f"other-{at}", "flavor": {"id": "another"}}
+            server.tables["servers"] = {number: other, **server.tables["servers"]}
         assert [each.key for each in await vim.list()] == [KEY]
         await vim.delete(KEY, deadline=soon())
         assert len(server.tables["servers"]) == 150

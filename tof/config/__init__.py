@@ -23,8 +23,10 @@ from tof.config.settings import (
     Tunnels,
     Ue,
     UnixListen,
+    VimSettings,
     Vnf,
 )
+from tof.config.vim_settings import NomadVim, OpenVim, VimAccess
 
 __all__ = [
     "S1",
@@ -41,6 +43,8 @@ __all__ = [
     "Log",
     "Mirror",
     "Names",
+    "NomadVim",
+    "OpenVim",
     "Pinger",
     "QueueNames",
     "State",
@@ -48,6 +52,8 @@ __all__ = [
     "Tunnels",
     "Ue",
     "UnixListen",
+    "VimAccess",
+    "VimSettings",
     "Vnf",
     "checked_application",
     "load",

@@ -7,6 +7,7 @@ from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip
 from pathlib import Path
 
 from tof.config.names import Names, names_of
+from tof.config.vim_settings import NomadVim, OpenVim
 from tof.model import IpAddress
 
 IpNetwork = IPv4Network | IPv6Network
@@ -214,6 +215,9 @@ class LocalVim:
     probe_timeout_s: float = 30.0
 
 
+VimSettings = LocalVim | NomadVim | OpenVim
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """Everything an operator can set."""
@@ -231,7 +235,7 @@ class Config:
     accounting: Accounting = Accounting()
     mirror: Mirror = Mirror()
     applications: tuple[Application, ...] = ()
-    vims: tuple[LocalVim, ...] = ()
+    vims: tuple[VimSettings, ...] = ()
 
     @property
     def names(self) -> Names:
