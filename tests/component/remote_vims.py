@@ -18,18 +18,21 @@ from tof.vim.remote import RemoteVim
 from tof.vim.rest import Access
 
 KEY = "tof.default.web"
+SITE = "edge-7"
+THERE = "tof.edge-7.default.web"
+"""What KEY is in the VIM."""
 IMAGES = (("clickos-firewall", "/var/lib/libvirt/images/clickos_firewall"),)
 
 
 def nomad_vim(url: str, answer_s: float = 5.0, **policy: Any) -> NomadVim:
     return NomadVim(
-        Access(url, answer_s=answer_s), NomadPolicy(**{"driver": "raw_exec", "wait_s": 0.3} | policy)
+        Access(url, answer_s=answer_s), SITE, NomadPolicy(**{"driver": "raw_exec", "wait_s": 0.3} | policy)
     )
 
 
 def openvim_vim(url: str, answer_s: float = 5.0, **policy: Any) -> OpenVim:
     usual = {"tenant": "mec", "network": "meapp-net", "platform_network": "mep-net", "images": IMAGES}
-    return OpenVim(Access(f"{url}/openvim", answer_s=answer_s), OpenVimPolicy(**usual | policy))
+    return OpenVim(Access(f"{url}/openvim", answer_s=answer_s), SITE, OpenVimPolicy(**usual | policy))
 
 
 def openvim_server() -> OpenVimServer:

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 from nomad_server import ADDRESS, NEW, OLD, NomadServer
 from openvim_server import OpenVimServer
-from remote_vims import BACK_ENDS, CLICKOS, KEY, SLEEP, nomad_vim, openvim_server, openvim_vim
+from remote_vims import BACK_ENDS, CLICKOS, KEY, SITE, SLEEP, THERE, nomad_vim, openvim_server, openvim_vim
 
 from tof.agent.app import Flavour
 from tof.vim.errors import (
@@ -148,7 +148,7 @@ async def test_a_nomad_job_that_ends_is_told_and_made_again(version: str) -> Non
     server = NomadServer(version)
     async with server.running() as url, contextlib.aclosing(nomad_vim(url)) as vim:
         one = await made(vim, SLEEP)
-        server.end(KEY, 3)
+        server.end(THERE, 3)
         found = await vim.get(KEY)
         assert found is not None
         assert (found.state, found.fault) == (InstanceState.ERROR, "Exit Code: 3")
@@ -177,7 +177,7 @@ async def test_what_an_earlier_job_of_that_id_left_listed_does_not_count(version
 async def test_a_nomad_job_that_no_tof_made_is_left_alone() -> None:
     server = NomadServer()
     async with server.running() as url, contextlib.aclosing(nomad_vim(url)) as vim:
-        job = {"ID": KEY, "Name": KEY, "Datacenters": ["dc1"], "Type": "batch", "Priority": 50}
+        job = {"ID": THERE, "Name": THERE, "Datacenters": ["dc1"], "Type": "batch", "Priority": 50}
         task = {"Name": "app", "Driver": "exec", "Config": {}, "Resources": {"MemoryMB": 10}}
         job["TaskGroups"] = [{"Name": "app", "Tasks": [task]}]
         async with aiohttp.ClientSession() as session, session.put(f"{url}/v1/jobs", json={"Job": job}):
@@ -185,7 +185,7 @@ async def test_a_nomad_job_that_no_tof_made_is_left_alone() -> None:
         with pytest.raises(AlreadyExists):
             await made(vim, SLEEP)
         await vim.delete(KEY, deadline=soon())
-        assert KEY in server.jobs
+        assert THERE in server.jobs
         found = await vim.get(KEY)
         assert found is not None
         assert found.state is InstanceState.ERROR
@@ -195,7 +195,7 @@ async def test_a_stopped_nomad_job_is_replaced() -> None:
     server = NomadServer()
     async with server.running() as url, contextlib.aclosing(nomad_vim(url)) as vim:
         await made(vim, SLEEP)
-        async with aiohttp.ClientSession() as session, session.delete(f"{url}/v1/job/{KEY}"):
+        async with aiohttp.ClientSession() as session, session.delete(f"{url}/v1/job/{THERE}"):
             pass
         found = await vim.get(KEY)
         assert found is not None
@@ -204,11 +204,11 @@ async def test_a_stopped_nomad_job_is_replaced() -> None:
         await vim.delete(KEY, deadline=soon())
 
 
-async def test_the_token_is_read_again_once_it_was_refused(tmp_path: Path) -> None:
+async def test_the_token_is_read_each_time(tmp_path: Path) -> None:
     server, file = NomadServer(token="secret"), tmp_path / "token"
     async with server.running() as url:
         access = Access(url, "X-Nomad-Token", file)
-        async with contextlib.aclosing(NomadVim(access, NomadPolicy(driver="exec", wait_s=0.3))) as vim:
+        async with contextlib.aclosing(NomadVim(access, SITE, NomadPolicy(driver="exec", wait_s=0.3))) as vim:
             with pytest.raises(AuthFailed, match="token_file"):
                 await made(vim, SLEEP)
             file.write_text("wrong\n")
@@ -220,7 +220,7 @@ async def test_the_token_is_read_again_once_it_was_refused(tmp_path: Path) -> No
 
 
 async def test_certificates_that_cannot_be_read(tmp_path: Path) -> None:
-    vim = NomadVim(Access("https://127.0.0.1:1", ca_file=tmp_path / "none.pem"), NomadPolicy())
+    vim = NomadVim(Access("https://127.0.0.1:1", ca_file=tmp_path / "none.pem"), SITE, NomadPolicy())
     with pytest.raises(AuthFailed, match="certificates"):
         await vim.get(KEY)
 
@@ -239,7 +239,7 @@ async def test_openvim_starts_a_unikernel_on_two_networks() -> None:
             8,
             1,
         )
-        assert [port["mac_address"] for port in row["networks"]] == [mac_of(KEY), mac_of(KEY, 1)]
+        assert [port["mac_address"] for port in row["networks"]] == [mac_of(THERE), mac_of(THERE, 1)]
         assert [port["ip_address"] for port in row["networks"]] == ["192.168.77.4", "192.168.78.4"]
         assert one.addresses == (ip_address("192.168.77.4"),)
         assert [phase for phase, _ in one.timings] == ["prepare", "rest", "spawning"]

@@ -36,10 +36,12 @@ app_interface = "apps0"
 [vim.edge]
 backend = "nomad"
 url = "{nomad}"
+site = "lab"
 driver = "raw_exec"
 [vim.old]
 backend = "openvim"
 url = "{openvim}/openvim"
+site = "lab"
 tenant = "mec"
 network = "meapp-net"
 platform_network = "mep-net"
@@ -158,7 +160,7 @@ async def test_an_app_that_ends_is_made_again(edge: Edge) -> None:
         assert (await edge.ask("POST", "/apps?wait=20", edge.body("edge")))[0] == 201
         (process,) = edge.nomad.ran.values()
         process.kill()
-        edge.nomad.end("tof.default.web", 137)
+        edge.nomad.end("tof.lab.default.web", 137)
         await edge.becomes("ready", 1)
         assert (await edge.ask("DELETE", "/apps/web?wait=20"))[0] == 200
         assert edge.left == []

@@ -17,7 +17,7 @@ from tof.vim.errors import AuthFailed, BackendFault, TimedOut, Unavailable, VimE
 from tof.vim.interface import Instance, InstanceState
 from tof.vim.remote import RemoteVim
 
-ANSWER_S = 0.3
+ANSWER_S = 1.5
 KINDS: dict[str, type[VimError]] = {"auth": AuthFailed, "reset": Unavailable, "hang": TimedOut}
 TROUBLES = [
     ("reset", BEFORE),
@@ -109,7 +109,8 @@ async def test_trouble_at_any_call_of_delete(name: str) -> None:
             back_end.running() as (server, url),
             contextlib.aclosing(back_end.vim(url, ANSWER_S)) as vim,
         ):
-            await created(vim, back_end)
+            async with contextlib.aclosing(back_end.vim(url)) as patient:
+                await created(patient, back_end)
             server.trouble = Trouble(at, how, when)
             with contextlib.suppress(AuthFailed):  # which trying again does not cure; everything else it does
                 await vim.delete(KEY, deadline=soon())

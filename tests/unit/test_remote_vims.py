@@ -10,9 +10,9 @@ from tof.config import NomadVim, OpenVim, VimAccess, parse
 from tof.errors import SetupError
 
 BASE = '[s1]\nenb_interface = "enb0"\nsgw_interface = "sgw0"\n[ue]\napp_interface = "apps0"\n'
-NOMAD = 'backend = "nomad"\nurl = "https://nomad.example:4646/"\n'
+NOMAD = 'backend = "nomad"\nurl = "https://nomad.example:4646/"\nsite = "lab"\n'
 OPENVIM = (
-    'backend = "openvim"\nurl = "http://[2001:db8::1]:9080/openvim"\ntenant = "mec"\nnetwork = "apps-net"\n'
+    'backend = "openvim"\nurl = "http://[2001:db8::1]"\nsite = "lab"\ntenant = "mec"\nnetwork = "apps-net"\n'
 )
 
 
@@ -23,8 +23,8 @@ def vims(text: str) -> dict[str, object]:
 def test_several_at_once() -> None:
     found = vims(f"[vim.edge]\n{NOMAD}[vim.old]\n{OPENVIM}")
     assert found.keys() == {"edge", "local", "old"}
-    assert found["edge"] == NomadVim("edge", VimAccess("https://nomad.example:4646"))
-    access = VimAccess("http://[2001:db8::1]:9080/openvim")
+    assert found["edge"] == NomadVim("edge", VimAccess("https://nomad.example:4646", "lab"))
+    access = VimAccess("http://[2001:db8::1]", "lab")
     assert found["old"] == OpenVim("old", access, "mec", "apps-net")
 
 
@@ -32,6 +32,7 @@ def test_everything_that_can_be_set() -> None:
     text = """[vim.edge]
 backend = "nomad"
 url = "https://nomad.example"
+site = "lab"
 token_file = "/etc/tof/nomad.token"
 ca_file = "/etc/tof/ca.pem"
 cert_file = "/etc/tof/tof.pem"
@@ -53,8 +54,8 @@ probe_timeout_s = 10
         Path("/etc/tof/tof.key"),
     )
     assert vims(text)["edge"] == NomadVim(
-        "edge", VimAccess("https://nomad.example", *files, 3.0), ("dc1", "dc2"), "eu", "mec", "docker", "cni/apps", 2400,
-        120.0, 10.0,
+        "edge", VimAccess("https://nomad.example", "lab", *files, 3.0), ("dc1", "dc2"), "eu", "mec", "docker", "cni/apps",
+        2400, 120.0, 10.0,
     )  # fmt: skip
     more = 'platform_network = "mep"\nhypervisor = "xenhvm"\nunikernels = "click*"\n[vim.old.images]\n"a.b" = "/images/a"\n'
     found = vims(f"[vim.old]\n{OPENVIM}{more}")["old"]
@@ -77,7 +78,9 @@ probe_timeout_s = 10
         (f"{NOMAD}datacenters = []", "vim.x.datacenters: must not be empty"),
         (f'{NOMAD}token_file = "token"', "vim.x.token_file: expected an absolute path"),
         (f'{NOMAD}cert_file = "/c.pem"', "vim.x.cert_file: cert_file and key_file go together"),
-        ('backend = "openvim"\nurl = "http://x"\ntenant = "mec"', "vim.x.network: missing"),
+        ('backend = "openvim"\nurl = "http://x"\nsite = "lab"\ntenant = "mec"', "vim.x.network: missing"),
+        ('backend = "nomad"\nurl = "http://x"', "vim.x.site: missing"),
+        ('backend = "nomad"\nurl = "http://x"\nsite = "A.b"', "vim.x.site: expected 1 to 16 of"),
         (f'{OPENVIM}hypervisor = "qemu"', "vim.x.hypervisor: expected kvm or xen-unik or xenhvm"),
         (f'{OPENVIM}[vim.x.images]\na = "x"', "vim.x.images.a: expected an absolute path"),
     ],

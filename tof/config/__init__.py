@@ -7,6 +7,7 @@ from tof.config.settings import (
     S1,
     Accounting,
     Agent,
+    AnyVim,
     Api,
     Application,
     Collector,
@@ -23,7 +24,6 @@ from tof.config.settings import (
     Tunnels,
     Ue,
     UnixListen,
-    VimSettings,
     Vnf,
 )
 from tof.config.vim_settings import NomadVim, OpenVim, VimAccess
@@ -32,6 +32,7 @@ __all__ = [
     "S1",
     "Accounting",
     "Agent",
+    "AnyVim",
     "Api",
     "Application",
     "Collector",
@@ -53,7 +54,6 @@ __all__ = [
     "Ue",
     "UnixListen",
     "VimAccess",
-    "VimSettings",
     "Vnf",
     "checked_application",
     "load",

@@ -19,16 +19,20 @@ from tof.config.fields import (
     text_of,
     whole,
 )
+from tof.config.settings import Ue
 from tof.config.vim_settings import NomadVim, OpenVim, VimAccess
 
 _NO_FILE: Final[tuple[Path, ...]] = ()
 _name = pattern(r"[^,;()'\"\0]{1,64}", "a name of 1 to 64 characters, none of , ; ( ) ' \"")
+_site = pattern(
+    r"[a-z0-9]([a-z0-9-]{0,14}[a-z0-9])?", "1 to 16 of a-z, 0-9 and -, hyphens only between others"
+)
 _maybe_name = pattern(r"[^,;()'\"\0]{0,64}", "a name of at most 64 characters, none of , ; ( ) ' \"")
 
 
-def read_nomad(name: str, table: Table) -> NomadVim:
+def read_nomad(name: str, table: Table, _ue: Ue) -> NomadVim:
     """Apps as jobs of Nomad."""
-    access, usual = _access(table), NomadVim(name, VimAccess(""))
+    access, usual = _access(table), NomadVim(name, VimAccess("", ""))
     vim = NomadVim(
         name,
         access,
@@ -44,9 +48,9 @@ def read_nomad(name: str, table: Table) -> NomadVim:
     return vim
 
 
-def read_openvim(name: str, table: Table) -> OpenVim:
+def read_openvim(name: str, table: Table, _ue: Ue) -> OpenVim:
     """Apps as servers of OpenVIM."""
-    access, usual = _access(table), OpenVim(name, VimAccess(""), "", "")
+    access, usual = _access(table), OpenVim(name, VimAccess("", ""), "", "")
     vim = OpenVim(
         name,
         access,
@@ -74,9 +78,10 @@ def _timeouts(table: Table) -> tuple[float, float]:
 
 
 def _access(table: Table) -> VimAccess:
-    usual = VimAccess("")
+    usual = VimAccess("", "")
     access = VimAccess(
         table.take("url", _url),
+        table.take("site", _site),
         _file(table, "token_file"),
         _file(table, "ca_file"),
         _file(table, "cert_file"),

@@ -215,7 +215,7 @@ class LocalVim:
     probe_timeout_s: float = 30.0
 
 
-VimSettings = LocalVim | NomadVim | OpenVim
+AnyVim = LocalVim | NomadVim | OpenVim
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +235,7 @@ class Config:
     accounting: Accounting = Accounting()
     mirror: Mirror = Mirror()
     applications: tuple[Application, ...] = ()
-    vims: tuple[VimSettings, ...] = ()
+    vims: tuple[AnyVim, ...] = ()
 
     @property
     def names(self) -> Names:

@@ -10,10 +10,12 @@ from pathlib import Path
 class VimAccess:
     """Where a VIM's API is; ``https`` means TLS.
 
-    ``token_file``: what is in it is who we are. ``ca_file``: whom we trust, instead of the system's authorities.
+    ``site``: what this TOF's apps are told by from those of other TOFs there. ``token_file``: what is in it is who we are.
+    ``ca_file``: whom we trust, instead of the system's authorities.
     """
 
     url: str
+    site: str
     token_file: Path | None = None
     ca_file: Path | None = None
     cert_file: Path | None = None
@@ -36,6 +38,11 @@ class NomadVim:
     build_timeout_s: float = 60.0
     probe_timeout_s: float = 30.0
 
+    @property
+    def pool(self) -> tuple[()]:
+        """The VIM itself gives addresses."""
+        return ()
+
 
 @dataclass(frozen=True, slots=True)
 class OpenVim:
@@ -55,3 +62,8 @@ class OpenVim:
     images: tuple[tuple[str, Path], ...] = ()
     build_timeout_s: float = 60.0
     probe_timeout_s: float = 30.0
+
+    @property
+    def pool(self) -> tuple[()]:
+        """The VIM itself gives addresses."""
+        return ()

@@ -3,49 +3,44 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable
 from ipaddress import ip_network
 from pathlib import Path
 
 from tof.config.fields import Table, choice, directory, listed, network, number, pattern, refuse, whole
 from tof.config.remote_vims import read_nomad, read_openvim
-from tof.config.settings import IpNetwork, LocalVim, Ue, VimSettings
+from tof.config.settings import AnyVim, IpNetwork, LocalVim, Ue
 
 MOST_VIMS = 16
 _USUAL = LocalVim()
 
 
-def read_vims(root: Table, ue: Ue) -> tuple[VimSettings, ...]:
+def read_vims(root: Table, ue: Ue) -> tuple[AnyVim, ...]:
     """The VIMs by name; one called ``local`` is there without being named."""
     table = root.table("vim")
-    found: dict[str, VimSettings] = {}
+    found: dict[str, AnyVim] = {}
     for name in table.keys:
         if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,14}[a-z0-9])?", name):
             refuse(f"vim.{name}", "a name is 1 to 16 of a-z, 0-9 and -, hyphens only between others")
         found[name] = _vim(name, table.table(name), ue)
     if "local" not in found:
-        taken = [prefix for vim in _local(found.values()) for prefix in vim.pool]
+        taken = [prefix for vim in found.values() for prefix in vim.pool]
         pool = tuple(p for p in _pool(ue) if not any(_overlap(p, other) for other in taken))
         found["local"] = LocalVim(pool=pool)
     if len(found) > MOST_VIMS:
         refuse("vim", f"{len(found)} of them; {MOST_VIMS} at most")
     vims = tuple(found[name] for name in sorted(found))
-    _check_pools(_local(vims))
+    _check_pools(vims)
     return vims
 
 
-def _local(vims: Iterable[VimSettings]) -> tuple[LocalVim, ...]:
-    return tuple(vim for vim in vims if isinstance(vim, LocalVim))
+def _vim(name: str, table: Table, ue: Ue) -> AnyVim:
+    kinds: dict[str, Callable[[str, Table, Ue], AnyVim]]
+    kinds = {"local": _local, "nomad": read_nomad, "openvim": read_openvim}
+    return kinds[table.take("backend", choice(*kinds))](name, table, ue)
 
 
-def _vim(name: str, table: Table, ue: Ue) -> VimSettings:
-    backend = table.take("backend", choice("local", "nomad", "openvim"))
-    if backend == "nomad":
-        return read_nomad(name, table)
-    return read_openvim(name, table) if backend == "openvim" else _local_vim(name, table, ue)
-
-
-def _local_vim(name: str, table: Table, ue: Ue) -> LocalVim:
+def _local(name: str, table: Table, ue: Ue) -> LocalVim:
     path = f"vim.{name}"
     vim = LocalVim(
         name,
@@ -83,7 +78,7 @@ def _pool(ue: Ue) -> tuple[IpNetwork, ...]:
     return tuple(pools)
 
 
-def _check_pools(vims: tuple[LocalVim, ...]) -> None:
+def _check_pools(vims: tuple[AnyVim, ...]) -> None:
     for at, vim in enumerate(vims):
         for other in vims[:at]:
             for prefix in vim.pool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import assert_never
 
-from tof.config import Config, LocalVim, NomadVim, OpenVim, VimAccess, VimSettings
+from tof.config import AnyVim, Config, LocalVim, NomadVim, OpenVim, VimAccess
 from tof.daemon.app_steps import Offer
 from tof.drivers.sandboxes import Sandboxes, directory_of, mtu_of
 from tof.model import IpAddress
@@ -22,7 +22,7 @@ def offers_of(config: Config, network: AppNetwork) -> Mapping[str, Offer]:
     return {vim.name: _offer(config, vim, network) for vim in config.vims}
 
 
-def _offer(config: Config, vim: VimSettings, network: AppNetwork) -> Offer:
+def _offer(config: Config, vim: AnyVim, network: AppNetwork) -> Offer:
     match vim:
         case LocalVim():
             return _local(config, vim, network)
@@ -36,7 +36,7 @@ def _offer(config: Config, vim: VimSettings, network: AppNetwork) -> Offer:
 
 def _nomad(vim: NomadVim) -> Offer:
     policy = NomadPolicy(vim.datacenters, vim.region, vim.namespace, vim.driver, vim.network, vim.mhz_per_cpu)
-    made = nomad.NomadVim(_access(vim.access, NOMAD_TOKEN), policy)
+    made = nomad.NomadVim(_access(vim.access, NOMAD_TOKEN), vim.access.site, policy)
     return Offer(made, vim.build_timeout_s, vim.probe_timeout_s)
 
 
@@ -45,7 +45,7 @@ def _openvim(vim: OpenVim) -> Offer:
     policy = openvim.OpenVimPolicy(
         vim.tenant, vim.network, vim.platform_network, vim.hypervisor, vim.unikernels, images
     )
-    made = openvim.OpenVim(_access(vim.access, AUTHORIZATION), policy)
+    made = openvim.OpenVim(_access(vim.access, AUTHORIZATION), vim.access.site, policy)
     return Offer(made, vim.build_timeout_s, vim.probe_timeout_s)
 
 

@@ -7,7 +7,6 @@ of a job is of the job's index or of a later one.
 from __future__ import annotations
 
 import asyncio
-import builtins
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote
@@ -37,7 +36,6 @@ from tof.vim.phases import Phases
 from tof.vim.remote import UNSURE, RemoteVim, Seen, app_networks
 from tof.vim.rest import Access, Answer, Rest, shaped
 
-PREFIX: Final = "tof."
 QUIET_S: Final = 0.1
 """Between two looks where the server does not wait."""
 WORDS: Final = (
@@ -52,13 +50,13 @@ WORDS: Final = (
 class NomadVim(RemoteVim):
     """Apps as jobs of one allocation."""
 
-    def __init__(self, access: Access, policy: NomadPolicy) -> None:
-        super().__init__(Rest(access, WORDS))
+    def __init__(self, access: Access, site: str, policy: NomadPolicy) -> None:
+        super().__init__(Rest(access, WORDS), site)
         self.policy = policy
 
-    async def list(self) -> Sequence[Instance]:
-        """Every job of a TOF's; without addresses, which only ``get`` asks for."""
-        stubs = _listed(await self.ask("GET", "/v1/jobs", step="list", query={"prefix": PREFIX}), "list")
+    async def _listed(self, prefix: str) -> Sequence[Instance]:
+        """Without addresses, which only ``get`` asks for."""
+        stubs = _listed(await self.ask("GET", "/v1/jobs", step="list", query={"prefix": prefix}), "list")
         found = []
         with shaped("list"):
             for stub in stubs:
@@ -224,7 +222,7 @@ class _Watch:
         self._vim, self._path, self._step = vim, path, step
         self._index = 0
 
-    async def next(self) -> builtins.list[Mapping[str, Any]]:
+    async def next(self) -> list[Mapping[str, Any]]:
         """What there is now."""
         longest = self._vim.policy.wait_s
         query = {"index": str(self._index), "wait": f"{longest:g}s"} if self._index else {}
@@ -246,7 +244,7 @@ def _driver_fault(allocation: Mapping[str, Any]) -> VimError:
     return BackendFault(message, "see the allocation's events and logs on its Nomad client")
 
 
-def _listed(answer: Answer, step: str) -> builtins.list[Mapping[str, Any]]:
+def _listed(answer: Answer, step: str) -> list[Mapping[str, Any]]:
     with shaped(step):
         if not isinstance(answer.body, list):
             raise TypeError("no list")

@@ -27,7 +27,7 @@ from tof.vim.errors import (
     VimError,
 )
 from tof.vim.interface import AppSpec, Instance, InstanceState
-from tof.vim.openvim_inventory import PREFIX, Inventory, Row
+from tof.vim.openvim_inventory import Inventory, Row
 from tof.vim.phases import Phases
 from tof.vim.remote import UNSURE, RemoteVim, Seen, app_networks
 from tof.vim.rest import Access, Rest, shaped
@@ -77,22 +77,21 @@ class OpenVimPolicy:
 class OpenVim(RemoteVim):
     """Apps as servers, each with a flavour of its own."""
 
-    def __init__(self, access: Access, policy: OpenVimPolicy) -> None:
+    def __init__(self, access: Access, site: str, policy: OpenVimPolicy) -> None:
         rest = Rest(access, WORDS)
-        super().__init__(rest)
+        super().__init__(rest, site)
         self._policy, self._inventory = policy, Inventory(rest, policy.tenant)
 
-    async def list(self) -> Sequence[Instance]:
-        """Every server of a TOF's, and what is there of one that is not."""
-        servers = await self._inventory.rows("servers", "list")
-        flavours = await self._inventory.keyed("flavors", "list")
+    async def _listed(self, prefix: str) -> Sequence[Instance]:
+        """Every server, and what is there of one that is not."""
+        servers, flavours = [await self._inventory.rows(kind, "list") for kind in ("servers", "flavors")]
         images, ports = await self._inventory.rows("images", "list"), await self._inventory.ports("list")
         with shaped("list"):
             addresses = {str(port["mac_address"]).lower(): port.get("ip_address") for port in ports}
-            keyed = [server for server in servers if str(server["name"]).startswith(PREFIX)]
+            keyed = [server for server in servers if str(server["name"]).startswith(prefix)]
             found = {str(s["name"]): _instance(s, addresses.get(mac_of(str(s["name"])))) for s in keyed}
-            rest = [str(flavour["name"]) for flavour in flavours]
-            rest += [str(image["description"]) for image in _unused(images, servers)]
+            rest = [str(flavour["name"]) for flavour in flavours if str(flavour["name"]).startswith(prefix)]
+            rest += [str(image["description"]) for image in _unused(images, servers, prefix)]
         for key in rest:
             fault = "its server is not there, though what was made for it is"
             found.setdefault(key, Instance(key, "", InstanceState.ERROR, fault=fault))
@@ -107,7 +106,7 @@ class OpenVim(RemoteVim):
             return one if server is None else _instance(server, _address(server))
 
     async def _see(self, key: str) -> Seen | None:
-        servers = await self._inventory.keyed("servers", "lookup", key)
+        servers = await self._inventory.rows("servers", "lookup", key)
         if not servers:
             return None
         with shaped("lookup"):
@@ -209,23 +208,24 @@ class OpenVim(RemoteVim):
     async def _remove(self, key: str, digest: str | None) -> None:
         """The server, its flavour, and the image if OpenVIM was told of it and nothing else uses it."""
         used = {""}
-        for server in await self._inventory.keyed("servers", "remove", key):
+        for server in await self._inventory.rows("servers", "remove", key):
             with shaped("remove"):
                 ours = digest in (None, server.get("description"))
                 used.add(str(server["imageRef"]))
             if not ours:
                 return
             await self._inventory.delete("servers", "remove", server)
-        for flavour in await self._inventory.keyed("flavors", "remove", key):
+        for flavour in await self._inventory.rows("flavors", "remove", key):
             await self._inventory.delete("flavors", "remove", flavour)
         images = await self._inventory.rows("images", "remove")
         servers = await self._inventory.rows("servers", "remove")
         with shaped("remove"):
-            free = [i for i in _unused(images, servers) if i["description"] == key or i["id"] in used]
+            free = _unused(images, servers, self._prefix)
+            free = [image for image in free if image["description"] == key or image["id"] in used]
         for image in free:
             await self._inventory.delete("images", "remove", image)
         for kind in ("servers", "flavors"):
-            if await self._inventory.keyed(kind, "remove", key):
+            if await self._inventory.rows(kind, "remove", key):
                 raise BackendFault(f"remove: {key} is still among the {kind}")
 
     def _check(self, spec: AppSpec, key: str) -> None:
@@ -245,10 +245,10 @@ def mac_of(key: str, network: int = 0) -> str:
     return ":".join(f"{byte:02x}" for byte in (MAC_PREFIX, *digest[:5]))
 
 
-def _unused(images: Sequence[Row], servers: Sequence[Row]) -> list[Row]:
-    """Images that OpenVIM was told of by a TOF and that no server has."""
+def _unused(images: Sequence[Row], servers: Sequence[Row], prefix: str) -> list[Row]:
+    """Images that OpenVIM was told of by a key that begins so, and that no server has."""
     used = {server["imageRef"] for server in servers}
-    return [i for i in images if str(i.get("description")).startswith(PREFIX) and i["id"] not in used]
+    return [i for i in images if str(i.get("description")).startswith(prefix) and i["id"] not in used]
 
 
 def _address(server: Row) -> str | None:

@@ -12,8 +12,6 @@ from tof.vim.rest import Rest, shaped
 
 Row = Mapping[str, Any]
 
-PREFIX: Final = "tof."
-"""What keys begin with."""
 ALL: Final = "100000"
 """Lists have a hundred rows unless told otherwise."""
 UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -29,12 +27,6 @@ class Inventory:
     async def rows(self, kind: str, step: str, name: str = "") -> Sequence[Row]:
         """All of a kind, or those of that name."""
         return await self._rows(await self._at(kind, step), kind, step, name)
-
-    async def keyed(self, kind: str, step: str, key: str = "") -> Sequence[Row]:
-        """Those named by that key, or by any."""
-        rows = await self.rows(kind, step, key)
-        with shaped(step):
-            return rows if key else [row for row in rows if str(row["name"]).startswith(PREFIX)]
 
     async def find(self, kind: str, step: str, name: str) -> str:
         """The UUID of what is called so, or has that UUID; empty if there is none."""

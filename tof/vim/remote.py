@@ -16,6 +16,8 @@ from tof.vim.interface import AppSpec, Instance, InstanceState
 from tof.vim.phases import Phases
 from tof.vim.rest import Rest
 
+KEYS: Final = "tof."
+"""What keys begin with; in a VIM the site of the TOF comes next."""
 UNDO_S: Final = 15.0
 REMOVE_TRIES: Final = 4
 LATE_S: Final = (0.1, 0.4)
@@ -39,8 +41,9 @@ class RemoteVim(ABC):
     answer it is found by them. Nothing is asked for twice without a look whether it is there.
     """
 
-    def __init__(self, rest: Rest) -> None:
+    def __init__(self, rest: Rest, site: str) -> None:
         self._rest = rest
+        self._prefix = f"{KEYS}{site}."
 
     def on_loss(self, told: Callable[[str, str], None]) -> None:
         """It does not tell; it is asked by ``list``."""
@@ -56,39 +59,28 @@ class RemoteVim(ABC):
 
     async def create(self, spec: AppSpec, *, key: str, deadline: float) -> Instance:
         """The app under ``key``: adopted if it is there, else made."""
-        digest, phases, begun = digest_of(spec), Phases(), False
-        self._check(spec, key)
-        try:
-            async with asyncio.timeout_at(deadline):
-                seen = await self._known(key, digest)
-                if seen is not None and seen.instance.state is InstanceState.ACTIVE:
-                    return seen.instance
-                begun = True
-                if seen is not None and seen.instance.state is not InstanceState.BUILD:
-                    await self._remove(key, digest)
-                    seen = None
-                made = await self._make(spec, key, digest, seen, phases)
-                await asyncio.sleep(0)  # a cancellation that came while nothing waited is heard here
-        except BaseException as error:
-            told = await self._undone(key, digest, error, phases, begun)
-            if told is error:
-                raise
-            raise told from error
-        return replace(made, timings=tuple(phases.found))
+        return replace(await self._create(spec, self._sited(key), deadline), key=key)
 
     async def get(self, key: str) -> Instance | None:
         """What there is under ``key``."""
-        seen = await self._see(key)
-        return None if seen is None else seen.instance
+        seen = await self._see(self._sited(key))
+        return None if seen is None else replace(seen.instance, key=key)
 
-    @abstractmethod
     async def list(self) -> Sequence[Instance]:
-        """Everything of TOFs that is there."""
+        """Everything of this site's TOFs that is there."""
+        found = await self._listed(self._prefix)
+        return [replace(one, key=KEYS + one.key.removeprefix(self._prefix)) for one in found]
 
     async def delete(self, key: str, *, deadline: float) -> None:
         """Remove everything under ``key``."""
         remaining = deadline - asyncio.get_running_loop().time()
-        await finished(self._clear(key, None, min(UNDO_S, max(1.0, remaining)), ()))
+        await finished(self._clear(self._sited(key), None, min(UNDO_S, max(1.0, remaining)), ()))
+
+    # of a back-end, where keys have the site in them
+
+    @abstractmethod
+    async def _listed(self, prefix: str) -> Sequence[Instance]:
+        """Everything whose key begins so."""
 
     @abstractmethod
     async def _see(self, key: str) -> Seen | None:
@@ -108,6 +100,30 @@ class RemoteVim(ABC):
         """Rejected if it can never be."""
         if spec.groups:
             raise Rejected("groups: security groups are for ports of br-ue, which its apps have none of")
+
+    def _sited(self, key: str) -> str:
+        return self._prefix + key.removeprefix(KEYS)
+
+    async def _create(self, spec: AppSpec, key: str, deadline: float) -> Instance:
+        digest, phases, begun = digest_of(spec), Phases(), False
+        self._check(spec, key)
+        try:
+            async with asyncio.timeout_at(deadline):
+                seen = await self._known(key, digest)
+                if seen is not None and seen.instance.state is InstanceState.ACTIVE:
+                    return seen.instance
+                begun = True
+                if seen is not None and seen.instance.state is not InstanceState.BUILD:
+                    await self._remove(key, digest)
+                    seen = None
+                made = await self._make(spec, key, digest, seen, phases)
+                await asyncio.sleep(0)  # a cancellation that came while nothing waited is heard here
+        except BaseException as error:
+            told = await self._undone(key, digest, error, phases, begun)
+            if told is error:
+                raise
+            raise told from error
+        return replace(made, timings=tuple(phases.found))
 
     async def _known(self, key: str, digest: str) -> Seen | None:
         seen = await self._see(key)

@@ -85,7 +85,12 @@ class Rest:
             async with (
                 asyncio.timeout(within_s),
                 self._opened().request(
-                    method, self._access.url + path, params=query, json=body, allow_redirects=False
+                    method,
+                    self._access.url + path,
+                    params=query,
+                    json=body,
+                    headers=self._who(),
+                    allow_redirects=False,
                 ) as response,
             ):
                 raw = await response.text(errors="replace")
@@ -97,8 +102,6 @@ class Rest:
             raise Unavailable(f"{step}: {self._access.url}: {said}") from error
         if status == NOT_FOUND and absent_ok:
             return Answer(None, headers)
-        if status in _UNTRUSTED:
-            await self.close()  # the token may have been renewed: it is read again
         if not 200 <= status < 300:
             raise judged(status, _said(raw), step, self._words)
         return Answer(_parsed(raw, step), headers)
@@ -112,10 +115,11 @@ class Rest:
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
             connector = aiohttp.TCPConnector(ssl=self._tls())
-            self._session = aiohttp.ClientSession(connector=connector, headers=self._headers())
+            self._session = aiohttp.ClientSession(connector=connector)
         return self._session
 
-    def _headers(self) -> dict[str, str]:
+    def _who(self) -> dict[str, str]:
+        """Read anew each time: tokens are renewed."""
         at = self._access
         if at.token_file is None:
             return {}
