@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
+import subprocess
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -69,6 +71,28 @@ async def test_an_app_lives_once_and_leaves_nothing(name: str) -> None:
         again = await made(vim, back_end.spec)
         assert again.backend_id != one.backend_id
         await vim.delete(KEY, deadline=soon())
+
+
+@pytest.mark.parametrize("name", BACK_ENDS)
+async def test_two_sites_on_one_vim(name: str) -> None:
+    """The same key is another app there, and nobody sees what is the other's."""
+    back_end = BACK_ENDS[name]
+    async with (
+        back_end.running() as (server, url),
+        contextlib.aclosing(back_end.vim(url)) as one,
+        contextlib.aclosing(back_end.vim(url)) as two,
+    ):
+        two._prefix = "tof.edge-8."
+        ours, theirs = await made(one, back_end.spec), await made(two, back_end.spec)
+        assert ours.backend_id != theirs.backend_id
+        for vim in (one, two):
+            assert [each.key for each in await vim.list()] == [KEY]
+        await one.delete(KEY, deadline=soon())
+        assert await one.get(KEY) is None
+        assert list(await one.list()) == []
+        assert (await made(two, back_end.spec)).backend_id == theirs.backend_id
+        await two.delete(KEY, deadline=soon())
+        assert server.left == []
 
 
 @pytest.mark.parametrize("name", BACK_ENDS)
@@ -217,6 +241,30 @@ async def test_the_token_is_read_each_time(tmp_path: Path) -> None:
             file.write_text("secret\n")
             assert (await made(vim, SLEEP)).state is InstanceState.ACTIVE
             await vim.delete(KEY, deadline=soon())
+
+
+async def test_over_tls_with_certificates_of_both(tmp_path: Path) -> None:
+    for who in ("server", "client"):
+        await asyncio.to_thread(
+            subprocess.run,
+            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={who}", "-days", "2",
+             "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", tmp_path / f"{who}.key", "-out", tmp_path / f"{who}.pem"],
+            check=True, capture_output=True,
+        )  # fmt: skip
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=tmp_path / "client.pem")
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_cert_chain(tmp_path / "server.pem", tmp_path / "server.key")
+    server = NomadServer()
+    ours = {"ca_file": tmp_path / "server.pem"}
+    known = ours | {"cert_file": tmp_path / "client.pem", "key_file": tmp_path / "client.key"}
+    async with server.running(context) as url:
+        assert url.startswith("https://")
+        for files in ({}, ours):
+            async with contextlib.aclosing(NomadVim(Access(url, **files), SITE, NomadPolicy())) as vim:
+                with pytest.raises(Unavailable, match=r"certificate|disconnected|SSL"):
+                    await vim.get(KEY)
+        async with contextlib.aclosing(NomadVim(Access(url, **known), SITE, NomadPolicy())) as vim:
+            assert await vim.get(KEY) is None
 
 
 async def test_certificates_that_cannot_be_read(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from tof.vim.errors import (
 from tof.vim.interface import AppSpec, Instance, InstanceState
 from tof.vim.openvim_inventory import Inventory, Row
 from tof.vim.phases import Phases
-from tof.vim.remote import UNSURE, RemoteVim, Seen, app_networks
+from tof.vim.remote import KEYS, UNSURE, RemoteVim, Seen, app_networks
 from tof.vim.rest import Access, Rest, shaped
 
 PLATFORM_NETWORK: Final = "platform"
@@ -220,7 +220,7 @@ class OpenVim(RemoteVim):
         images = await self._inventory.rows("images", "remove")
         servers = await self._inventory.rows("servers", "remove")
         with shaped("remove"):
-            free = _unused(images, servers, self._prefix)
+            free = _unused(images, servers, KEYS)
             free = [image for image in free if image["description"] == key or image["id"] in used]
         for image in free:
             await self._inventory.delete("images", "remove", image)
