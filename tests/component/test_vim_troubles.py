@@ -197,3 +197,18 @@ async def test_a_vim_that_is_down(name: str) -> None:
     with pytest.raises(VimError, match="cannot remove"):
         await vim.delete(KEY, deadline=soon(1))
     await vim.aclose()
+
+
+@back_ends
+async def test_a_vim_that_goes_down_in_the_middle(name: str) -> None:
+    """What cannot be removed is told, besides what went wrong; it is removed once the VIM is back."""
+    back_end = BACK_ENDS[name]
+    async with back_end.running() as (server, url), contextlib.aclosing(back_end.vim(url)) as vim:
+        server.trouble = Trouble(len(await calls_of(back_end)) - 1, "gone")
+        with pytest.raises(Unavailable, match=r"; cannot remove tof\.edge-7\.default\.web: ") as caught:
+            await created(vim, back_end)
+        assert caught.value.remedy
+        server.trouble = Trouble()
+        assert [one.key for one in await vim.list()] == [KEY]
+        await vim.delete(KEY, deadline=soon())
+        await gone(server)

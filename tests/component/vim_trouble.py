@@ -28,7 +28,7 @@ BEFORE, AFTER = "before", "after"
 
 @dataclass
 class Trouble:
-    """What happens to the request number ``at``, and only to it."""
+    """What happens to the request number ``at``, and only to it; ``gone``: to all that come later, too."""
 
     at: int = 0
     how: str = ""
@@ -72,6 +72,9 @@ class TroubledServer:
         async def troubled(request: web.Request, handler: Handler) -> web.StreamResponse:
             trouble = self.trouble
             trouble.calls.append(f"{request.method} {request.path_qs}")
+            if trouble.how == "gone" and len(trouble.calls) >= trouble.at and request.transport is not None:
+                request.transport.abort()  # for good
+                return web.Response()
             if len(trouble.calls) != trouble.at:
                 return await handler(request)
             await request.read()

@@ -89,3 +89,24 @@ def test_what_cannot_be(text: str, said: str) -> None:
     with pytest.raises(SetupError) as caught:
         vims(f"[vim.x]\n{text}\n")
     assert str(caught.value).startswith(said)
+
+
+def test_the_examples_are_right() -> None:
+    root = Path(__file__).parents[2]
+    example = (
+        (root / "deploy" / "tof.toml")
+        .read_text()
+        .split("# Apps on VIMs behind a network")[1]
+        .split("\n\n")[0]
+    )
+    lines = [line.removeprefix("# ") for line in example.splitlines()[1:]]
+    assert vims("\n".join(lines)).keys() == {"edge", "local", "old"}
+    documents = (root / "docs" / "vim.md").read_text().split("## Remote VIMs")[1]
+    common, nomad, openvim = (block.split("```")[0] for block in documents.split("```toml\n")[1:4])
+    shared = common.removeprefix("[vim.NAME]")
+    assert isinstance(vims(nomad + "\n".join(shared.splitlines()[1:]))["edge"], NomadVim)
+    head, images = openvim.split("[vim.old.images]")
+    extra = [line for line in shared.splitlines()[1:] if not line.startswith("url")]
+    found = vims(head + "\n".join(extra) + "\n[vim.old.images]" + images)["old"]
+    assert isinstance(found, OpenVim)
+    assert len(found.images) == 1
