@@ -78,6 +78,17 @@ class NomadServer(TroubledServer):
                 self._now(allocation, "failed" if code else "complete")
                 self.ran.pop(allocation["ID"], None)
 
+    def lose_node(self, key: str) -> None:
+        """The node of a job is lost: it is placed once more."""
+        (lost,) = [
+            each for each in self.allocations if each["JobID"] == key and each["ClientStatus"] == "running"
+        ]
+        self._now(lost, "lost")
+        job = self.jobs[key]
+        task = job["TaskGroups"][0]["Tasks"][0]
+        self.address = "10.99.1.3"
+        self._start(self._placed(job, {"ID": lost["EvalID"]}, task), task)
+
     # requests
 
     def _checked(self) -> Any:
@@ -109,9 +120,29 @@ class NomadServer(TroubledServer):
             "JobModifyIndex",
         )
         found = [
-            {n: job[n] for n in names} for key, job in sorted(self.jobs.items()) if key.startswith(prefix)
+            {name: job[name] for name in names} | {"JobSummary": self._summary(job)}
+            for key, job in sorted(self.jobs.items())
+            if key.startswith(prefix)
         ]
         return self._answer(request, found)
+
+    def _summary(self, job: dict[str, Any]) -> dict[str, Any]:
+        ours = [
+            each["ClientStatus"]
+            for each in self.allocations
+            if each["JobID"] == job["ID"] and each["CreateIndex"] >= job["CreateIndex"]
+        ]
+        names = {
+            "Complete": "complete",
+            "Failed": "failed",
+            "Running": "running",
+            "Starting": "pending",
+            "Lost": "lost",
+        }
+        return {
+            "JobID": job["ID"],
+            "Summary": {"app": {name: ours.count(status) for name, status in names.items()}},
+        }
 
     async def _register(self, request: web.Request) -> web.Response:
         body = await request.json()

@@ -198,6 +198,21 @@ async def test_what_an_earlier_job_of_that_id_left_listed_does_not_count(version
         await vim.delete(KEY, deadline=soon())
 
 
+@versions
+async def test_an_app_that_nomad_moved_is_made_again_for_its_address_is_another(version: str) -> None:
+    server = NomadServer(version)
+    async with server.running() as url, contextlib.aclosing(nomad_vim(url)) as vim:
+        await made(vim, SLEEP)
+        server.lose_node(THERE)
+        (listed,), found = await vim.list(), await vim.get(KEY)
+        assert found is not None
+        assert listed.state is found.state is InstanceState.ERROR
+        assert "on another" in listed.fault == found.fault
+        assert (await made(vim, SLEEP)).addresses == (ip_address("10.99.1.3"),)
+        await vim.delete(KEY, deadline=soon())
+        assert server.left == []
+
+
 async def test_a_nomad_job_that_no_tof_made_is_left_alone() -> None:
     server = NomadServer()
     async with server.running() as url, contextlib.aclosing(nomad_vim(url)) as vim:

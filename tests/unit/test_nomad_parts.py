@@ -79,6 +79,9 @@ def test_states_of_jobs_in_a_list() -> None:
     assert stub_state({"Status": "pending"}) is InstanceState.BUILD
     assert stub_state({"Status": "dead"}) is InstanceState.ERROR
     assert stub_state({"Status": "running", "Stop": True}) is InstanceState.ERROR
+    summary = {"Summary": {"app": {"Running": 1, "Lost": 1}}}
+    assert stub_state({"Status": "running", "JobSummary": summary}) is InstanceState.ERROR
+    assert stub_state({"Status": "running", "JobSummary": None}) is InstanceState.ACTIVE
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from tof.vim.nomad_answers import (
     fault_of,
     fresh,
     misplaced,
+    moved,
     node_address,
     state_of,
     stub_state,
@@ -36,6 +37,7 @@ from tof.vim.phases import Phases
 from tof.vim.remote import UNSURE, RemoteVim, Seen, app_networks
 from tof.vim.rest import Access, Answer, Rest, shaped
 
+MOVED: Final = "Nomad lost its node, and has started it on another"
 QUIET_S: Final = 0.1
 """Between two looks where the server does not wait."""
 WORDS: Final = (
@@ -61,7 +63,11 @@ class NomadVim(RemoteVim):
         with shaped("list"):
             for stub in stubs:
                 state = stub_state(stub)
-                fault = await self._why(stub["ID"]) if state is InstanceState.ERROR else ""
+                fault = (
+                    await self._why(stub["ID"], int(stub["CreateIndex"]))
+                    if state is InstanceState.ERROR
+                    else ""
+                )
                 found.append(Instance(stub["ID"], stub["ID"], state, fault=fault))
         return found
 
@@ -78,13 +84,13 @@ class NomadVim(RemoteVim):
                 int(job["CreateIndex"]),
                 bool(job.get("Stop")),
             )
-        allocation = await self._allocation(key, begun)
-        if stopped or allocation is None:
-            state = InstanceState.ERROR if stopped else InstanceState.BUILD
-            return Seen(
-                Instance(key, key, state, fault="the job has been stopped" if stopped else ""), digest
-            )
-        return Seen(await self._shown(key, allocation), digest)
+        allocations = await self._allocations(key, begun)
+        if stopped or moved(allocations):
+            fault = "the job has been stopped" if stopped else MOVED
+            return Seen(Instance(key, key, InstanceState.ERROR, fault=fault), digest)
+        if not allocations:
+            return Seen(Instance(key, key, InstanceState.BUILD), digest)
+        return Seen(await self._shown(key, allocations[0]), digest)
 
     async def _make(
         self, spec: AppSpec, key: str, digest: str, seen: Seen | None, phases: Phases
@@ -92,7 +98,7 @@ class NomadVim(RemoteVim):
         with phases.phase("rest"):
             begun = await self._registered(spec, key, digest, seen)
         with phases.phase("scheduling"):
-            if seen is None or await self._allocation(key, begun) is None:
+            if seen is None or not await self._allocations(key, begun):
                 await self._placed(key, begun)
         with phases.phase("driver"):
             allocation = await self._running(key, begun)
@@ -139,7 +145,10 @@ class NomadVim(RemoteVim):
         while True:
             allocations = await watch.next()
             with shaped("driver"):
-                for each in fresh(allocations, begun)[:1]:
+                ours = fresh(allocations, begun)
+                if moved(ours):
+                    raise BackendFault(f"driver: {MOVED}")
+                for each in ours:
                     state = state_of(each)
                     if state is InstanceState.ERROR:
                         raise _driver_fault(each)
@@ -189,17 +198,19 @@ class NomadVim(RemoteVim):
         app_networks(spec, ())
         job_of(spec, key, "", self.policy)
 
-    async def _allocation(self, key: str, begun: int) -> Mapping[str, Any] | None:
+    async def _allocations(self, key: str, begun: int) -> Sequence[Mapping[str, Any]]:
         answer = await self.ask("GET", f"{_of(key)}/allocations", step="lookup")
         allocations = _listed(answer, "lookup")
         with shaped("lookup"):
-            return next(iter(fresh(allocations, begun)), None)
+            return fresh(allocations, begun)
 
-    async def _why(self, key: str) -> str:
-        """Why a job runs no more."""
-        allocation = await self._allocation(key, 0)
+    async def _why(self, key: str, begun: int) -> str:
+        """Why a job runs no more, or not where it did."""
+        allocations = await self._allocations(key, begun)
+        if moved(allocations):
+            return MOVED
         with shaped("list"):
-            return "it was never placed" if allocation is None else fault_of(allocation)
+            return fault_of(allocations[0]) if allocations else "it was never placed"
 
     async def _job(self, key: str, step: str) -> Any:
         job = (await self.ask("GET", _of(key), step=step, absent_ok=True)).body

@@ -62,9 +62,15 @@ def ended(allocation: Said) -> bool:
     return allocation["ClientStatus"] in OVER
 
 
+def moved(allocations: Sequence[Said]) -> bool:
+    """Whether Nomad replaced a job's allocation, whose address is another one now."""
+    return len(allocations) > 1
+
+
 def stub_state(job: Said) -> InstanceState:
-    """What a job's status in a list means."""
-    if job.get("Stop"):
+    """What a job's status in a list means; one that lost its allocation runs elsewhere."""
+    summary = (job.get("JobSummary") or {}).get("Summary") or {}
+    if job.get("Stop") or any(group.get("Lost") for group in summary.values()):
         return InstanceState.ERROR
     states = {"running": InstanceState.ACTIVE, "pending": InstanceState.BUILD}
     return states.get(job["Status"], InstanceState.ERROR)
