@@ -7,6 +7,7 @@ from tof.config.settings import (
     S1,
     Accounting,
     Agent,
+    AnyVim,
     Api,
     Application,
     Collector,
@@ -25,11 +26,13 @@ from tof.config.settings import (
     UnixListen,
     Vnf,
 )
+from tof.config.vim_settings import NomadVim, OpenVim, VimAccess
 
 __all__ = [
     "S1",
     "Accounting",
     "Agent",
+    "AnyVim",
     "Api",
     "Application",
     "Collector",
@@ -41,6 +44,8 @@ __all__ = [
     "Log",
     "Mirror",
     "Names",
+    "NomadVim",
+    "OpenVim",
     "Pinger",
     "QueueNames",
     "State",
@@ -48,6 +53,7 @@ __all__ = [
     "Tunnels",
     "Ue",
     "UnixListen",
+    "VimAccess",
     "Vnf",
     "checked_application",
     "load",

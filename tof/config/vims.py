@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from ipaddress import ip_network
 from pathlib import Path
 
 from tof.config.fields import Table, choice, directory, listed, network, number, pattern, refuse, whole
-from tof.config.settings import IpNetwork, LocalVim, Ue
+from tof.config.remote_vims import read_nomad, read_openvim
+from tof.config.settings import AnyVim, IpNetwork, LocalVim, Ue
 
 MOST_VIMS = 16
 _USUAL = LocalVim()
 
 
-def read_vims(root: Table, ue: Ue) -> tuple[LocalVim, ...]:
+def read_vims(root: Table, ue: Ue) -> tuple[AnyVim, ...]:
     """The VIMs by name; one called ``local`` is there without being named."""
     table = root.table("vim")
-    found = {}
+    found: dict[str, AnyVim] = {}
     for name in table.keys:
         if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,14}[a-z0-9])?", name):
             refuse(f"vim.{name}", "a name is 1 to 16 of a-z, 0-9 and -, hyphens only between others")
@@ -32,9 +34,14 @@ def read_vims(root: Table, ue: Ue) -> tuple[LocalVim, ...]:
     return vims
 
 
-def _vim(name: str, table: Table, ue: Ue) -> LocalVim:
+def _vim(name: str, table: Table, ue: Ue) -> AnyVim:
+    kinds: dict[str, Callable[[str, Table, Ue], AnyVim]]
+    kinds = {"local": _local, "nomad": read_nomad, "openvim": read_openvim}
+    return kinds[table.take("backend", choice(*kinds))](name, table, ue)
+
+
+def _local(name: str, table: Table, ue: Ue) -> LocalVim:
     path = f"vim.{name}"
-    table.take("backend", choice("local"))
     vim = LocalVim(
         name,
         table.take("pool", listed(network), _pool(ue)),
@@ -71,7 +78,7 @@ def _pool(ue: Ue) -> tuple[IpNetwork, ...]:
     return tuple(pools)
 
 
-def _check_pools(vims: tuple[LocalVim, ...]) -> None:
+def _check_pools(vims: tuple[AnyVim, ...]) -> None:
     for at, vim in enumerate(vims):
         for other in vims[:at]:
             for prefix in vim.pool:

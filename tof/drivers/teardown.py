@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from tof.config import Config
+from tof.config import Config, LocalVim
 from tof.drivers import adapters, netfilter, restoring, sysctl, ueroutes
 from tof.drivers.netlink import Netlink
 from tof.drivers.ovsdb import PrivateOvs, SystemOvs
@@ -91,6 +91,8 @@ class _Teardown:
 
     def _remove_apps(self) -> None:
         for vim in self._config.vims:
+            if not isinstance(vim, LocalVim):  # what others run is theirs: the next agent finds it again
+                continue
             directory = directory_of(self._config.state.run_dir, vim.name)
             names = asyncio.run(Sandboxes(vim, directory, self._config.agent.name).clear())
             self._done += [f"removed the app {name}" for name in names]
