@@ -1297,6 +1297,60 @@ static __always_inline void clamp(struct xdp_md *ctx, const struct config *c, co
 		clamp_mss(ctx, p->l4, p->inner + p->inner_length - p->l4, c->mtu - overhead);
 }
 
+// An ICMP error quotes the packet that it is about (RFC 792, RFC 4443 section 3). Translation without state leaves what is
+// quoted as its receiver had it: the end that is not the error's receiver is the error's sender, whatever address it had.
+static __always_inline int is_error(__u8 type, int six)
+{
+	return six ? type >= 1 && type <= 4 : type == 3 || type == 11 || type == 12;
+}
+
+static __always_inline void requote4(struct iphdr *quoted, __be32 *end, __be32 address)
+{
+	// The header's own checksum takes up the difference, so that the error's stays right (RFC 1624).
+	quoted->check = ~fold((__u16)~quoted->check + (__u16)~fold(*end) + address);
+	*end = address;
+}
+
+static __always_inline __u16 resummed6(__u16 sum, const struct in6_addr *was, const struct in6_addr *is)
+{
+	return ~fold((__u16)~sum + (__u16)~fold(sum16(was->in6_u.u6_addr8)) + sum16(is->in6_u.u6_addr8));
+}
+
+static __always_inline int same_address(const void *one, const void *other)
+{
+	const __u64 *a = one, *b = other;
+
+	return a[0] == b[0] && a[1] == b[1];
+}
+
+__noinline int mend_quote(struct xdp_md *ctx, struct packet *p)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct ipv6hdr *quoted6;
+	struct iphdr *quoted;
+	__u8 *icmp;
+
+	if (!p || !p->l4 || p->fragment || p->protocol != (p->inner6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP))
+		return 0;
+	icmp = data + OFFSET(p->l4);
+	quoted = (void *)(icmp + 8);
+	if (!has_l4(p, 8 + sizeof(*quoted)) || (void *)(quoted + 1) > end || !is_error(icmp[0], p->inner6))
+		return 0;
+	if (!p->inner6) {
+		if (quoted->version == 4 && quoted->saddr == p->inner4_destination &&
+		    quoted->daddr != p->inner4_source)
+			requote4(quoted, &quoted->daddr, p->inner4_source);
+		return 0;
+	}
+	quoted6 = (void *)quoted;
+	if (!has_l4(p, 8 + sizeof(*quoted6)) || (void *)(quoted6 + 1) > end || quoted6->version != 6 ||
+	    !same_address(&quoted6->saddr, p->inner6_destination) || same_address(&quoted6->daddr, p->inner6_source))
+		return 0;
+	*(__u16 *)(icmp + 2) = resummed6(*(__u16 *)(icmp + 2), &quoted6->daddr, (struct in6_addr *)p->inner6_source);
+	__builtin_memcpy(&quoted6->daddr, p->inner6_source, 16);
+	return 0;
+}
+
 // What is remembered of a datagram's fragments while its identification is not used again.
 static __always_inline struct piece *piece_of(const struct piece_key *key, __u64 now)
 {
@@ -3336,6 +3390,7 @@ static __always_inline int ue_side(struct xdp_md *ctx)
 	if (is_dns((void *)(long)ctx->data, (void *)(long)ctx->data_end, c, &p, 0))
 		follow_names(ctx, &p, t, 0);
 	clamp(ctx, c, &p, outlet->own.family == 6);
+	mend_quote(ctx, &p);
 	surplus = room - p.inner_length;
 	if (surplus && bpf_xdp_adjust_tail(ctx, -(int)surplus))
 		return XDP_DROP;
@@ -3411,6 +3466,42 @@ static __always_inline void change_veil(struct __sk_buff *skb, int on)
 		bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), 0);
 }
 
+// The same of what goes to an application.
+static __always_inline void mend_quote4(struct __sk_buff *skb)
+{
+	struct iphdr ip, quoted;
+	__u32 at;
+	__u8 type;
+
+	if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) || ip.protocol != IPPROTO_ICMP ||
+	    ip.frag_off & bpf_htons(0x3fff))
+		return;
+	at = ETH_HLEN + ip.ihl * 4;
+	if (bpf_skb_load_bytes(skb, at, &type, 1) || !is_error(type, 0) ||
+	    bpf_skb_load_bytes(skb, at + 8, &quoted, sizeof(quoted)) || quoted.version != 4 ||
+	    quoted.daddr != ip.saddr || quoted.saddr == ip.daddr)
+		return;
+	requote4(&quoted, &quoted.saddr, ip.daddr);
+	bpf_skb_store_bytes(skb, at + 8, &quoted, sizeof(quoted), 0);
+}
+
+static __always_inline void mend_quote6(struct __sk_buff *skb)
+{
+	struct ipv6hdr ip, quoted;
+	__u32 at = ETH_HLEN + sizeof(ip);
+	__u16 sum;
+	__u8 type;
+
+	if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) || ip.nexthdr != IPPROTO_ICMPV6 ||
+	    bpf_skb_load_bytes(skb, at, &type, 1) || !is_error(type, 1) || bpf_skb_load_bytes(skb, at + 2, &sum, 2) ||
+	    bpf_skb_load_bytes(skb, at + 8, &quoted, sizeof(quoted)) || quoted.version != 6 ||
+	    !same_address(&quoted.daddr, &ip.saddr) || same_address(&quoted.saddr, &ip.daddr))
+		return;
+	sum = resummed6(sum, &quoted.saddr, &ip.daddr);
+	bpf_skb_store_bytes(skb, at + 2, &sum, 2, 0);
+	bpf_skb_store_bytes(skb, at + 8 + __builtin_offsetof(struct ipv6hdr, saddr), &ip.daddr, 16, 0);
+}
+
 // Where a frame on this interface goes on: applications that have ports of their own have splices of their own.
 static __always_inline __u32 other_end(struct __sk_buff *skb, __u32 shared)
 {
@@ -3442,6 +3533,10 @@ int tof_apps_out(struct __sk_buff *skb)
 	if (!bpf_skb_load_bytes(skb, 6, source, 2) && source[0] == gateway[0] && source[1] == gateway[1])
 		bpf_skb_store_bytes(skb, 6, gateway, 6, 0);
 	change_veil(skb, 0);
+	if (skb->protocol == bpf_htons(ETH_P_IP))
+		mend_quote4(skb);
+	else if (skb->protocol == bpf_htons(ETH_P_IPV6))
+		mend_quote6(skb);
 	return bpf_redirect(other_end(skb, c->apps_ifindex), 0);
 }
 
