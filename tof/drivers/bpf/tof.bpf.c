@@ -3390,7 +3390,8 @@ static __always_inline int ue_side(struct xdp_md *ctx)
 	if (is_dns((void *)(long)ctx->data, (void *)(long)ctx->data_end, c, &p, 0))
 		follow_names(ctx, &p, t, 0);
 	clamp(ctx, c, &p, outlet->own.family == 6);
-	mend_quote(ctx, &p);
+	if (p.protocol == IPPROTO_ICMP || p.protocol == IPPROTO_ICMPV6)
+		mend_quote(ctx, &p);
 	surplus = room - p.inner_length;
 	if (surplus && bpf_xdp_adjust_tail(ctx, -(int)surplus))
 		return XDP_DROP;
