@@ -215,6 +215,33 @@ class LocalVim:
 
 
 @dataclass(frozen=True, slots=True)
+class LibvirtVim:
+    """``[vim.NAME]`` with ``backend = "libvirt"``: apps as virtual machines, or unikernels on Xen.
+
+    ``images``: a directory of images, of which ``image`` is what apps have that name none. ``platform_bridge``: a bridge of
+    this host that leads to the ME platform. ``vif_script``: what Xen runs for an adapter towards the TOF.
+    """
+
+    name: str = "libvirt"
+    uri: str = "qemu:///system"
+    hypervisor: str = "auto"
+    pool: tuple[IpNetwork, ...] = ()
+    images: Path = Path("/var/lib/tof/images")
+    image: str = "guest"
+    memory_mb: int = 256
+    platform_bridge: str = ""
+    platform_pool: tuple[IpNetwork, ...] = ()
+    vif_script: str = "/etc/xen/scripts/vif-tof"
+    max_apps: int = 64
+    log_max_kb: int = 1024
+    build_timeout_s: float = 60.0
+    probe_timeout_s: float = 60.0
+
+
+AnyVim = LocalVim | LibvirtVim
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything an operator can set."""
 
@@ -231,7 +258,7 @@ class Config:
     accounting: Accounting = Accounting()
     mirror: Mirror = Mirror()
     applications: tuple[Application, ...] = ()
-    vims: tuple[LocalVim, ...] = ()
+    vims: tuple[AnyVim, ...] = ()
 
     @property
     def names(self) -> Names:

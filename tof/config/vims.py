@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from ipaddress import ip_network
 from pathlib import Path
 
-from tof.config.fields import Table, choice, directory, listed, network, number, pattern, refuse, whole
-from tof.config.settings import IpNetwork, LocalVim, Ue
+from tof.config.fields import (
+    Table,
+    choice,
+    directory,
+    interface,
+    listed,
+    maybe,
+    network,
+    number,
+    pattern,
+    refuse,
+    several,
+    whole,
+)
+from tof.config.settings import AnyVim, IpNetwork, LibvirtVim, LocalVim, Ue
 
 MOST_VIMS = 16
 _USUAL = LocalVim()
+_LIBVIRT = LibvirtVim()
 
 
-def read_vims(root: Table, ue: Ue) -> tuple[LocalVim, ...]:
+def read_vims(root: Table, ue: Ue) -> tuple[AnyVim, ...]:
     """The VIMs by name; one called ``local`` is there without being named."""
     table = root.table("vim")
-    found = {}
+    found: dict[str, AnyVim] = {}
     for name in table.keys:
         if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,14}[a-z0-9])?", name):
             refuse(f"vim.{name}", "a name is 1 to 16 of a-z, 0-9 and -, hyphens only between others")
@@ -32,9 +47,19 @@ def read_vims(root: Table, ue: Ue) -> tuple[LocalVim, ...]:
     return vims
 
 
-def _vim(name: str, table: Table, ue: Ue) -> LocalVim:
+def _vim(name: str, table: Table, ue: Ue) -> AnyVim:
     path = f"vim.{name}"
-    table.take("backend", choice("local"))
+    kinds: dict[str, Callable[[str, Table, Ue], AnyVim]] = {"local": _local, "libvirt": _libvirt}
+    vim = kinds[table.take("backend", choice(*kinds))](name, table, ue)
+    table.done()
+    for at, prefix in enumerate(vim.pool):
+        if not any(_within(prefix, own.network) for own in ue.app_address):
+            refuse(f"{path}.pool[{at}]", f"{prefix} is not inside a network of ue.app_address")
+    _check_families(f"{path}.pool", vim.pool)
+    return vim
+
+
+def _local(name: str, table: Table, ue: Ue) -> LocalVim:
     vim = LocalVim(
         name,
         table.take("pool", listed(network), _pool(ue)),
@@ -47,16 +72,45 @@ def _vim(name: str, table: Table, ue: Ue) -> LocalVim:
         table.take("build_timeout_s", number(0.5, 3600), _USUAL.build_timeout_s),
         table.take("probe_timeout_s", number(0.5, 3600), _USUAL.probe_timeout_s),
     )
-    table.done()
-    for at, prefix in enumerate(vim.pool):
-        if not any(_within(prefix, own.network) for own in ue.app_address):
-            refuse(f"{path}.pool[{at}]", f"{prefix} is not inside a network of ue.app_address")
-        if any(prefix.version == other.version for other in vim.pool[:at]):
-            refuse(f"{path}.pool[{at}]", f"a second prefix of IPv{prefix.version}")
     for at, shown in enumerate(vim.paths):
         if shown == Path("/") or ".." in shown.parts:
-            refuse(f"{path}.paths[{at}]", "expected a directory below /")
+            refuse(f"vim.{name}.paths[{at}]", "expected a directory below /")
     return vim
+
+
+def _libvirt(name: str, table: Table, _ue: Ue) -> LibvirtVim:
+    none: tuple[str, ...] = ()
+    bridge = table.take("platform_bridge", maybe(interface), none)
+    platform_pool = table.take("platform_pool", listed(network), _LIBVIRT.platform_pool)
+    if platform_pool and not bridge:
+        refuse(f"vim.{name}.platform_pool", "without platform_bridge there is no network for it")
+    _check_families(f"vim.{name}.platform_pool", platform_pool)
+    return LibvirtVim(
+        name,
+        table.take(
+            "uri", pattern(r"[a-z+]+://[^\0\s]*", "a libvirt URI, such as qemu:///system"), _LIBVIRT.uri
+        ),
+        table.take("hypervisor", choice("auto", "kvm", "qemu", "xen"), _LIBVIRT.hypervisor),
+        table.take("pool", several(network)),
+        table.take("images", directory, _LIBVIRT.images),
+        table.take(
+            "image", pattern(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", "the name of an image"), _LIBVIRT.image
+        ),
+        table.take("memory_mb", whole(4, 1_000_000), _LIBVIRT.memory_mb),
+        next(iter(bridge), ""),
+        platform_pool,
+        str(table.take("vif_script", directory, Path(_LIBVIRT.vif_script))),
+        table.take("max_apps", whole(1, 4096), _LIBVIRT.max_apps),
+        table.take("log_max_kb", whole(4, 1_000_000), _LIBVIRT.log_max_kb),
+        table.take("build_timeout_s", number(0.5, 3600), _LIBVIRT.build_timeout_s),
+        table.take("probe_timeout_s", number(0.5, 3600), _LIBVIRT.probe_timeout_s),
+    )
+
+
+def _check_families(path: str, pool: tuple[IpNetwork, ...]) -> None:
+    for at, prefix in enumerate(pool):
+        if any(prefix.version == other.version for other in pool[:at]):
+            refuse(f"{path}[{at}]", f"a second prefix of IPv{prefix.version}")
 
 
 def _pool(ue: Ue) -> tuple[IpNetwork, ...]:
@@ -71,7 +125,7 @@ def _pool(ue: Ue) -> tuple[IpNetwork, ...]:
     return tuple(pools)
 
 
-def _check_pools(vims: tuple[LocalVim, ...]) -> None:
+def _check_pools(vims: tuple[AnyVim, ...]) -> None:
     for at, vim in enumerate(vims):
         for other in vims[:at]:
             for prefix in vim.pool:

@@ -4,17 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tof.config import Config, LocalVim
+from tof.config import AnyVim, Config, LibvirtVim, LocalVim
 from tof.daemon.app_steps import Offer
+from tof.drivers.domains import Domains
 from tof.drivers.sandboxes import Sandboxes, directory_of, mtu_of
 from tof.model import IpAddress
-from tof.vim import local
+from tof.vim import libvirt, local
 from tof.vim.interface import AppNetwork
 
 
 def offers_of(config: Config, network: AppNetwork) -> Mapping[str, Offer]:
     """Every VIM by name."""
-    return {vim.name: _local(config, vim, network) for vim in config.vims}
+    return {vim.name: _offer(config, vim, network) for vim in config.vims}
+
+
+def _offer(config: Config, vim: AnyVim, network: AppNetwork) -> Offer:
+    return _libvirt(config, vim, network) if isinstance(vim, LibvirtVim) else _local(config, vim, network)
+
+
+def _libvirt(config: Config, vim: LibvirtVim, network: AppNetwork) -> Offer:
+    directory = directory_of(config.state.run_dir, vim.name)
+    policy = libvirt.LibvirtPolicy(
+        str(directory),
+        vim.pool,
+        tuple(own.network for own in config.ue.app_address),
+        tuple(own.ip for own in config.ue.app_address),
+        _taken(config),
+        vim.max_apps,
+        mtu_of(config.ue.app_interface),
+        vim.memory_mb,
+        vim.image,
+        vim.platform_bridge,
+        vim.platform_pool,
+        vim.vif_script,
+    )
+    made = libvirt.LibvirtVim(Domains(vim, directory), network, policy)
+    return Offer(made, vim.build_timeout_s, vim.probe_timeout_s)
 
 
 def _local(config: Config, vim: LocalVim, network: AppNetwork) -> Offer:
