@@ -34,7 +34,7 @@ from tof.errors import BackendError
 
 T = TypeVar("T")
 THREADS: Final = 4
-_LAST_WORDS: Final = 400
+_LAST_WORDS, _READ = 400, 16_384
 _ENDS: Final = {
     1: "it shut itself down", 2: "it was destroyed", 3: "it crashed", 6: "it could not be started",
     8: "libvirt ended it",
@@ -90,11 +90,13 @@ class Domains:
     def last_words(self, machine: Machine) -> str:
         """What its console said last."""
         try:
-            text = Path(self.log(machine)).read_bytes()[-_LAST_WORDS:].decode(errors="replace")
+            text = Path(self.log(machine)).read_bytes()[-_READ:].decode(errors="replace")
         except OSError:
             return ""
-        lines = ("".join(filter(str.isprintable, line)).strip() for line in text.splitlines())
-        return "; ".join(filter(None, lines))
+        lines = ["".join(filter(str.isprintable, line)).strip() for line in text.splitlines()]
+        # what a kernel says after it has given up its reason is long, and of no use
+        panic = next((line for line in lines if "Kernel panic" in line), "")
+        return panic or "; ".join(filter(None, lines))[-_LAST_WORDS:]
 
     # what is made
 

@@ -46,7 +46,7 @@ _BY_WORDS: Final[tuple[tuple[str, type[VimError], str], ...]] = (
     (r"failed to connect|end of file|client socket is closed|connection reset|broken pipe", Unavailable, ""),
     (r"permission denied|could not open .*denied", Rejected, "let the user that libvirt runs QEMU as read the images"),
     (r"could not open|no such file|could not load|cannot access storage", Rejected, "see whether the image is complete"),
-    (r"not available on this host|controller .*not (mounted|found|available)", Rejected,
+    (r"not available on this host|cgroup .*required|controller .*not (mounted|found|available)", Rejected,
      "leave flavour out, or give libvirt the control groups"),
     (r"cannot get interface mtu|unable to add bridge|bridge .*no such device|no such device", Rejected,
      "see whether the VIM's platform_bridge is there"),
