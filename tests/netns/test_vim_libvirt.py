@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 from collections.abc import Coroutine, Iterator
@@ -24,6 +25,7 @@ from tof.drivers.domains import Domains
 from tof.vim.errors import (
     AlreadyExists,
     BackendFault,
+    NoCapacity,
     QuotaExceeded,
     Rejected,
     TimedOut,
@@ -395,22 +397,44 @@ def test_logs_are_kept_within_their_bounds(host: Host) -> None:
     host.run(life())
 
 
-def test_another_disk_is_its_own(host: Host, tmp_path: Path) -> None:
-    """A guest's writes go to a file that is gone with it; two guests may have one image."""
-    place = tmp_path / "images" / "disk"
-    place.mkdir(parents=True)
+def test_a_disk_is_left_as_it_was(host: Host, tmp_path: Path) -> None:
+    """A guest's writes go to a file that is gone with it; two guests may have one image, to boot from or beside a kernel."""
+    for name in ("disk", "both"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        (tmp_path / "images" / name / "disk.raw").write_bytes(bytes(1 << 20))
     for name in ("kernel", "initrd"):
-        (place / name).symlink_to(host.images / "guest" / name)
-    (place / "disk.raw").write_bytes(bytes(1 << 20))
-    host.images = place.parent
+        (tmp_path / "images" / "both" / name).symlink_to(host.images / "guest" / name)
+    host.images = tmp_path / "images"
+    apps = {"one": "disk", "two": "disk", "three": "both"}
 
     async def life() -> None:
         vim = host.vim()
-        for name in ("one", "two"):
-            made = await vim.create(spec(name, image="disk"), key=f"tof.default.{name}", deadline=soon())
+        for name, image in apps.items():
+            made = await vim.create(spec(name, image=image), key=f"tof.default.{name}", deadline=soon())
             assert made.state is InstanceState.ACTIVE
-        for name in ("one", "two"):
+        for name in apps:
             await vim.delete(f"tof.default.{name}", deadline=soon())
 
     host.run(life())
-    assert sorted(path.name for path in place.iterdir()) == ["disk.raw", "initrd", "kernel"]
+    left = sorted(str(path.relative_to(host.images)) for path in host.images.glob("*/*"))
+    assert left == ["both/disk.raw", "both/initrd", "both/kernel", "disk/disk.raw"]
+
+
+def test_addresses_that_are_built_in(host: Host, tmp_path: Path) -> None:
+    place = tmp_path / "images" / "fixed"
+    place.mkdir(parents=True)
+    for name in ("kernel", "initrd"):
+        (place / name).symlink_to(host.images / "guest" / name)
+    host.images = place.parent
+
+    async def life(address: str) -> list[str]:
+        (place / "image.json").write_text(json.dumps({"addresses": [address]}))
+        made = await host.vim().create(spec(image="fixed"), key=KEY, deadline=soon())
+        with pytest.raises(NoCapacity, match="taken"):
+            await host.vim().create(spec("two", image="fixed"), key="tof.default.two", deadline=soon())
+        return [str(one) for one in made.addresses]
+
+    assert host.run(life("192.168.50.99")) == ["192.168.50.99"]
+    host.run(clear(host))
+    with pytest.raises(Rejected, match=r"10\.9\.9\.9, which is built into the image"):
+        host.run(life("10.9.9.9"))

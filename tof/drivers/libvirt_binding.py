@@ -35,7 +35,7 @@ def binding() -> Any:
 def _from_system(name: str) -> Any:
     """Nothing else of the system's packages comes within reach; an extension for another Python is not found."""
     for part in ("libvirtmod", name):
-        if part in sys.modules:
+        if sys.modules.get(part) is not None:
             continue
         spec = PathFinder.find_spec(part, [SYSTEM])
         if spec is None or spec.loader is None:

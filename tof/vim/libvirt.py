@@ -170,8 +170,12 @@ class LibvirtVim:
         if len(known) >= policy.max_apps:
             raise QuotaExceeded(f"{policy.max_apps} apps are there already", "delete apps, or raise max_apps")
         taken = {a for one in known.values() for a in one.ips} | {*policy.taken, *policy.gateways}
+        if held := taken & {*image.addresses}:
+            raise NoCapacity(
+                f"{held.pop()}, which is built into the image, is taken", "delete the app that has it"
+            )
         addresses = image.addresses or free_addresses(policy.pool, policy.networks, taken)
-        if not addresses or taken & {*addresses}:
+        if not addresses:
             raise NoCapacity("no address of the pool is free", "delete apps, or give the VIM a larger pool")
         versions = {address.version for address in addresses}
         names = machine_of(key, spec.name, policy.place)
