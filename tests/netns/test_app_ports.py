@@ -555,6 +555,7 @@ def test_an_interface_that_goes_and_comes_again(edge: Edge) -> None:
     bearer = attached(tof)
     tof.netns["tof"].run("ip", "link", "del", two.interface)
     until("nobody is there", lambda: tof.get("/service/echo2/status")["state"] == "unresolved")
+    assert _check(tof)["detail"] == f"missing: two (there is no interface {two.interface})"
     two.wire_up()
     until("it is back", lambda: tof.get("/service/echo2/status")["state"] == "in_force")
 
@@ -563,6 +564,12 @@ def test_an_interface_that_goes_and_comes_again(edge: Edge) -> None:
         return tof.ran.find(lambda frame: b"app:again" in frame, 0.3) is not None
 
     until("it answers", answered)
+    assert _check(tof)["state"] == "ok"
+
+
+def _check(tof: Tof) -> dict[str, str]:
+    (check,) = [check for check in tof.get("/health")["checks"] if check["name"] == "ports"]
+    return check  # type: ignore[no-any-return]
 
 
 def test_tof_down_gives_the_interfaces_back(edge: Edge) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from netns_helper import MakeNetns
-from vim_host import KEY, Fault, VimHost, spec, vim_host
+from vim_host import KEY, Fault, VimHost, marked, spec, vim_host
 
 from tof.agent.app import Flavour
 from tof.agent.sandbox import sandbox_body, sandbox_of
@@ -61,12 +61,14 @@ def test_an_app_answers_and_leaves_nothing(host: VimHost) -> None:
         assert made.state is InstanceState.ACTIVE
         assert "Directory listing" in await asyncio.to_thread(get, host, made.app_ip)
         assert await vim.get(KEY) is not None
+        assert len(marked(host.dir, "web")) == 2, "bubblewrap and the init of its namespace"
+        assert made.backend_id in await command("ip", "netns", "list"), "where names are seen"
         await vim.delete(KEY, deadline=soon())
         assert await vim.get(KEY) is None
         return made
 
     made = host.run(life())
-    print(made)
+    assert [phase for phase, _ in made.timings] == ["namespace", "network", "port", "start"]
     assert host.left() == []
 
 
@@ -148,6 +150,7 @@ print("uid", os.getuid(), "gid", os.getgid())
 print("capabilities", status["CapEff"].strip(), status["NoNewPrivs"].strip())
 print("processes", sorted(int(p) for p in os.listdir("/proc") if p.isdigit())[0:9])
 print("hostname", socket.gethostname())
+print("files", sorted(os.listdir("/proc/self/fd"))[:4])
 print("shadow", tries(lambda: open("/etc/shadow").read()))
 print("usr", tries(lambda: open("/usr/new", "w")))
 print("etc", tries(lambda: open("/etc/new", "w")))
@@ -166,20 +169,24 @@ time.sleep(1000)
 def said(host: VimHost, name: str = "web") -> dict[str, str]:
     log = host.dir / f"{name}.log"
     for _ in range(500):
-        text = log.read_text()
+        text = log.read_text() if log.exists() else ""
         if "done\n" in text or "Traceback" in text:
             return dict(line.partition(" ")[::2] for line in text.splitlines())
         time.sleep(0.01)
     raise AssertionError(text)
 
 
-def test_what_an_app_sees_and_may(host: VimHost) -> None:
+@pytest.mark.parametrize("own_users", [True, False])
+def test_what_an_app_sees_and_may(host: VimHost, own_users: bool) -> None:
+    """With a user namespace of its own, and as where the host gives none."""
+
     async def life() -> dict[str, str]:
         vim = host.vim()
-        look = spec(command=("/usr/bin/python3", "-c", SEES), environment=(("GIVEN", "secret"),))
+        vim._host._real._own_users = own_users  # type: ignore[attr-defined]
+        look = spec(command=("/usr/bin/python3", "-c", SEES), environment=(("GIVEN", "q7x-mine"),))
         await vim.create(look, key=KEY, deadline=soon())
         listed = await command("ps", "axww", "-o", "args")
-        assert "secret" not in listed, "the environment is nobody else's business"
+        assert "q7x-mine" not in listed, "the environment is nobody else's business"
         found = await asyncio.to_thread(said, host)
         await vim.delete(KEY, deadline=soon())
         return found
@@ -191,12 +198,13 @@ def test_what_an_app_sees_and_may(host: VimHost) -> None:
     assert found["capabilities"].split()[-1] == "1"
     assert found["processes"] in ("[1, 2]", "[1, 2, 3]"), "its own and its init, no others"
     assert found["hostname"] == "web"
+    assert found["files"] == "['0', '1', '2', '3']", "the last is the directory itself"
     assert found["shadow"] in ("PermissionError", "FileNotFoundError")
     assert (found["usr"], found["etc"], found["root"].split()[0]) == ("OSError", "OSError", "OSError")
     assert not {"home", "root", "srv", "boot"} & {*re.findall(r"\w+", found["root"])}
     assert found["tmp"] == "4 ['new']"
     assert found["links"] == "['eth0', 'lo']"
-    assert found["address"].startswith("192.168.50.128 secret")
+    assert found["address"].startswith("192.168.50.128 q7x-mine")
     assert found["raw"] == "PermissionError"
     assert found["port"] == "80"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,8 @@ from tof.agent.plugged import Plugged
 from tof.agent.services import ServicePlane
 from tof.config import Application
 from tof.config.reading import parse
+from tof.daemon.plugged import Plugged as PluggedPort
+from tof.daemon.plugged import PluggedFile
 from tof.dataplane import nat
 from tof.dataplane.applications import link_local
 from tof.dataplane.desired import AppPort, Desired, Ports, ServiceRoute
@@ -24,7 +27,7 @@ from tof.dataplane.refusals import refusals
 from tof.dataplane.security import TRUSTED, membership, openings, port_values, remote_groups
 from tof.dataplane.tables import CLASSIFIER, EGRESS, INGRESS, LAN, OUTPUT, PORTS, REMOTE
 from tof.drivers.openflow_codec import put_in_bundle
-from tof.errors import SetupError
+from tof.errors import BackendError, SetupError
 from tof.model import (
     GATEWAY_MAC,
     Heading,
@@ -456,9 +459,25 @@ def test_what_refuses_is_known_by_port_and_reason() -> None:
     assert set(found.values()) == {
         (name, reason) for name in ("one", "two") for reason in ("spoofed", "egress", "ingress")
     }
+    for flow in flows(routed(), PORTS, in_port=ONE.port, eth_src=ONE.mac):
+        assert flow.cookie not in found
     dropping = {flow.cookie for flow in render(routed()) if not flow.actions}
     assert found.keys() < dropping
     assert refusals(render(routed()), ()) == {}
+
+
+def test_the_next_agent_is_told_of_ports(tmp_path: Path) -> None:
+    file = PluggedFile(tmp_path / "ports.json")
+    assert file.read() == []
+    web = Application("web", "app-web", ONE.mac, ONE.addresses, ("web",))
+    told = [PluggedPort(web, 0x8001, given=False), PluggedPort(replace(web, name="b"), 0x8002, given=True)]
+    file.write(told)
+    assert file.read() == told
+    for damage in ("", "{}", '[{"name": "web"}]', "[1]"):
+        (tmp_path / "ports.json").write_text(damage)
+        assert file.read() == []
+    with pytest.raises(BackendError):
+        PluggedFile(tmp_path / "nowhere" / "ports.json").write(told)
 
 
 def test_what_is_plugged_begins_with_nothing() -> None:

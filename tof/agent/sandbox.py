@@ -202,5 +202,5 @@ def _files(root: Root) -> tuple[str, ...]:
     for target, path in root.links:
         words += ["--symlink", target, path]
     for path in ("/tmp", "/run", "/var/tmp"):
-        words += ["--size", str(TMPFS_BYTES), "--tmpfs", path]
+        words += ["--perms", "1777", "--size", str(TMPFS_BYTES), "--tmpfs", path]
     return (*words, "--proc", "/proc", "--dev", "/dev", "--remount-ro", "/", "--chdir", "/")

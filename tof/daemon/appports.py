@@ -7,11 +7,9 @@ again within ``REPLUG_S``, or it goes. A file in ``run_dir`` tells the next agen
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
 from contextlib import suppress
-from ipaddress import ip_address
-from pathlib import Path
+from typing import TypeVar
 from zlib import crc32
 
 import structlog
@@ -19,6 +17,7 @@ import structlog
 from tof.agent.events import AppPortsChanged
 from tof.config import Application, Config, checked_application
 from tof.daemon.feed import Feed
+from tof.daemon.plugged import Plugged, PluggedFile
 from tof.daemon.switch import Switch
 from tof.dataplane.desired import AppPort
 from tof.drivers.ovsdb import Port
@@ -31,10 +30,12 @@ from tof.model import IpAddress
 
 log = structlog.get_logger("tof.ports")
 
+T = TypeVar("T")
+
 FIRST_PORT, PORTS = 0x8000, 0x7E00
 """OpenFlow numbers of application ports; they are conntrack zones as well."""
 REPLUG_S = 60.0
-LOOK_S = 0.2
+LOOK_S, RETRY_S = 0.2, 1.0
 IN_FORCE_S = 5.0
 
 
@@ -46,7 +47,7 @@ class AppPorts:
     ) -> None:
         self._config, self._splices, self._switch, self._feed = config, splices, switch, feed
         self._review = review
-        self._file = config.state.run_dir / PLUGGED
+        self._file = PluggedFile(config.state.run_dir / PLUGGED)
         self._given = {application.name for application in config.applications}
         self._ports: dict[str, Application] = {}
         self._numbers: dict[str, int] = {}
@@ -55,6 +56,7 @@ class AppPorts:
         self._sides: dict[str, FrameSocket] = {}
         self._told: AppPortsChanged | None = None
         self._why: dict[str, str] = {}
+        self._retry_at: dict[str, float] = {}
         self._lock = asyncio.Lock()
         switch.app_ports = self._devices
 
@@ -72,19 +74,19 @@ class AppPorts:
 
     async def begin(self) -> None:
         """Take over, before the first reconciliation, what is configured and what a former agent had plugged."""
-        former = _read(self._file)
+        former = self._file.read()
         for application in self._config.applications:
             self._put(application)
         for application, number, given in former:
             if application.name not in self._ports and not given and not self._refusal(application):
                 self._put(application, number)
                 self._inherited.add(application.name)
-        for application in self._ports.values():
-            await self._join(application)
         for application, _, _ in former:
             now = self._ports.get(application.name)
             if now is None or now.interface != application.interface:
                 await self._leave(application)
+        for application in self._ports.values():
+            await self._join(application)
         self._look()
         self._save()
 
@@ -212,7 +214,7 @@ class AppPorts:
 
     async def _join_now(self, application: Application) -> None:
         name = application.name
-        index = await asyncio.to_thread(self._splices.join, application)
+        index = await _waited_for(self._splices.join, application)
         await self._switch.add_port(self._device(name))
         if (stale := self._sides.pop(name, None)) is not None:
             stale.close()
@@ -228,7 +230,7 @@ class AppPorts:
             side.close()
         for step in (
             self._switch.drop_port(self._config.names.app_pair(name)[1]),
-            asyncio.to_thread(self._splices.part, application),
+            _waited_for(self._splices.part, application),
         ):
             try:
                 await step
@@ -243,7 +245,10 @@ class AppPorts:
             self._joined.pop(application.name, None)
             self._why[application.name] = f"there is no interface {application.interface}"
             return
-        if self._joined.get(application.name) != index:
+        if self._joined.get(application.name) != index and self._now() >= self._retry_at.get(
+            application.name, 0
+        ):
+            self._retry_at[application.name] = self._now() + RETRY_S
             await self._join(application)
 
     def _look(self) -> None:
@@ -269,45 +274,21 @@ class AppPorts:
 
     def _save(self) -> None:
         """What the next agent takes over."""
-        rows = [
-            _row(port, self._numbers[name]) | {"given": name in self._given}
+        self._file.write(
+            Plugged(port, self._numbers[name], given=name in self._given)
             for name, port in self._ports.items()
-        ]
-        fresh = self._file.with_suffix(".new")
-        try:
-            fresh.write_text(json.dumps(rows))
-            fresh.replace(self._file)
-        except OSError as error:
-            raise BackendError(f"{self._file}: {error.strerror}") from error
+        )
 
     @staticmethod
     def _now() -> float:
         return asyncio.get_running_loop().time()
 
 
-def _row(application: Application, number: int) -> dict[str, object]:
-    return {
-        "name": application.name, "interface": application.interface, "mac": application.mac.hex(),
-        "addresses": list(map(str, application.addresses)), "groups": application.security_groups, "port": number,
-    }  # fmt: skip
-
-
-def _read(file: Path) -> list[tuple[Application, int, bool]]:
+async def _waited_for(call: Callable[[Application], T], application: Application) -> T:
+    """What the call in a thread gives, which is waited for even by a caller that is cancelled: it cannot be stopped."""
+    work = asyncio.ensure_future(asyncio.to_thread(call, application))
     try:
-        rows = json.loads(file.read_text())
-        return [
-            (
-                Application(
-                    row["name"], row["interface"], bytes.fromhex(row["mac"]),
-                    tuple(map(ip_address, row["addresses"])), tuple(row["groups"]),
-                ),
-                row["port"],
-                row["given"],
-            )
-            for row in rows
-        ]  # fmt: skip
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        log.warning("what a former agent had plugged is not known", file=str(file), why=str(error))
-        return []
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        raise

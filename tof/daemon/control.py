@@ -8,6 +8,7 @@ from functools import partial
 
 from prometheus_client import Metric
 
+from tof.agent.app_body import at_service
 from tof.agent.events import Event, ServiceAdded, ServiceRemoved, ServiceReplaced, ServicesReplaced
 from tof.agent.hours import hours_body
 from tof.agent.service_check import checked
@@ -94,7 +95,13 @@ class Control:
 
     def check_new(self, services: Iterable[Service]) -> None:
         """Raise what ``provision`` would of services that are refused."""
-        self._services.catalog.check_new(services)
+        new = tuple(services)
+        self._services.catalog.check_new(new)
+        for at, service in enumerate(new):
+            try:
+                self._check_mirrors([service])
+            except BadRequest as error:
+                raise at_service(at, error) from error
 
     async def provision(self, services: Sequence[Service]) -> None:
         """Provision all of these, or none; what is there just so already is as good."""

@@ -33,7 +33,7 @@ ARP: Final = ("eth_type", 0x0806)
 TUNNEL_MACS: Final = Masked(TUNNEL_MAC_PREFIX + bytes(4), b"\xff\xff" + bytes(4))
 SERVICE_MACS: Final = Masked(SERVICE_MAC_PREFIX + bytes(4), b"\xff\xff" + bytes(4))
 NEIGHBOUR_DISCOVERY: Final = range(133, 138)
-_SOLICITATION, _ADVERTISEMENT = 135, 136
+_ROUTER_SOLICITATION, _SOLICITATION, _ADVERTISEMENT = 133, 135, 136
 _NO_MAC: Final = bytes(6)
 
 
@@ -101,6 +101,18 @@ def _refused(port: AppPort) -> Iterator[Flow]:
     for macs in (TUNNEL_MACS, SERVICE_MACS):
         yield Flow(PORTS, 110, (*here, ("eth_dst", macs)), (), note)
     yield Flow(PORTS, 10, here, (), note)
+    yield from _idle_talk(port)
+
+
+def _idle_talk(port: AppPort) -> Iterator[Flow]:
+    """What a kernel says of itself and nobody answers here: no forgery, so it is dropped apart from that."""
+    here: Match = (("in_port", port.port), ("eth_src", port.mac))
+    note = f"{port.name}: what nobody answers"
+    yield Flow(PORTS, 195, (*here, *_discovery(_ROUTER_SOLICITATION)), (), note)
+    yield Flow(PORTS, 195, (*here, *_discovery(_SOLICITATION), ("ipv6_src", bytes(16))), (), note)
+    for source in (bytes(4), bytes(16), link_local(port.mac).packed):
+        ip = family(source)
+        yield Flow(PORTS, 20, (*here, ("eth_type", ip.eth_type), (ip.source, source)), (), note)
 
 
 def _to_port(desired: Desired, port: AppPort) -> Iterator[Flow]:

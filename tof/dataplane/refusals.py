@@ -14,14 +14,18 @@ REASONS: Final = {PORTS: ("in_port", "spoofed"), EGRESS: ("in_port", "egress"), 
 
 
 def refusals(flows: Iterable[Flow], ports: Iterable[AppPort]) -> Mapping[int, tuple[str, str]]:
-    """Application and reason of every rule that refuses something at its port, by the rule's cookie."""
+    """Application and reason of every rule that refuses something at its port, by the rule's cookie.
+
+    What is under the port's own MAC address, and is dropped all the same, is no more than idle talk.
+    """
     names = {port.port: port.name for port in ports}
     found: dict[int, tuple[str, str]] = {}
     for flow in flows:
         if flow.actions or flow.table not in REASONS:
             continue
         field, reason = REASONS[flow.table]
-        port = dict(flow.match).get(field)
-        if isinstance(port, int) and port in names:
+        match = dict(flow.match)
+        port = match.get(field)
+        if isinstance(port, int) and port in names and "eth_src" not in match:
             found[flow.cookie] = names[port], reason
     return found

@@ -35,7 +35,7 @@ for conf in all default; do
   echo 0 >/proc/sys/net/ipv6/conf/$conf/accept_ra
   echo 0 >/proc/sys/net/ipv6/conf/$conf/accept_dad
 done 2>/dev/null
-echo 0 >/proc/sys/net/ipv4/ip_unprivileged_port_start
+{{ echo 0 >/proc/sys/net/ipv4/ip_unprivileged_port_start; }} 2>/dev/null
 log=$2 status=$3 options=$4; shift 4
 echo $$
 read -r go <&{_GATE_FD} && [ "$go" = go ] || exit 125

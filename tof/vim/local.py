@@ -153,6 +153,8 @@ class LocalVim:
                 sandbox = sandbox.with_process(sandbox.process, running=True)
                 await self._host.note(sandbox)
             await asyncio.sleep(0)  # a cancellation that came while nothing waited is heard here
+            if not self._host.lives(sandbox):
+                raise BackendFault(f"it ended at once: {self._host.epitaph(sandbox)}", "start it by hand")
         except BaseException:
             await finished(self._undo(sandbox))
             raise
