@@ -12,6 +12,7 @@ from gtp_apps import ue_kernel
 from gtp_packets import Bearer, new_bearer
 from gtp_peers import Setting, Tof, running_tof, until
 from libvirt_host import Libvirtd, guest_images, private_libvirtd, usable
+from test_apps_killed import ask, died, start_dying
 
 pytestmark = pytest.mark.netns
 
@@ -142,6 +143,36 @@ def test_what_fails_says_where_and_why(
     assert said in error["vim_message"]
     assert error["hint"]
     assert left(tof, libvirtd) == []
+
+
+SOME, OTHERS = ("start", "undefine"), ("put_app", "define", "hush", "plug", "release", "provision")
+LATER = ("withdraw", "end", "unplug", "clean", "delete_app")
+
+
+@pytest.mark.parametrize("at", [*SOME[:1], *(pytest.param(at, marks=pytest.mark.heavy) for at in OTHERS)])
+def test_an_agent_killed_at_a_call_of_a_creation(tof: Tof, libvirtd: Libvirtd, at: str) -> None:
+    tof.signal(signal.SIGTERM)
+    start_dying(tof, at)
+    ask(tof, "POST", "/apps?wait=60", web())
+    assert died(tof)
+    tof.start()
+    if tof.call("GET", "/apps/web")[0] == 200:
+        until("it is completed", lambda: state(tof) == "ready", BOOT_S)
+        assert len(libvirtd.machines()) == 1
+        assert tof.call("DELETE", "/apps/web?wait=30")[0] == 200
+    until("nothing is left", lambda: left(tof, libvirtd) == [], 30)
+
+
+@pytest.mark.parametrize("at", [*SOME[1:], *(pytest.param(at, marks=pytest.mark.heavy) for at in LATER)])
+def test_an_agent_killed_at_a_call_of_a_removal(tof: Tof, libvirtd: Libvirtd, at: str) -> None:
+    tof.signal(signal.SIGTERM)
+    start_dying(tof, at)
+    create(tof)
+    ask(tof, "DELETE", "/apps/web?wait=30")
+    assert died(tof)
+    tof.start()
+    until("it is gone", lambda: tof.call("GET", "/apps/web")[0] == 404, 30)
+    until("nothing is left", lambda: left(tof, libvirtd) == [], 30)
 
 
 def test_an_orphan_is_removed_and_down_leaves_nothing(tof: Tof, libvirtd: Libvirtd) -> None:
