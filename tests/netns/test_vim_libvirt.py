@@ -21,7 +21,7 @@ from vim_host import GATEWAY, KEY, BridgeNetwork, Fault, Faulty
 
 from tof.agent.app import Flavour
 from tof.config import LibvirtVim as Settings
-from tof.drivers.domains import Domains
+from tof.drivers.domains import MOST_UNANSWERED, Domains
 from tof.vim.errors import (
     AlreadyExists,
     BackendFault,
@@ -209,6 +209,17 @@ def test_it_is_made_once(host: Host) -> None:
     host.run(life())
 
 
+def test_two_at_once_have_addresses_of_their_own(host: Host) -> None:
+    async def life() -> None:
+        vim = host.vim()
+        made = await asyncio.gather(
+            *(vim.create(spec(name), key=f"tof.default.{name}", deadline=soon()) for name in ("one", "two"))
+        )
+        assert len({address for one in made for address in one.addresses}) == 4
+
+    host.run(life())
+
+
 def test_what_was_never_let_go_is_made_anew(host: Host) -> None:
     """An agent that is killed between start and release leaves this."""
 
@@ -356,9 +367,16 @@ def test_a_libvirtd_that_hangs_holds_nobody_up(host: Host) -> None:
                 await vim.create(spec(), key=KEY, deadline=soon(1))
             with pytest.raises(Unavailable, match="has not answered"):
                 await vim.list()
+            asking = [asyncio.ensure_future(vim.list()) for _ in range(MOST_UNANSWERED)]
+            await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+            with pytest.raises(Unavailable, match="does not answer"):
+                await vim.list()
+            await vim.aclose()
+            done = await asyncio.gather(*asking, return_exceptions=True)
+            assert all(isinstance(one, Unavailable) for one in done)
         finally:
             server.kill(signal.SIGCONT)
-        assert await vim.list() == []
+        assert await host.vim().list() == []
 
     host.run(life())
 

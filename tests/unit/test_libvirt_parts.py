@@ -71,21 +71,19 @@ def test_an_image_of_nothing(tmp_path: Path) -> None:
 
 
 async def test_threads_return_raise_and_are_few() -> None:
-    threads, gate, names = WorkerThreads(2, "few"), threading.Event(), set()
+    threads, both, names = WorkerThreads(2, "few"), threading.Barrier(2, timeout=20), set()
 
     def work() -> str:
+        both.wait()
         names.add(threading.current_thread().name)
-        gate.wait(20)
         return "done"
 
     def fails() -> None:
         raise BackendError("no")
 
-    running = [threads.run(work) for _ in range(5)]
-    assert not running[0].done()
-    gate.set()
-    assert await asyncio.gather(*running) == ["done"] * 5
+    assert await asyncio.gather(*(threads.run(work) for _ in range(6))) == ["done"] * 6
     assert names == {"few-1", "few-2"}
+    assert threads.unanswered == 0
     with pytest.raises(BackendError, match="no"):
         await threads.run(fails)
     threads.close()

@@ -34,6 +34,8 @@ from tof.errors import BackendError
 
 T = TypeVar("T")
 THREADS: Final = 4
+MOST_UNANSWERED: Final = 64
+"""Calls that may wait for a libvirtd that hangs."""
 _LAST_WORDS, _READ = 400, 16_384
 _ENDS: Final = {
     1: "it shut itself down", 2: "it was destroyed", 3: "it crashed", 6: "it could not be started",
@@ -168,10 +170,14 @@ class Domains:
     def close(self) -> None:
         """Let go; domains run on."""
         connection, self._connection = self._connection, None
-        self._threads.close()
-        if connection is not None:
+
+        def closing() -> None:
             with contextlib.suppress(self._libvirt.libvirtError):
                 connection.close()
+
+        if connection is not None:
+            self._threads.run(closing)  # libvirtd is told, which nobody need wait for
+        self._threads.close()
 
     # in the threads
 
@@ -270,6 +276,8 @@ class Domains:
                 text = error.get_error_message() or str(error)
                 raise DomainError(text, error.get_error_code() or 0, error.get_error_domain() or 0) from error
 
+        if self._threads.unanswered >= MOST_UNANSWERED:
+            raise DomainError("libvirt does not answer", self._libvirt.VIR_ERR_NO_CONNECT)
         if machine is None:
             return await asyncio.shield(self._threads.run(guarded))
         while (before := self._busy.get(machine.uuid)) is not None:

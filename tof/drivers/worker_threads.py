@@ -21,14 +21,15 @@ class WorkerThreads:
 
     def __init__(self, most: int, name: str) -> None:
         self._most, self._name, self._started = most, name, 0
-        self._idle = 0
+        self.unanswered = 0
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
 
     def run(self, work: Callable[[], T]) -> asyncio.Future[T]:
         """What ``work`` returns or raises, from one of the threads; it goes on if nobody waits any more."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        if self._started < self._most and self._jobs.qsize() >= self._idle:
+        self.unanswered += 1
+        if self._started < min(self._most, self.unanswered):
             self._started += 1
             Thread(target=self._serve, name=f"{self._name}-{self._started}", daemon=True).start()
         self._jobs.put((loop, future, work))
@@ -42,9 +43,7 @@ class WorkerThreads:
 
     def _serve(self) -> None:
         while True:
-            self._idle += 1
             job = self._jobs.get()
-            self._idle -= 1
             if job is None:
                 return
             loop, future, work = job
@@ -53,13 +52,13 @@ class WorkerThreads:
             except BaseException as caught:
                 result, error = None, caught
             with suppress(RuntimeError):  # the loop was closed meanwhile
-                loop.call_soon_threadsafe(_settle, future, result, error)
+                loop.call_soon_threadsafe(self._settle, future, result, error)
 
-
-def _settle(future: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
-    if future.done():
-        return
-    if error is None:
-        future.set_result(result)
-    else:
-        future.set_exception(error)
+    def _settle(self, future: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
+        self.unanswered -= 1
+        if future.done():
+            return
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
