@@ -97,6 +97,17 @@ def test_a_ue_reaches_a_virtual_machine_until_it_is_deleted(tof: Tof, libvirtd: 
     assert left(tof, libvirtd) == []
 
 
+def test_much_data_comes_whole(tof: Tof) -> None:
+    """Packets of a guest are complete and fit into the tunnel: nothing behind br-ue finishes or cuts them."""
+    script = (
+        "mkdir /tmp/w; yes 0123456789abcde | head -c 262144 >/tmp/w/index.html; exec httpd -f -p 80 -h /tmp/w"
+    )
+    create(tof, command=["sh", "-c", script])
+    bearer = new_bearer()
+    tof.attach(bearer)
+    assert fetched(tof, bearer) == "0123456789abcde\n" * 16384
+
+
 def test_a_machine_that_crashes_comes_again(tof: Tof, libvirtd: Libvirtd) -> None:
     create(tof)
     os.kill(*libvirtd.machines(), signal.SIGKILL)

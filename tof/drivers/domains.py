@@ -79,7 +79,7 @@ class Domains:
         running = await self._of(machine, lambda found: bool(found.isActive()))
         found = [f"domain {machine.domain}, running"] if running else []
         found += [machine.device] if _exists(machine.device) else []
-        return found + ([self.log(machine)] if Path(self.log(machine)).exists() else [])
+        return found + list(map(str, self._logs(machine)))
 
     def image(self, name: str) -> Image:
         """The image of that name; BackendError if there is none."""
@@ -88,6 +88,12 @@ class Domains:
     def log(self, machine: Machine) -> str:
         """Where its console is written to."""
         return str(self._dir / f"{machine.app}.log")
+
+    def _logs(self, machine: Machine) -> list[Path]:
+        """With its older parts, the TOF's and virtlogd's."""
+        return [
+            path for path in self._dir.glob(f"{machine.app}.*") if path.name.startswith(f"{machine.app}.log")
+        ]
 
     def last_words(self, machine: Machine) -> str:
         """What its console said last."""
@@ -106,7 +112,7 @@ class Domains:
         """Make its domain known; libvirt checks the XML against its schema."""
         try:
             self._dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-            Path(self.log(machine)).unlink(missing_ok=True)
+            await self.clean(machine)
         except OSError as error:
             raise BackendError(f"{self._dir}: {error.strerror}") from error
         validate = self._libvirt.VIR_DOMAIN_DEFINE_VALIDATE
@@ -142,8 +148,8 @@ class Domains:
 
     async def clean(self, machine: Machine) -> None:
         """Remove its files."""
-        for name in (self.log(machine), f"{self.log(machine)}.1"):
-            Path(name).unlink(missing_ok=True)
+        for path in self._logs(machine):
+            path.unlink(missing_ok=True)
 
     async def clear(self) -> list[str]:
         """Remove every domain of this VIM's; their apps. BackendError names what stays."""
