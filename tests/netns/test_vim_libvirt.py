@@ -33,7 +33,8 @@ from tof.vim.errors import (
     VimError,
 )
 from tof.vim.interface import AppSpec, Instance, InstanceState
-from tof.vim.libvirt import LibvirtPolicy, LibvirtVim
+from tof.vim.libvirt import LibvirtVim
+from tof.vim.libvirt_placing import LibvirtPolicy
 
 pytestmark = pytest.mark.netns
 

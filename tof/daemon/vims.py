@@ -11,6 +11,7 @@ from tof.drivers.sandboxes import Sandboxes, directory_of, mtu_of
 from tof.model import IpAddress
 from tof.vim import libvirt, local
 from tof.vim.interface import AppNetwork
+from tof.vim.libvirt_placing import LibvirtPolicy
 
 
 def offers_of(config: Config, network: AppNetwork) -> Mapping[str, Offer]:
@@ -24,7 +25,7 @@ def _offer(config: Config, vim: AnyVim, network: AppNetwork) -> Offer:
 
 def _libvirt(config: Config, vim: LibvirtVim, network: AppNetwork) -> Offer:
     directory = directory_of(config.state.run_dir, vim.name)
-    policy = libvirt.LibvirtPolicy(
+    policy = LibvirtPolicy(
         str(directory),
         vim.pool,
         tuple(own.network for own in config.ue.app_address),

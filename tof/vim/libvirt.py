@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
-from ipaddress import ip_interface
+from dataclasses import replace
 
 from tof.agent.app import APPS_NETWORK
 from tof.agent.domain import (
@@ -21,22 +20,17 @@ from tof.agent.domain import (
     Hypervisor,
     Image,
     Machine,
-    Platform,
     Shape,
     machine_of,
-    platform_mac,
 )
 from tof.agent.domain_xml import domain_xml
-from tof.agent.sandbox import digest_of, free_addresses
+from tof.agent.sandbox import digest_of
 from tof.errors import BackendError, RequestError, TofError
-from tof.model import IpAddress, IpNetwork
 from tof.settled import finished
 from tof.vim.domain_host import DomainHost
 from tof.vim.errors import (
     AlreadyExists,
     BackendFault,
-    NoCapacity,
-    QuotaExceeded,
     Rejected,
     TimedOut,
     Unavailable,
@@ -44,28 +38,11 @@ from tof.vim.errors import (
 )
 from tof.vim.interface import AppNetwork, AppSpec, Instance, InstanceState
 from tof.vim.libvirt_errors import vim_error
+from tof.vim.libvirt_placing import LibvirtPolicy, placed
 from tof.vim.phases import Phases
 
 UNDO_S, ASK_S, TEND_S = 15.0, 5.0, 1.0
 UNDO_PAUSE_S, LONGEST_UNDO_PAUSE_S = 0.05, 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class LibvirtPolicy:
-    """What the configuration says. ``taken``: addresses that are no app's; ``place`` tells VIMs of one host apart."""
-
-    place: str
-    pool: tuple[IpNetwork, ...]
-    networks: tuple[IpNetwork, ...]
-    gateways: tuple[IpAddress, ...]
-    taken: frozenset[IpAddress] = frozenset()
-    max_apps: int = 64
-    mtu: int = 1500
-    memory_mb: int = 256
-    image: str = "guest"
-    platform_bridge: str = ""
-    platform_pool: tuple[IpNetwork, ...] = ()
-    vif_script: str = ""
 
 
 class LibvirtVim:
@@ -165,49 +142,12 @@ class LibvirtVim:
 
     async def _place(self, spec: AppSpec, image: Image, key: str, digest: str) -> Machine:
         """Names and addresses; nobody else gets these meanwhile."""
-        policy, known = self._policy, {one.machine.key: one.machine for one in await self._known()}
-        known |= self._reserved
-        if len(known) >= policy.max_apps:
-            raise QuotaExceeded(f"{policy.max_apps} apps are there already", "delete apps, or raise max_apps")
-        taken = {a for one in known.values() for a in one.ips} | {*policy.taken, *policy.gateways}
-        if held := taken & {*image.addresses}:
-            raise NoCapacity(
-                f"{held.pop()}, which is built into the image, is taken", "delete the app that has it"
-            )
-        addresses = image.addresses or free_addresses(policy.pool, policy.networks, taken)
-        if not addresses:
-            raise NoCapacity("no address of the pool is free", "delete apps, or give the VIM a larger pool")
-        versions = {address.version for address in addresses}
-        names = machine_of(key, spec.name, policy.place)
-        machine = replace(
-            names, digest=digest, groups=spec.groups,
-            addresses=tuple(ip_interface(f"{a}/{self._length(a)}") for a in addresses),
-            gateways=tuple(g for g in policy.gateways if g.version in versions),
-            platform=self._platform(names, known.values()) if PLATFORM_NETWORK in spec.networks else None,
-        )  # fmt: skip
-        self._reserved[key] = machine
-        return machine
-
-    def _platform(self, machine: Machine, known: Iterable[Machine]) -> Platform:
-        policy = self._policy
-        taken = {one.ip for other in known if other.platform for one in other.platform.addresses}
-        addresses = free_addresses(policy.platform_pool, policy.platform_pool, taken)
-        if addresses is None:
-            raise NoCapacity(
-                "no address of platform_pool is free", "delete apps, or give the VIM a larger pool"
-            )
-        lengths = {prefix.version: prefix.prefixlen for prefix in policy.platform_pool}
-        return Platform(
-            policy.platform_bridge,
-            platform_mac(machine),
-            tuple(ip_interface(f"{a}/{lengths[a.version]}") for a in addresses),
+        known = {one.machine.key: one.machine for one in await self._known()} | self._reserved
+        machine = placed(
+            self._policy, spec, image, machine_of(key, spec.name, self._policy.place), known.values()
         )
-
-    def _length(self, address: IpAddress) -> int:
-        length = next((n.prefixlen for n in self._policy.networks if address in n), None)
-        if length is None:
-            raise Rejected(f"{address}, which is built into the image, is in no network of ue.app_address")
-        return length
+        self._reserved[key] = replace(machine, digest=digest)
+        return self._reserved[key]
 
     def _image(self, spec: AppSpec) -> Image:
         have = {APPS_NETWORK, PLATFORM_NETWORK} if self._policy.platform_bridge else {APPS_NETWORK}
