@@ -12,6 +12,7 @@ from tof.api import app_commands, commands, policy_commands, service_commands
 from tof.api.commands import Api, Json, print_json, print_table
 from tof.errors import SetupError, TofError
 from tof.explain.command import explain
+from tof.vim.analyzer.command import vim
 
 DEFAULT_CONFIG = Path("/etc/tof/tof.toml")
 
@@ -35,6 +36,7 @@ service_commands.services.command("export")(policy_commands.export)
 app.add_typer(service_commands.services, name="services")
 app.add_typer(app_commands.apps, name="apps")
 app.command()(explain)
+app.add_typer(vim, name="vim")
 
 
 def main() -> None:

@@ -17,6 +17,8 @@ IpNetwork = IPv4Network | IPv6Network
 GATEWAY_MAC = bytes.fromhex("0270ffffffff")
 TUNNEL_MAC_PREFIX = bytes.fromhex("0270")
 SERVICE_MAC_PREFIX = bytes.fromhex("0272")
+NEAR_MAC, FAR_MAC = bytes.fromhex("027300000000"), bytes.fromhex("027500000000")
+"""The TOF's two sides of a VNF, the UE's and the application's, in frames that are about no service."""
 
 
 class Side(Enum):
@@ -168,17 +170,32 @@ class OnFailure(StrEnum):
     CORE = "core"
 
 
+class MarkKind(StrEnum):
+    """How frames tell VNFs which chain they walk: an 802.1Q tag, their packet's DSCP, or NSH (RFC 8300) around them."""
+
+    VLAN = "vlan"
+    DSCP = "dscp"
+    NSH = "nsh"
+
+
+class Mark(NamedTuple):
+    """What stands for a chain in its frames: a VLAN id, a DSCP, or a Service Path Identifier."""
+
+    kind: MarkKind
+    number: int
+
+
 @dataclass(frozen=True, slots=True)
 class Chain:
     """A port-chain: the VNFs, by name, that packets walk from the UE to the application, and back in reverse order.
 
-    ``vlan`` marks them on the way, for VNFs that serve several chains and look at it.
+    ``mark``: what those of them that speak it find in the frames, to tell chains apart.
     """
 
     name: str
     vnfs: tuple[str, ...]
     on_failure: OnFailure = OnFailure.CORE
-    vlan: int | None = None
+    mark: Mark | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +217,30 @@ class Hours(NamedTuple):
     end: int
 
 
+class SpreadBy(StrEnum):
+    """Which of a service's applications has a flow: the first one that lives, or a share of the UEs or of the flows each."""
+
+    ORDER = "order"
+    UE = "ue"
+    FLOW = "flow"
+
+
+class OnDeath(StrEnum):
+    """Where a dead application's share goes: to the next application, or to the core."""
+
+    NEXT = "next"
+    CORE = "core"
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Further applications of a service, and how its flows are spread over all of them."""
+
+    applications: tuple[IpAddress, ...]
+    by: SpreadBy = SpreadBy.ORDER
+    on_death: OnDeath = OnDeath.NEXT
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """Traffic to ``service_ip`` is answered by ``application_ip`` (source document, section 4.3.4.1).
@@ -210,8 +251,8 @@ class Service:
     ``service_ip``: its addresses are those that DNS says (``*.`` before it: of all names below it); with it: the DNS
     server at the edge says that the domain has this address. ``chain``: the name of the port-chain that its packets walk.
     ``hours``: when it selects packets at all; none: always. ``mirror``: its diverted packets, both ways, are duplicated
-    there. ``initiates``: None is ``any`` for an application behind the apps adapter, and what its security groups say for
-    one that has a port of its own.
+    there. ``spread``: it has more applications than ``application_ip``. ``initiates``: None is ``any`` for an application
+    behind the apps adapter, and what its security groups say for one that has a port of its own.
     """
 
     name: str
@@ -227,7 +268,13 @@ class Service:
     chain: str | None = None
     hours: tuple[Hours, ...] = ()
     mirror: Mirror | None = None
+    spread: Spread | None = None
     initiates: Initiates | None = None
+
+    @property
+    def applications(self) -> tuple[IpAddress, ...]:
+        """All of them, ``application_ip`` first."""
+        return (self.application_ip, *(self.spread.applications if self.spread is not None else ()))
 
     @property
     def network(self) -> IpNetwork | None:

@@ -8,7 +8,7 @@ from tools.fuzz.run_cover import NAMES, run
 
 pytest.importorskip("atheris", reason="atheris has no wheel for this machine")
 
-RUNS = {"agent": 3000, "inet": 20000, "gtpu_packet": 15000}
+RUNS = {"agent": 3000, "inet": 20000, "gtpu_packet": 15000, "vim": 10000}
 
 
 @pytest.mark.parametrize("target", NAMES)

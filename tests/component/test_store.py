@@ -14,7 +14,17 @@ from tof.agent.app import App, AppRow
 from tof.agent.service_body import parse
 from tof.drivers.store import Store
 from tof.errors import BackendError, SetupError
-from tof.model import Chain, Heading, OnFailure, Policy, SecurityGroup, SecurityRule, Service
+from tof.model import (
+    Chain,
+    Heading,
+    Mark,
+    MarkKind,
+    OnFailure,
+    Policy,
+    SecurityGroup,
+    SecurityRule,
+    Service,
+)
 
 
 def service(name, number):
@@ -148,7 +158,7 @@ async def test_a_file_of_the_second_schema_is_carried_over(tmp_path):
 
 async def test_chains_are_stored_with_the_services_that_walk_them(tmp_path):
     path = tmp_path / "services.db"
-    chains = (Chain("a", ("x", "y"), OnFailure.SKIP, 40), Chain("b", ("x",)))
+    chains = (Chain("a", ("x", "y"), OnFailure.SKIP, Mark(MarkKind.NSH, 40)), Chain("b", ("x",)))
     async with Store(path) as store:
         await store.replace_all(Policy((SELECTIVE,), chains))
         assert await store.load_chains() == list(chains)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from gtp_peers import Setting, Tof, running_tof, until
-from test_apps import left, state, web
+from test_vim_apps import left, state, web
 
 pytestmark = pytest.mark.netns
 

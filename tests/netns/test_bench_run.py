@@ -69,3 +69,11 @@ def test_chains() -> None:
     document = _bench("chains")
     assert {(case["services"], case["vnfs"]) for case in document["cases"]} >= {(1, 0), (10_000, 0), (1, 8)}
     assert all(case["ratio"] > 0 for case in document["cases"])
+
+
+def test_isolation() -> None:
+    document = _bench("isolation")
+    assert {(case["case"], case["bytes"]) for case in document["cases"]} >= {
+        ("behind the apps adapter", 50), ("a port of its own", 1300),
+    }  # fmt: skip
+    assert all(case["ratio_us"] > 0 for case in document["cases"])

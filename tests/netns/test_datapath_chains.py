@@ -42,10 +42,14 @@ class Vnf:
         self.netns = Netns(self.name)
         for mine, theirs in ((f"{self.name}-i", "near"), (f"{self.name}-e", "far")):
             self.tof.netns["tof"].veth(mine, self.netns, theirs)
+        self.fill()
+        self.start()
+
+    def fill(self) -> None:
+        """What is between its interfaces."""
         self.netns.run("ip", "link", "add", "br0", "type", "bridge")
         for port in ("near", "far"):
             self.netns.run("ip", "link", "set", port, "master", "br0")
-        self.start()
 
     def start(self) -> None:
         self.netns.run("ip", "link", "set", "br0", "up")
@@ -297,14 +301,20 @@ def test_a_dead_vnf_sends_its_services_to_the_core(tof: Tof, vnfs: Vnfs, how: st
     vnfs[name].links("down") if how == "link" else vnfs[name].stop()
     until("it is found dead", lambda: tof.get("/service/web/status")["state"] == "broken_chain")
     assert name in tof.get("/service/web/status")["detail"]
-    frame = bearer.uplink(udp(bearer.ue, SERVICE, 4001, ECHO, b"meanwhile"))
-    tof.ran.send(frame)
-    tof.core.expect(frame)
+    until(
+        "the core has them", lambda: reaches_core(tof, bearer, b"meanwhile")
+    )  # the data path follows the status
     vnfs[name].links("up")
     vnfs[name].start()
     until("it is back", lambda: tof.get("/service/web/status")["state"] == "in_force")
     ask(tof, bearer, b"after")
     answer(tof, b"after")
+
+
+def reaches_core(tof: Tof, bearer: Bearer, data: bytes) -> bool:
+    frame = bearer.uplink(udp(bearer.ue, SERVICE, 4001, ECHO, data))
+    tof.ran.send(frame)
+    return tof.core.find(lambda one: one == frame, 0.3) is not None
 
 
 @pytest.mark.parametrize("how", ["link", "frames"])

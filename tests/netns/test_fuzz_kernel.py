@@ -13,7 +13,7 @@ from tools.bench.scene import scene
 from tools.fuzz import oracle as rules
 from tools.fuzz.differ import BATCH, Differ
 from tools.fuzz.loaded import Loaded
-from tools.fuzz.oracle import DROP, PASS, REDIRECT, Oracle
+from tools.fuzz.oracle import DROP, PASS, REDIRECT, Oracle, Station
 from tools.fuzz.scenario import ELSEWHERE, ENB, ENB_MAC, SERVICE, SGW, SGW_MAC, TOKEN
 
 pytestmark = pytest.mark.netns
@@ -43,7 +43,8 @@ Run = Callable[[str, bytes], tuple[int, bytes]]
 def run(loaded: Loaded, devices: Mapping[str, int]) -> Run:
     """A program of the S1 adapters or of ue0 on a frame, the scenario being as it begins."""
     oracle = Oracle(((devices["enb"],), (devices["sgw"],)), devices["ue"])
-    oracle.stations = {(ENB_MAC, None): (devices["enb"], 0), (SGW_MAC, None): (devices["sgw"], 1)}
+    stations = {ENB_MAC: Station(devices["enb"], 0), SGW_MAC: Station(devices["sgw"], 1)}
+    oracle.stations = {(mac, None): station for mac, station in stations.items()}
     loaded.prepare(oracle)
     ports = {"tof_s1_enb": devices["enb"], "tof_s1_sgw": devices["sgw"], "tof_ue": devices["ue"]}
     return lambda program, frame: loaded.xdp(loaded.programs[program], frame, ports[program])

@@ -20,7 +20,8 @@ from tof.daemon.plugged import Plugged as PluggedPort
 from tof.daemon.plugged import PluggedFile
 from tof.dataplane import nat
 from tof.dataplane.applications import link_local
-from tof.dataplane.desired import AppPort, Desired, Ports, ServiceRoute
+from tof.dataplane.desired import AppPort, Desired, Ports, ServiceRoute, Vnf
+from tof.dataplane.desired import Path as Path_
 from tof.dataplane.flow import CT_REPLY, Commit, Flow, Goto, Inspect, Masked, Output, SetField, bits
 from tof.dataplane.pipeline import render
 from tof.dataplane.refusals import refusals
@@ -192,7 +193,7 @@ def test_an_application_with_a_port_needs_no_asking_but_a_link() -> None:
     assert tell(world, AppPortsChanged((TWO, ONE), frozenset())) == [Converge(world.agent.revision)]
     assert services.plugged.ports == (ONE, TWO)
     assert services.applications == frozenset()
-    assert (services.resolved(VIDEO), services.routes) == (False, ())
+    assert (services.is_resolved(VIDEO.application_ip), services.routes) == (False, ())
     assert tell(world, AppPortsChanged((TWO, ONE), frozenset({"one"}))) == [Converge(world.agent.revision)]
     assert tell(world, AppPortsChanged((TWO, ONE), frozenset({"one"}))) == []
     (route,) = services.routes
@@ -449,6 +450,22 @@ def test_several_services_of_which_one_may_open_flows() -> None:
     assert opened.priority == 100
 
 
+def test_a_chain_may_lead_to_an_application_with_a_port() -> None:
+    vnf = Vnf("firewall", 4096, 4097)
+    chained = replace(VIDEO, chain="watched")
+    route = ServiceRoute(chained, 256, ONE.mac, Path_("watched", (vnf,)), own_port=True)
+    desired = replace(DESIRED, services=(route,), vnfs=(vnf,))
+    (to_it,) = [flow for flow in flows(desired, OUTPUT, reg3=1) if flow.actions]
+    assert to_it.actions[-1] == Output(ONE.port)
+    out = {
+        action.port
+        for flow in flows(desired, OUTPUT, reg3=2)
+        for action in flow.actions
+        if isinstance(action, Output)
+    }
+    assert out == {vnf.far}
+
+
 def test_every_flow_has_its_message() -> None:
     for flow in render(routed()):
         assert put_in_bundle(1, 1, flow)
@@ -488,4 +505,4 @@ def test_a_service_is_added_beside_ports() -> None:
     world = World()
     tell(world, AppPortsChanged((ONE,), frozenset({"one"})))
     tell(world, ServiceAdded(VIDEO))
-    assert world.agent.services.resolved(VIDEO)
+    assert world.agent.services.is_resolved(VIDEO.application_ip)

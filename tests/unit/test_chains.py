@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import ip_address
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.agent_world import World
+from tests.chain_walk import DOWN_FRAME, MAC, PORTS, TUNNEL, UP_FRAME, WEB, walk
 from tof.agent.catalog import Catalog
 from tof.agent.chain_body import MOST_VNFS, chain_body, parse_chain
 from tof.agent.chains import Chains
@@ -20,18 +20,15 @@ from tof.agent.policy import parse_policy, policy_body
 from tof.agent.services import ServicePlane
 from tof.config.reading import parse
 from tof.daemon.switch import vnfs_of
-from tof.dataplane.desired import DIRECT, Desired, Path, Ports, ServiceRoute, Serving, Vnf
-from tof.dataplane.flow import Flow, Goto, Output, PopVlan, PushVlan, SetField
+from tof.dataplane.desired import DIRECT, Desired, Path, ServiceRoute, Serving, Vnf
+from tof.dataplane.flow import Flow, Output, PopVlan, PushVlan
 from tof.dataplane.pipeline import render
 from tof.drivers.openflow_codec import put_in_bundle
 from tof.errors import BadRequest, Conflict, SetupError
-from tof.model import GATEWAY_MAC, Chain, OnFailure, Policy, Service, service_mac
+from tof.model import GATEWAY_MAC, Chain, Mark, MarkKind, OnFailure, Policy, service_mac
 
 A, B, C = (Vnf(name, 100 + 2 * n, 101 + 2 * n) for n, name in enumerate("abc"))
-PORTS = Ports(ue=1, heartbeat=2, apps=3, gateway=4, pinger=5)
-MAC = bytes.fromhex("02000000a001")
-TUNNEL = bytes.fromhex("027000000007")
-WEB = Service("web", ip_address("203.0.113.10"), ip_address("192.168.50.10"), chain="watched")
+VLAN = MarkKind.VLAN
 
 
 # Bodies
@@ -39,7 +36,7 @@ WEB = Service("web", ip_address("203.0.113.10"), ip_address("192.168.50.10"), ch
 
 @pytest.mark.parametrize(
     "chain",
-    [Chain("c", ("a",)), Chain("c", ("a", "b"), OnFailure.SKIP, 40)],
+    [Chain("c", ("a",)), Chain("c", ("a", "b"), OnFailure.SKIP, Mark(VLAN, 40))],
 )
 def test_a_chain_is_read_as_it_is_written(chain):
     assert parse_chain(chain_body(chain)) == chain
@@ -58,6 +55,11 @@ def test_a_chain_is_read_as_it_is_written(chain):
         ({"name": "c", "vnfs": ["a", "b", "a"]}, "vnfs[2]", "walked twice"),
         ({"name": "c", "vnfs": ["a"], "vlan": 4095}, "vlan", "between 1 and 4094"),
         ({"name": "c", "vnfs": ["a"], "vlan": True}, "vlan", "between 1 and 4094"),
+        ({"name": "c", "vnfs": ["a"], "dscp": 64}, "dscp", "between 0 and 63"),
+        ({"name": "c", "vnfs": ["a"], "nsh": 0}, "nsh", "between 1 and 16777215"),
+        ({"name": "c", "vnfs": ["a"], "nsh": 1 << 24}, "nsh", "between 1 and 16777215"),
+        ({"name": "c", "vnfs": ["a"], "vlan": 4, "nsh": 1}, "nsh", "one mark, and vlan is one"),
+        ({"name": "c", "vnfs": ["a"], "nsh": 4, "dscp": 0}, "nsh", "one mark, and dscp is one"),
         ({"name": "c", "vnfs": ["a"], "onFailure": "pray"}, "onFailure", "neither skip nor core"),
     ],
 )
@@ -98,7 +100,7 @@ def test_what_is_wrong_with_a_policy_s_chains_is_named(change, field, kind):
 
 
 def test_a_catalog_knows_the_vnfs_that_there_are():
-    catalog = Catalog(vnfs=["a"])
+    catalog = Catalog(vnfs={"a": ()})
     with pytest.raises(BadRequest, match=r"chain watched: vnfs: there is no VNF called b; \[vnfs\] names a"):
         catalog.replace_all([WEB], [Chain("watched", ("a", "b"))])
     assert (catalog.services, catalog.chains) == ((), ())
@@ -109,7 +111,7 @@ def test_a_catalog_knows_the_vnfs_that_there_are():
     with pytest.raises(BadRequest, match="service web: chain: there is no chain called watched"):
         catalog.replace_all([WEB])
     with pytest.raises(BadRequest, match="names none"):
-        Catalog(vnfs=[]).replace_all([], [Chain("watched", ("a",))])
+        Catalog(vnfs={}).replace_all([], [Chain("watched", ("a",))])
 
 
 # Configuration
@@ -166,7 +168,7 @@ def test_vnfs_whose_names_fall_together_have_ports_of_their_own():
 
 def plane(on_failure=OnFailure.CORE, *alive):
     one = ServicePlane(Catalog(), vnfs=(A, B, C))
-    one.replace_all([WEB], [Chain("watched", ("a", "b", "c"), on_failure, 40)])
+    one.replace_all([WEB], [Chain("watched", ("a", "b", "c"), on_failure, Mark(VLAN, 40))])
     one.next_hop_changed(WEB.application_ip, MAC)
     for vnf in alive:
         one.chains.seen(vnf, alive=True)
@@ -176,21 +178,21 @@ def plane(on_failure=OnFailure.CORE, *alive):
 def test_a_chain_whose_vnfs_live_is_walked_as_a_whole():
     one = plane(OnFailure.CORE, "a", "b", "c")
     (route,) = one.routes
-    assert route.path == Path("watched", (A, B, C), 40)
+    assert route.path == Path("watched", (A, B, C), Mark(VLAN, 40), ("a", "b", "c"))
     assert one.served[0].serving is Serving.DIVERT
-    assert one.policy == Policy((WEB,), (Chain("watched", ("a", "b", "c"), OnFailure.CORE, 40),))
+    assert one.policy == Policy((WEB,), (Chain("watched", ("a", "b", "c"), OnFailure.CORE, Mark(VLAN, 40)),))
 
 
 def test_a_dead_vnf_breaks_its_chain_and_the_switch_stays_as_it_is():
     one = plane(OnFailure.CORE, "a", "c")
     assert one.chains.dead(WEB) == ("b",)
-    assert one.routes[0].path == Path("watched", (A, B, C), 40)
+    assert one.routes[0].path == Path("watched", (A, B, C), Mark(VLAN, 40), ("a", "b", "c"))
     assert one.served[0].serving is Serving.OFF
 
 
 def test_a_dead_vnf_is_left_out():
     one = plane(OnFailure.SKIP, "a", "c")
-    assert one.routes[0].path == Path("watched", (A, C), 40)
+    assert one.routes[0].path == Path("watched", (A, C), Mark(VLAN, 40), ("a", "b", "c"))
     assert one.served[0].serving is Serving.DIVERT
     assert one.chains.seen("a", alive=False)
     assert one.chains.seen("c", alive=False)
@@ -207,7 +209,7 @@ def test_a_service_without_a_chain_goes_straight_on():
 
 def test_the_agent_converges_when_a_vnf_changes():
     world = World()
-    world.agent = Agent(replace(world.policy, vnfs=(A,)), Catalog(vnfs=["a"]), world.tokens)
+    world.agent = Agent(replace(world.policy, vnfs=(A,)), Catalog(vnfs={"a": ()}), world.tokens)
     world.say(ServicesReplaced((WEB,), (Chain("watched", ("a",)),)))
     assert world.say(VnfSeen("a", True)) == [Converge(2)]
     assert world.say(VnfSeen("a", True)) == []
@@ -216,52 +218,6 @@ def test_the_agent_converges_when_a_vnf_changes():
 
 # The pipeline, walked packet by packet
 
-UP_FRAME = {"in_port": 1, "eth_dst": service_mac(12), "eth_src": TUNNEL, "eth_type": 0x0800, "vlan_vid": 0,
-            "ipv4_dst": bytes((203, 0, 113, 10)), "ipv4_src": bytes((10, 0, 0, 1))}  # fmt: skip
-DOWN_FRAME = {"in_port": 3, "eth_dst": GATEWAY_MAC, "eth_src": MAC, "eth_type": 0x0800, "vlan_vid": 0,
-              "ipv4_src": bytes((192, 168, 50, 10)), "ipv4_dst": bytes((10, 0, 0, 1))}  # fmt: skip
-
-
-def holds(flow: Flow, frame: dict) -> bool:
-    for name, value in flow.match:
-        have = frame.get(name, 0)
-        if isinstance(value, tuple):
-            number, mask = (v if isinstance(v, int) else int.from_bytes(v, "big") for v in value)
-            have = have if isinstance(have, int) else int.from_bytes(have, "big")
-            if have & mask != number & mask:
-                return False
-        elif have != value:
-            return False
-    return True
-
-
-def walk(flows, frame: dict) -> tuple[int, dict] | None:
-    """Where a frame leaves br-ue, and what it is then; a reply is tracked as one of service 12."""
-    frame, table = dict(frame), 0
-    while True:
-        fitting = [flow for flow in flows if flow.table == table and holds(flow, frame)]
-        if not fitting:
-            return None
-        flow = max(fitting, key=lambda flow: flow.priority)
-        table = -1
-        for action in flow.actions:
-            match action:
-                case SetField(name, value):
-                    frame[name] = value
-                case PushVlan(vlan):
-                    frame["vlan_vid"] = vlan | 0x1000
-                case PopVlan():
-                    frame["vlan_vid"] = 0
-                case Output(port):
-                    return port, {k: v for k, v in frame.items() if not k.startswith(("reg", "ct_"))}
-                case Goto(to):
-                    table = to
-                case tracked:
-                    table = tracked.table
-                    frame |= {"ct_state": 0x28 if frame["reg3"] == 2 else 0x20, "ct_mark": 12}
-        if table < 0:
-            return None
-
 
 def desired(path: Path) -> Desired:
     return Desired(PORTS, services=(ServiceRoute(WEB, 12, MAC, path),), vnfs=(A, B, C))
@@ -269,7 +225,7 @@ def desired(path: Path) -> Desired:
 
 @given(st.permutations([A, B, C]), st.integers(0, 3), st.sampled_from([None, 40]))
 def test_a_packet_walks_its_chain_and_its_answer_walks_back(vnfs, length, vlan):
-    path = Path("watched", tuple(vnfs[:length]), vlan)
+    path = Path("watched", tuple(vnfs[:length]), None if vlan is None else Mark(VLAN, vlan))
     flows = render(desired(path))
     ups, frame = [], UP_FRAME
     while (left := walk(flows, frame))[0] != PORTS.apps:

@@ -43,6 +43,7 @@ from tof.agent.commands import (
 )
 from tof.agent.doubting import DEAF_S
 from tof.agent.events import (
+    AdoptedService,
     AdoptedTunnel,
     ApplicationProbed,
     DownlinkMoved,
@@ -664,7 +665,9 @@ def test_a_restarted_agent_takes_over(world):
     (old_ping,) = world.pings()
     before = dict(world.path.table), dict(world.path.peers), dict(world.path.defaults)
     world.start()
-    world.say(TunnelsAdopted(world.path.adopt(), (("video", 77),), world.path.adopt_tokens()))
+    world.say(
+        TunnelsAdopted(world.path.adopt(), (AdoptedService("video", 77, 77),), world.path.adopt_tokens())
+    )
     assert (world.path.table, world.path.peers, world.path.defaults) == before
     assert world.peer(up) == down.index
     assert kinds(world.say(downlink(6, UE2, token=old_ping.token))) == [DropPacket]
@@ -691,9 +694,9 @@ def test_probes_and_whole_policies_converge_when_they_change_something(world):
     video = Service("video", ip_address("198.51.100.10"), app, health=HealthCheck(ProbeKind.TCP, 80))
     assert world.say(ServicesReplaced((video,))) == [Converge(1)]
     assert world.say(NextHopChanged(app, b"\x02" * 6)) == [Converge(2)]
-    assert world.say(ApplicationProbed("video", True)) == [Converge(3)]
-    assert world.say(ApplicationProbed("video", True)) == []
-    assert world.say(ApplicationProbed("nobody", False)) == []
+    assert world.say(ApplicationProbed("video", app, True)) == [Converge(3)]
+    assert world.say(ApplicationProbed("video", app, True)) == []
+    assert world.say(ApplicationProbed("nobody", app, False)) == []
     with pytest.raises(Conflict):
         world.say(ServicesReplaced((video, replace(video, name="other"))))
     assert world.agent.services.catalog.services == (video,)
@@ -714,6 +717,22 @@ def test_services_converge_and_refusals_change_nothing(world):
 
 
 # Anything, in any order
+
+
+def test_an_answer_whose_tunnel_takes_the_place_of_the_one_that_asked():
+    """Unanswered tunnels are so many that the answer to one finds room at its expense alone."""
+    world = World(most=10, most_unconfirmed=4, at_once=2, attempts=2)
+    world.say(uplink(2, UE))
+    world.say(downlink(1, UE, sgw=SGW2))
+    world.say(uplink(1, UE))
+    world.say(uplink(3, UE))
+    asking = next(iter(world.sessions))
+    world.say(ForeignSourceSeen(asking.index, UE2))
+    (ping,) = world.pings()
+    assert ping.index == asking.index
+    world.say(downlink(1, ping.ue, token=ping.token))
+    assert world.sessions.at(asking.index) is None
+    assert world.sessions.get(TunnelKey(SGW, ENB, 1)) is not None
 
 
 class Anything(RuleBasedStateMachine):

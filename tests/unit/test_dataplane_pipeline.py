@@ -90,6 +90,11 @@ def test_two_ues_cannot_be_pinged_through_one_tunnel_at_once() -> None:
         render(Desired(PORTS, pings=pings))
 
 
+def test_one_of_several_applications_is_named_without_accounting() -> None:
+    _, desired = TOOL["EXAMPLES"]["several-applications"]
+    assert render(desired) == render(replace(desired, accounting=True))
+
+
 def test_eth_src_of_what_a_ue_sends_is_never_rewritten_nor_looked_at() -> None:
     for _, desired in TOOL["EXAMPLES"].values():
         for flow in render(desired):
@@ -101,6 +106,8 @@ def test_eth_src_of_what_a_ue_sends_is_never_rewritten_nor_looked_at() -> None:
 
 def test_with_accounting_what_leaves_for_a_ue_names_its_service_and_nothing_else_changes() -> None:
     for _, desired in TOOL["EXAMPLES"].values():
+        unnamed = tuple(replace(route, named=False) for route in desired.services)
+        desired = replace(desired, services=unnamed)
         plain = {_place(flow): flow for flow in render(replace(desired, accounting=False, mirrors=Mirrors()))}
         told = {_place(flow): flow for flow in render(replace(desired, accounting=True, mirrors=Mirrors()))}
         assert plain.keys() == told.keys()
@@ -163,6 +170,7 @@ def test_only_where_the_way_back_needs_it_is_anything_tracked() -> None:
             "edge-dns",
             "chains",
             "isolation",
+            "marked-chains",
         }
         assert bool(tracked) == (name in ways | {"accounting", "mirror"})
 

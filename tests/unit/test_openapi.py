@@ -101,13 +101,13 @@ def test_the_examples_of_services_are_services_in_their_canonical_form(name):
     example = media["examples"][name]["value"]
     assert add.check_body(example) == []
     assert body_of(parse(example)) == example
-    assert len(media["examples"]) == 7
+    assert len(media["examples"]) == 8
 
 
 def test_the_examples_of_fields_make_a_service():
     properties = SCHEMAS["Service"]["properties"]
     for place, other in (("serviceIP", "domain"), ("domain", "serviceIP")):
-        left_out = ("applicationPort", "health", "mirror", other)
+        left_out = ("applicationPort", "health", "mirror", "spread", other)
         body = {field: properties[field]["examples"][0] for field in FIELDS if field not in left_out}
         assert place in body
         assert body_of(parse(body)) == body

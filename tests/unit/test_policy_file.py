@@ -104,3 +104,22 @@ def test_a_policy_of_the_api_names_the_entry() -> None:
     with pytest.raises(BadRequest) as refused:
         parse_policy(body)
     assert refused.value.field == "services[2].serviceIP"
+
+
+def test_a_file_has_security_groups_and_errors_name_their_lines() -> None:
+    text = (
+        "services: []\n"
+        "securityGroups:\n"
+        "  - name: web\n"
+        "    rules:\n"
+        "      - {direction: egress, protocol: tcp, ports: [5432], remote: 'group:db'}\n"
+        "      - {direction: ingress, protocol: icmp}\n"
+        "  - name: db\n"
+    )
+    assert [group.name for group in read_policy(text, "f").policy.groups] == ["db", "web"]
+    with pytest.raises(SetupError, match=r"f:6: securityGroups\[0\]\.rules\[1\]\.protocol: "):
+        read_policy(text.replace("icmp", "ipsec"), "f")
+    with pytest.raises(
+        SetupError, match=r"f:5: securityGroups\[\d\]\.rules\[0\]\.remote: there is no security group"
+    ):
+        read_policy(text.replace("name: db", "name: other"), "f")

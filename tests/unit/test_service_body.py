@@ -17,10 +17,13 @@ from tof.model import (
     Initiates,
     Mirror,
     Mode,
+    OnDeath,
     PortRange,
     ProbeKind,
     Selection,
     Service,
+    Spread,
+    SpreadBy,
     probe_port,
 )
 
@@ -58,6 +61,7 @@ def test_every_field_becomes_a_part_of_the_value():
         "chain": "inspected",
         "hours": ["Mon-Fri 08:00-18:00"],
         "mirror": {"interface": "mon0"},
+        "spread": {"applications": ["203.0.113.10", "203.0.113.11"], "by": "flow", "onDeath": "core"},
         "initiates": "none",
     }
     assert (*body, "domain") == (*(each for each in FIELDS if each != "domain"), "domain")
@@ -82,6 +86,7 @@ def test_every_field_becomes_a_part_of_the_value():
         chain="inspected",
         hours=(Hours((0, 1, 2, 3, 4), 480, 1080),),
         mirror=Mirror("mon0"),
+        spread=Spread((ip_address("203.0.113.10"), ip_address("203.0.113.11")), SpreadBy.FLOW, OnDeath.CORE),
         initiates=Initiates.NONE,
     )
     assert list(body_of(parse(body))) == list(body)

@@ -8,11 +8,12 @@ from ipaddress import ip_address
 import pytest
 
 from tof.agent.catalog import Catalog
+from tof.agent.events import AdoptedService
 from tof.agent.services import ServicePlane
 from tof.dataplane.desired import Serving
 from tof.dataplane.selection import Facts
 from tof.errors import Conflict, NotFound
-from tof.model import GATEWAY_MAC, HealthCheck, Mode, ProbeKind, Service
+from tof.model import GATEWAY_MAC, HealthCheck, Mode, OnDeath, ProbeKind, Service, Spread, SpreadBy
 
 MAC, OTHER_MAC = b"\x02\x00\x00\x00\x00\x01", b"\x02\x00\x00\x00\x00\x02"
 APP, APP2 = ip_address("192.168.50.10"), ip_address("192.168.50.11")
@@ -34,10 +35,10 @@ def numbers(plane):
 def test_a_service_is_routed_while_its_next_hop_answers(plane):
     plane.add(video())
     assert plane.routes == ()
-    assert not plane.resolved(video())
+    assert not plane.is_resolved(APP)
     assert plane.next_hop_changed(APP, MAC)
     assert [route.next_hop_mac for route in plane.routes] == [MAC]
-    assert plane.resolved(video())
+    assert plane.is_resolved(APP)
     assert plane.next_hop_changed(APP, OTHER_MAC)
     assert [route.next_hop_mac for route in plane.routes] == [OTHER_MAC]
     assert plane.next_hop(APP) == OTHER_MAC
@@ -124,7 +125,7 @@ def test_a_number_that_went_with_a_service_to_another_name_is_not_given_again(pl
 
 
 def test_numbers_found_in_the_data_path_stay(plane):
-    plane.adopt_ids([("video", 4711)])
+    plane.adopt([AdoptedService("video", 4711, 4711)])
     plane.add(video())
     plane.next_hop_changed(APP, MAC)
     assert numbers(plane) == {"video": 4711}
@@ -135,7 +136,7 @@ def test_two_services_never_share_a_number(plane):
     plane.next_hop_changed(APP, MAC)
     wanted = numbers(plane)["video"]
     other = ServicePlane(Catalog())
-    other.adopt_ids([("game", wanted)])
+    other.adopt([AdoptedService("game", wanted, wanted)])
     other.add(video())
     other.next_hop_changed(APP, MAC)
     assert numbers(other)["video"] == wanted + 0x100
@@ -170,7 +171,7 @@ def test_what_becomes_of_each_service(plane):
     plane.next_hop_changed(APP, MAC)
     assert serving(plane) == {"video": Serving.DIVERT, "shade": Serving.SHADOW, "asked": Serving.OFF}
     assert [route.service.name for route in plane.routes] == ["asked", "video"]
-    plane.health.checked("asked", answered=True)
+    plane.health.checked("asked", APP, answered=True)
     assert serving(plane)["asked"] is Serving.DIVERT
 
 
@@ -234,3 +235,68 @@ def test_the_edge_says_the_names_of_services_that_are_diverted(plane):
     assert plane.answers == {"films.example.com": both}
     plane.remove("other")
     assert plane.answers == {"films.example.com": {ip_address("198.51.100.10")}}
+
+
+# --- several applications ------------------------------------------------------------------------------------
+
+
+def several(**changes):
+    return replace(video(), spread=Spread((APP2,), **changes))
+
+
+def udp_from(ue):
+    return bytes.fromhex("4500001c00000000401100000a2d00") + bytes((ue, 203, 0, 113, 10)) + bytes(8)
+
+
+def test_a_number_says_the_service_and_the_application(plane):
+    plane.add(several())
+    plane.next_hop_changed(APP, MAC)
+    plane.next_hop_changed(APP2, OTHER_MAC)
+    (served,) = plane.served
+    assert served.service_id == served.numbers[0]
+    assert [plane.behind(number).application_ip for number in served.numbers] == [APP, APP2]
+    assert plane.behind(4711) is None
+    assert [(route.service.application_ip, route.next_hop_mac, route.named) for route in plane.routes] == [
+        (APP, MAC, True),
+        (APP2, OTHER_MAC, True),
+    ]
+    plane.add(video("plain", "198.51.100.77"))
+    assert plane.behind(plane.number(video("plain"))).name == "plain"
+
+
+def test_a_datagram_that_nobody_knows_goes_to_its_share(plane):
+    plane.add(several(by=SpreadBy.UE, on_death=OnDeath.CORE))
+    plane.next_hop_changed(APP, MAC)
+    (served,) = plane.served
+    found = [plane.application_of(served, udp_from(ue)) for ue in range(1, 60)]
+    assert {one and one.address for one in found} == {APP, None}
+    plane.replace("video", video())
+    (served,) = plane.served
+    assert plane.application_of(served, udp_from(1)).number == served.service_id
+
+
+def test_an_application_that_goes_takes_its_number_with_it(plane):
+    plane.add(several())
+    number = plane.served[0].numbers[1]
+    plane.replace("video", video())
+    assert plane.behind(number) is None
+    plane.replace("video", several())
+    assert plane.served[0].numbers[1] == number
+    plane.remove("video")
+    plane.add(several())
+    assert plane.served[0].numbers[1] != number
+
+
+def test_what_is_found_of_a_service_that_is_no_more_is_let_go(plane):
+    found = [AdoptedService("192.168.50.11", 0x900, 0x100, lives=True), AdoptedService("video", 0x200, 0x200)]
+    plane.adopt(found)
+    plane.add(several())
+    assert plane.served[0].service_id == 0x200
+
+
+def test_another_agent_does_not_give_a_number_again():
+    """Whose service it was, and that it was deleted, it cannot know."""
+    first, second = ServicePlane(Catalog(), generation=7), ServicePlane(Catalog(), generation=8)
+    for plane in (first, second):
+        plane.add(video())
+    assert first.number(video()) ^ second.number(video()) == 7 ^ 8

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from ipaddress import ip_address
 
 from hypothesis import settings
@@ -10,14 +9,26 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from tof.agent.catalog import Catalog
+from tof.agent.events import AdoptedService
 from tof.agent.service_body import body_of, parse
 from tof.agent.services import ServicePlane
 from tof.dataplane.desired import Serving
 from tof.dataplane.selection import Facts, overlap, rank
 from tof.errors import Conflict, NotFound
-from tof.model import HealthCheck, Mode, PortRange, ProbeKind, Selection, Service
+from tof.model import (
+    HealthCheck,
+    Mode,
+    OnDeath,
+    PortRange,
+    ProbeKind,
+    Selection,
+    Service,
+    Spread,
+    SpreadBy,
+)
 
 APPS = tuple(ip_address(f"192.168.50.{n}") for n in (10, 11))
+FURTHER = ip_address("192.168.50.12")
 UE, TO = bytes((10, 45, 0, 2)), bytes((203, 0, 113, 70))
 FACTS = [Facts(UE, TO, 17, port, 0, bytes(4), bytes(4)) for port in (53, 80, None)]
 MAC = b"\x02" * 6
@@ -38,6 +49,7 @@ services = st.builds(
     priority=st.integers(-1, 1),
     mode=st.sampled_from((Mode.DIVERT, Mode.DIVERT, Mode.SHADOW)),
     health=st.sampled_from((None, None, HealthCheck(ProbeKind.ICMP, fall=1, rise=1))),
+    spread=st.sampled_from((None, Spread((FURTHER,)), Spread((FURTHER,), SpreadBy.UE, OnDeath.CORE))),
 ) | st.builds(
     Service,
     names,
@@ -56,7 +68,7 @@ class Services(RuleBasedStateMachine):
         self.plane = ServicePlane(Catalog())
         self.there: dict[str, Service] = {}
         self.hops: set = set()
-        self.alive: dict[str, bool] = {}
+        self.alive: dict[tuple[str, object], bool] = {}
         self.numbers: dict[str, set[int]] = {}
 
     def clashes(self, service, without=None):
@@ -65,12 +77,15 @@ class Services(RuleBasedStateMachine):
     def settle(self, there):
         """What the model is after a change."""
         kept = {
-            name: alive
-            for name, alive in self.alive.items()
-            if name in there and name in self.there and watched(there[name]) == watched(self.there[name])
+            (name, one): alive
+            for (name, one), alive in self.alive.items()
+            if name in there
+            and name in self.there
+            and one in there[name].applications
+            and watched(there[name]) == watched(self.there[name])
         }
         self.there, self.alive = there, kept
-        self.hops &= {service.application_ip for service in there.values()}
+        self.hops &= {one for service in there.values() for one in service.applications}
 
     @rule(service=services)
     def add(self, service):
@@ -116,24 +131,58 @@ class Services(RuleBasedStateMachine):
         for service in wanted:
             self.numbers.setdefault(service.name, set()).add(self.plane.number(service))
 
-    @rule(application=st.sampled_from(APPS), there=st.booleans())
+    @rule(application=st.sampled_from((*APPS, FURTHER)), there=st.booleans())
     def next_hop(self, application, there):
-        if not any(service.application_ip == application for service in self.there.values()):
+        if not any(application in service.applications for service in self.there.values()):
             return
         self.plane.next_hop_changed(application, MAC if there else None)
         (self.hops.add if there else self.hops.discard)(application)
 
-    @rule(name=names, answered=st.booleans())
-    def probed(self, name, answered):
-        self.plane.health.checked(name, answered=answered)
-        if name in self.there and watched(self.there[name]) is not None:
-            self.alive[name] = answered
+    @rule(name=names, application=st.sampled_from((*APPS, FURTHER)), answered=st.booleans())
+    def probed(self, name, application, answered):
+        self.plane.health.checked(name, application, answered=answered)
+        service = self.there.get(name)
+        if service is not None and watched(service) is not None and application in service.applications:
+            self.alive[name, application] = answered
+
+    @rule()
+    def restart(self):
+        """Another agent finds what the data path holds, and loads the services in their order."""
+        found = [
+            AdoptedService(s.service.name, s.service_id, s.service_id, first_lives(s))
+            for s in self.plane.served
+        ]
+        found += [
+            AdoptedService(str(one.address), one.number, s.service_id, one.lives)
+            for s in self.plane.served
+            for one in s.applications[1:]
+        ]
+        numbers = {name: self.numbers_of(name) for name in self.there}
+        # What was not diverted to has to be asked anew.
+        self.alive = {(name, one): lives and one in self.hops for (name, one), lives in self.alive.items()}
+        self.plane = ServicePlane(Catalog())
+        self.plane.adopt(found)
+        for service in self.there.values():
+            self.plane.add(service)
+        for hop in self.hops:
+            self.plane.next_hop_changed(hop, MAC)
+        assert {name: self.numbers_of(name) for name in self.there} == numbers
+        self.numbers = {
+            name: {found[0]} for name, found in numbers.items()
+        }  # a restart forgets who was there before
+
+    def numbers_of(self, name):
+        return {s.service.name: s.numbers for s in self.plane.served}[name]
+
+    def usable(self, service, application):
+        lives = watched(service) is None or self.alive.get((service.name, application), False)
+        return lives and application in self.hops
 
     def serving(self, service):
         if service.mode is Mode.SHADOW:
             return Serving.SHADOW
-        lives = service.health is None or self.alive.get(service.name, False)
-        return Serving.DIVERT if lives and service.application_ip in self.hops else Serving.OFF
+        lives = any(self.usable(service, one) for one in service.applications)
+        return Serving.DIVERT if lives else Serving.OFF
 
     @invariant()
     def it_is_as_the_model_says(self):
@@ -142,11 +191,24 @@ class Services(RuleBasedStateMachine):
         assert {name: one.serving for name, one in served.items()} == {
             name: self.serving(service) for name, service in self.there.items()
         }
-        assert len({one.service_id for one in served.values()} | {0}) == len(served) + 1
-        assert {route.service.name for route in self.plane.routes} == {
-            name
+        numbers = [number for one in served.values() for number in one.numbers]
+        assert len({*numbers, 0}) == len(numbers) + 1
+        assert {
+            (one.address, one.lives, self.plane.behind(one.number).application_ip)
+            for two in served.values()
+            for one in two.applications
+        } == {
+            (one, self.usable(service, one), one)
+            for service in self.there.values()
+            if service.spread is not None
+            for one in service.applications
+        }
+        assert {(route.service.name, route.service.application_ip) for route in self.plane.routes} == {
+            (name, one)
             for name, service in self.there.items()
-            if service.mode is Mode.DIVERT and service.application_ip in self.hops
+            if service.mode is Mode.DIVERT
+            for one in service.applications
+            if one in self.hops
         }
 
     @invariant()
@@ -173,7 +235,11 @@ class Services(RuleBasedStateMachine):
 def watched(service):
     if service.health is None or service.mode is Mode.SHADOW:
         return None
-    return replace(service, name="", priority=0)
+    return service.application_port, service.selection, service.health
+
+
+def first_lives(served):
+    return served.applications[0].lives if served.applications else served.serving is Serving.DIVERT
 
 
 def selects(service, facts):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final
 
 from tof.errors import BadRequest
@@ -11,6 +11,9 @@ from tof.model import IpAddress, IpNetwork
 
 LENGTH: Final = re.compile(r"0|[1-9][0-9]{0,2}")
 MAPPED_BITS: Final = 96
+BROADCAST: Final = IPv4Address("255.255.255.255")
+SHORTEST_UNSPECIFIED: Final = 8
+"""Shorter prefixes of the unspecified address have addresses that are somebody's; 0.0.0.0/0 is everything."""
 
 
 def canonical(address: IpAddress) -> IpAddress:
@@ -69,3 +72,18 @@ def _unscoped(text: str) -> IpAddress:
     if isinstance(address, IPv6Address) and address.scope_id is not None:
         raise ValueError(f"{text!r} has a scope")
     return address
+
+
+def check_usable(network: IpNetwork, field: str) -> None:
+    """BadRequest if these are no addresses of a server, whoever may be that."""
+    ends = (network.network_address, network.broadcast_address)
+    kinds = {
+        "multicast": all(a.is_multicast for a in ends),
+        "loopback": all(a.is_loopback for a in ends),
+        "unspecified": ends[0].is_unspecified and network.prefixlen >= SHORTEST_UNSPECIFIED,
+        "link-local": network.version == 6 and all(a.is_link_local for a in ends),
+        "broadcast": ends[0] == BROADCAST,
+    }
+    for kind, applies in kinds.items():
+        if applies:
+            raise BadRequest(f"{field} {prefix_text(network)} is {kind}", field)

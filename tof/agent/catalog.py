@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from tof.agent.addresses import canonical, network_of, parse_prefix, prefix_text
 from tof.agent.app_body import at_service
-from tof.agent.chain_body import check_vnfs
+from tof.agent.chain_body import check_mark, check_vnfs
 from tof.agent.service_check import checked
 from tof.dataplane.selection import overlap, place_of
 from tof.errors import BadRequest, Conflict, NotFound
-from tof.model import Chain, IpAddress, IpNetwork, Service
+from tof.model import Chain, IpAddress, IpNetwork, MarkKind, Service
 
 
 class Catalog:
@@ -22,10 +22,10 @@ class Catalog:
         own_addresses: Iterable[IpAddress] = (),
         *,
         learns: bool = True,
-        vnfs: Collection[str] | None = None,
+        vnfs: Mapping[str, Collection[MarkKind]] | None = None,
         answers: bool = True,
     ) -> None:
-        """``vnfs``: the names of those that chains may walk; None: of any."""
+        """``vnfs``: those that chains may walk, by name, and the marks that they speak; None: any."""
         self._forbidden = {canonical(a): "an address of the TOF" for a in own_addresses}
         self._forbidden |= {canonical(a): "a target of the Pinger" for a in pinger_targets}
         self._learns, self._answers, self._vnfs = learns, answers, vnfs
@@ -89,11 +89,11 @@ class Catalog:
         """Exactly these from now on; an error names the service or chain at fault."""
         fresh = Catalog(learns=self._learns, answers=self._answers)
         fresh._forbidden, fresh.chains = self._forbidden, tuple(chains)
-        for chain in fresh.chains if self._vnfs is not None else ():
+        for at, chain in enumerate(fresh.chains):
             try:
-                check_vnfs(chain, self._vnfs or ())
-            except BadRequest as error:
-                raise BadRequest(f"chain {chain.name}: {error}", error.field) from error
+                self._check_chain(chain, fresh.chains[:at])
+            except (BadRequest, Conflict) as error:
+                raise type(error)(f"chain {chain.name}: {error}", error.field) from error
         for service in services:
             try:
                 fresh.put_new(service)
@@ -108,6 +108,11 @@ class Catalog:
         service = self.lookup(key)
         self._drop(service)
         return service
+
+    def _check_chain(self, chain: Chain, before: Iterable[Chain]) -> None:
+        if self._vnfs is not None:
+            check_vnfs(chain, self._vnfs)
+        check_mark(chain, before, self._vnfs)
 
     def _resolve(self, key: str) -> str:
         if key in self._by_name:
@@ -142,9 +147,12 @@ class Catalog:
             raise BadRequest(
                 "domain with serviceIP: dns.server is off, so nobody answers it at the edge", "domain"
             )
-        for field, address in (("serviceIP", service.service_ip), ("applicationIP", service.application_ip)):
+        further = [("spread.applications", address) for address in service.applications[1:]]
+        for field, address in (
+            ("serviceIP", service.service_ip), ("applicationIP", service.application_ip), *further
+        ):  # fmt: skip
             # A prefix may have such addresses among its own: the Pinger's requests are no UE's packets.
-            if address in self._forbidden and (service.is_host or field == "applicationIP"):
+            if address in self._forbidden and (service.is_host or field != "serviceIP"):
                 raise BadRequest(f"{address} is {self._forbidden[address]}", field)
         return service
 

@@ -48,7 +48,8 @@ class Chains:
         if chain is None:
             return DIRECT
         walked = (v for v in chain.vnfs if v in self._alive or chain.on_failure is OnFailure.CORE)
-        return Path(chain.name, tuple(self.vnfs[vnf] for vnf in walked if vnf in self.vnfs), chain.vlan)
+        vnfs = tuple(self.vnfs[vnf] for vnf in walked if vnf in self.vnfs)
+        return Path(chain.name, vnfs, chain.mark, chain.vnfs)
 
     def _of(self, service: Service) -> Chain | None:
         return None if service.chain is None else self._chains.get(service.chain)

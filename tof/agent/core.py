@@ -65,6 +65,7 @@ class AgentPolicy:
     own_services: tuple[Service, ...] = ()
     names: NamePolicy = field(default_factory=NamePolicy)
     vnfs: tuple[Vnf, ...] = ()
+    generation: int = 0
 
 
 class Agent:
@@ -75,7 +76,7 @@ class Agent:
         """What was decided how often, by name; among them every kind of attack and of odd behaviour."""
         self.sessions = Sessions(policy.most_tunnels, policy.most_unconfirmed, self.counts)
         names = Names(catalog, policy.names, self.counts)
-        self.services = ServicePlane(catalog, names, policy.own_services, policy.vnfs)
+        self.services = ServicePlane(catalog, names, policy.own_services, policy.vnfs, policy.generation)
         self.holding = Holding()
         self.pinging = Pinging(policy.ping, tokens)
         self.revision = 0
@@ -140,8 +141,7 @@ class Agent:
     def _adopted(self, event: TunnelsAdopted, now: float, out: list[Command]) -> None:
         self.pinging.inherit(event.tokens)
         self.sessions.adopt(event.tunnels, out)
-        self.services.adopt_ids(event.service_ids)
-        self.services.health.inherit(event.diverting)
+        self.services.adopt(event.services)
         self._review_pings(event, now, out)
 
     def _review_pings(self, _event: Event, now: float, _out: list[Command]) -> None:
@@ -199,7 +199,7 @@ class Agent:
             self._converge(out)
 
     def _application_probed(self, event: ApplicationProbed, _now: float, out: list[Command]) -> None:
-        if self.services.health.checked(event.name, answered=event.answered):
+        if self.services.health.checked(event.name, event.application, answered=event.answered):
             self._converge(out)
 
     def _own_changed(self, event: OwnApplicationChanged, _now: float, out: list[Command]) -> None:

@@ -155,14 +155,25 @@ class AdoptedTunnel:
 
 
 @dataclass(frozen=True, slots=True)
+class AdoptedService:
+    """A service found in the data path at start, or (``service`` is another number) a further application of one.
+
+    ``name``: the service's name, or the application's address. ``lives``: packets are diverted to the application.
+    """
+
+    name: str
+    number: int
+    service: int
+    lives: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class TunnelsAdopted:
     """Everything found in the data path at start, and the services' identifiers there."""
 
     tunnels: tuple[AdoptedTunnel, ...]
-    service_ids: tuple[tuple[str, int], ...] = ()
+    services: tuple[AdoptedService, ...] = ()
     tokens: tuple[int, ...] = ()
-    diverting: tuple[str, ...] = ()
-    """Names of the services whose packets are diverted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,9 +225,10 @@ class AppPortsChanged:
 
 @dataclass(frozen=True, slots=True)
 class ApplicationProbed:
-    """A probe of the application behind the service ``name`` is over."""
+    """A probe of an application of the service ``name`` is over."""
 
     name: str
+    application: IpAddress
     answered: bool
 
 

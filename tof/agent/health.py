@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from tof.model import Mode, Service
+from tof.model import IpAddress, Mode, Service
+
+Application = tuple[str, IpAddress]
+"""Of a service, by its name."""
+Inherited = tuple[str, IpAddress | None]
+"""The same, None being the service's first application."""
 
 
 @dataclass(slots=True)
@@ -21,38 +26,47 @@ class Health:
     """An application that nobody has asked yet is dead; the first answer is enough to begin with."""
 
     def __init__(self) -> None:
-        self._states: dict[str, _State] = {}
-        self._inherited: set[str] = set()
+        self._states: dict[Application, _State] = {}
+        self._inherited: set[Inherited] = set()
 
-    def inherit(self, names: Iterable[str]) -> None:
-        """Services that were being diverted when the agent started: their applications live until a probe says no."""
-        self._inherited = set(names)
+    def inherit(self, applications: Iterable[Inherited]) -> None:
+        """Applications that were being diverted to when the agent started: they live until a probe says no."""
+        self._inherited = set(applications)
 
-    def keep(self, services: Iterable[Service]) -> None:
+    def keep(self, services: Collection[Service]) -> None:
         """Watch these, those without a check and shadows aside; a service that is not what it was begins anew."""
-        wanted = {s.name: s for s in services if s.health is not None and s.mode is Mode.DIVERT}
+        wanted = {
+            (s.name, application): s
+            for s in services
+            if s.health is not None and s.mode is Mode.DIVERT
+            for application in s.applications
+        }
         known, self._states = self._states, {}
-        for name, service in wanted.items():
-            state = known.get(name)
+        for application, service in wanted.items():
+            state = known.get(application)
             if state is None or _watched(state.service) != _watched(service):
-                state = _State(service, name in self._inherited, asked=name in self._inherited)
-                self._inherited.discard(name)
+                place = service.name, None if application[1] == service.application_ip else application[1]
+                inherited = place in self._inherited
+                state = _State(service, inherited, asked=inherited)
             state.service = service
-            self._states[name] = state
+            self._states[application] = state
+        if self._inherited:
+            present = {service.name for service in services}
+            self._inherited = {place for place in self._inherited if place[0] not in present}
 
-    def lives(self, name: str) -> bool:
-        """Whether the application behind this service answers, or nobody asks it."""
-        state = self._states.get(name)
+    def lives(self, name: str, application: IpAddress) -> bool:
+        """Whether this application of the service answers, or nobody asks it."""
+        state = self._states.get((name, application))
         return state is None or state.alive
 
-    def asked(self, name: str) -> bool:
+    def asked(self, name: str, application: IpAddress) -> bool:
         """Whether the first probe has been answered or given up, or there is none."""
-        state = self._states.get(name)
+        state = self._states.get((name, application))
         return state is None or state.asked
 
-    def checked(self, name: str, *, answered: bool) -> bool:
+    def checked(self, name: str, application: IpAddress, *, answered: bool) -> bool:
         """A probe is over; whether its application lives now and did not before, or the other way round."""
-        state = self._states.get(name)
+        state = self._states.get((name, application))
         if state is None or state.service.health is None:
             return False
         first, state.asked = not state.asked, True
@@ -68,4 +82,4 @@ class Health:
 
 
 def _watched(service: Service) -> tuple[object, ...]:
-    return service.application_ip, service.application_port, service.selection, service.health
+    return service.application_port, service.selection, service.health

@@ -281,6 +281,8 @@ class Learning:
         if up.foreign == ping.ue and self._doubting.contested(up, known, now, out):
             return
         down = self._downlink(event, now, out, dropped=event.size)
+        if self._sessions.at(up.index) is not up:  # in a flood, room for one tunnel is another's
+            return
         if up.foreign == ping.ue:
             self._confirmed(up, ping.ue, out)
         if down is None or ue_of(ping.ue) not in up.ues:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import NamedTuple
 
+from tof.agent.addresses import check_usable
 from tof.agent.catalog import Catalog
-from tof.agent.service_check import check_usable
 from tof.dataplane.selection import Learnt, rival, rules_of
 from tof.errors import BadRequest
 from tof.model import IpAddress, IpNetwork, Service

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from tof.agent.catalog import Catalog
-from tof.agent.chain_body import chain_body, parse_chain
+from tof.agent.chain_body import chain_body, check_mark, parse_chain
 from tof.agent.group_body import check_remotes, group_body, parse_group
 from tof.agent.service_body import body_of, parse
 from tof.errors import BadRequest, Conflict
@@ -27,6 +27,7 @@ def parse_policy(body: Mapping[str, object]) -> Policy:
         chain = parse_chain(entry)
         if chains.setdefault(chain.name, chain) is not chain:
             raise Conflict(f"there is already a chain called {chain.name}", "name")
+        check_mark(chain, (other for other in chains.values() if other is not chain))
 
     def declare_group(entry: Mapping[str, object]) -> None:
         group = parse_group(entry)

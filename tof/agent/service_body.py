@@ -11,6 +11,7 @@ from tof.agent.health_body import health_body, parse_health
 from tof.agent.hours import hours_body, parse_hours
 from tof.agent.mirror_body import mirror_body, parse_mirror
 from tof.agent.service_check import checked
+from tof.agent.spread_body import parse_spread, spread_body
 from tof.errors import BadRequest
 from tof.model import Initiates, IpAddress, IpNetwork, Mode, PortRange, Selection, Service
 
@@ -34,6 +35,7 @@ FIELDS: Final = (
     "chain",
     "hours",
     "mirror",
+    "spread",
     "initiates",
 )
 PROTOCOLS: Final[Mapping[str, int]] = {"tcp": 6, "udp": 17, "sctp": 132}
@@ -68,6 +70,7 @@ def parse(body: Mapping[str, object]) -> Service:
             _text(body, "chain") if "chain" in body else None,
             parse_hours(body["hours"]) if "hours" in body else (),
             parse_mirror(body["mirror"]) if "mirror" in body else None,
+            parse_spread(body["spread"]) if "spread" in body else None,
             _initiates(body["initiates"]) if "initiates" in body else None,
         ),
     )
@@ -91,6 +94,7 @@ def body_of(service: Service) -> dict[str, object]:
         "chain": service.chain,
         "hours": hours_body(service.hours),
         "mirror": None if service.mirror is None else mirror_body(service.mirror),
+        "spread": None if service.spread is None else spread_body(service.spread),
         "initiates": None if service.initiates is None else service.initiates.value,
     }
     network = service.network

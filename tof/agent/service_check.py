@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import replace
-from ipaddress import IPv4Address, ip_address
+from ipaddress import ip_address
 from typing import Final
 
-from tof.agent.addresses import canonical, is_host, network_of, prefix_text
+from tof.agent.addresses import canonical, check_usable, is_host, network_of
 from tof.agent.mirror_body import check_mirror
+from tof.agent.spread_body import checked_spread
 from tof.dataplane.selection import PROTOCOLS_WITH_PORTS
 from tof.errors import BadRequest
 from tof.model import HealthCheck, IpNetwork, PortRange, ProbeKind, Selection, Service, probe_port
@@ -17,13 +18,10 @@ from tof.model import HealthCheck, IpNetwork, PortRange, ProbeKind, Selection, S
 NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 DOMAIN_LABEL: Final = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 LONGEST_DOMAIN: Final = 253
-BROADCAST: Final = IPv4Address("255.255.255.255")
 MOST_ENTRIES: Final = 64
 """Of each list of a service."""
 MOST_COMBINATIONS: Final = 256
 """Of ports and VLANs: each is a rule of the data path."""
-SHORTEST_UNSPECIFIED: Final = 8
-"""Shorter prefixes of the unspecified address have addresses that are somebody's; 0.0.0.0/0 is everything."""
 
 
 def checked(service: Service) -> Service:
@@ -48,6 +46,8 @@ def checked(service: Service) -> Service:
         _check_health(service, service.health)
     if service.mirror is not None:
         check_mirror(service.mirror)
+    if service.spread is not None:
+        service = replace(service, spread=checked_spread(service, service.spread))
     return service
 
 
@@ -181,18 +181,3 @@ def _check_name(name: str) -> None:
     except ValueError:
         return
     raise BadRequest("name must not be an IP address", "name")
-
-
-def check_usable(network: IpNetwork, field: str) -> None:
-    """BadRequest if these are no addresses of a server, whoever may be that."""
-    ends = (network.network_address, network.broadcast_address)
-    kinds = {
-        "multicast": all(a.is_multicast for a in ends),
-        "loopback": all(a.is_loopback for a in ends),
-        "unspecified": ends[0].is_unspecified and network.prefixlen >= SHORTEST_UNSPECIFIED,
-        "link-local": network.version == 6 and all(a.is_link_local for a in ends),
-        "broadcast": ends[0] == BROADCAST,
-    }
-    for kind, applies in kinds.items():
-        if applies:
-            raise BadRequest(f"{field} {prefix_text(network)} is {kind}", field)

@@ -5,15 +5,19 @@ from __future__ import annotations
 from binascii import crc32
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from ipaddress import ip_address
 
 from tof.agent.catalog import Catalog
 from tof.agent.chains import Chains
+from tof.agent.events import AdoptedService
 from tof.agent.health import Health
 from tof.agent.hours import are_now
 from tof.agent.names import NamePolicy, Names
 from tof.agent.plugged import Plugged
-from tof.dataplane.desired import ServedService, ServiceRoute, Serving, Vnf
+from tof.dataplane.desired import ServedApplication, ServedService, ServiceRoute, Serving, Vnf
 from tof.dataplane.selection import Facts, RuleLists, judge, place_of, rule_lists
+from tof.dataplane.spreading import ends_of, slot_of, slots
 from tof.model import GATEWAY_MAC, Chain, IpAddress, Mode, Policy, SecurityGroup, Service
 
 
@@ -31,14 +35,19 @@ class ServicePlane:
         names: Names | None = None,
         own: tuple[Service, ...] = (),
         vnfs: Iterable[Vnf] = (),
+        generation: int = 0,
     ) -> None:
+        """``generation``, 0 to 255: of this agent; its services do not take the connections of those that others deleted."""
         self.catalog = catalog
         self.names = names or Names(catalog, NamePolicy(), Counter())
         self.own, self.own_lives = own, False
         """Services of the TOF's own, whose applications are in its kernel, and whether they are there."""
         self._next_hops: dict[IpAddress, bytes] = {}
         self._ids: dict[str, int] = {}
+        self._application_ids: dict[tuple[int, IpAddress], int] = {}
+        """Of further applications, by their service's number."""
         self._retired: dict[int, int] = {}
+        self._generation = generation
         self.health, self.chains, self.plugged = Health(), Chains(vnfs), Plugged()
         self._rules = rule_lists(own)
         self._judged: tuple[tuple[Service, ...], int, frozenset[str]] = ((), 0, frozenset())
@@ -47,9 +56,23 @@ class ServicePlane:
         for service in own:
             self._number(service.name)
 
-    def adopt_ids(self, ids: Iterable[tuple[str, int]]) -> None:
-        """The numbers, by name, under which the data path already diverts."""
-        self._ids.update(ids)
+    def adopt(self, services: Iterable[AdoptedService]) -> None:
+        """The numbers under which the data path already diverts."""
+        adopted = tuple(services)
+        names = {one.number: one.name for one in adopted if one.number == one.service}
+        further = {
+            one.number: (one.service, ip_address(one.name)) for one in adopted if one.number != one.service
+        }
+        self._ids.update((name, number) for number, name in names.items())
+        self._application_ids.update((place, number) for number, place in further.items())
+        living = {one.number for one in adopted if one.lives}
+        first = [(name, None) for number, name in names.items() if number in living]
+        others = [
+            (names[service], address)
+            for number, (service, address) in further.items()
+            if number in living and service in names
+        ]
+        self.health.inherit((*first, *others))
 
     def add(self, service: Service) -> None:
         """Provision; RequestError changes nothing."""
@@ -113,7 +136,7 @@ class ServicePlane:
     @property
     def applications(self) -> frozenset[IpAddress]:
         """The applications whose next hops must be asked for."""
-        needed = {service.application_ip for service in self.catalog.services}
+        needed = {one for service in self.catalog.services for one in service.applications}
         return frozenset(application for application in needed if not self.plugged.has(application))
 
     @property
@@ -163,28 +186,54 @@ class ServicePlane:
         changed, self.own_lives = self.own_lives is not lives, lives
         return changed and bool(self.own)
 
+    def behind(self, number: int) -> Service | None:
+        """The service whose packets have this number on br-ue, with the application whose number it is."""
+        for served in self.served:
+            for one in served.applications:
+                if one.number == number:
+                    return replace(served.service, application_ip=one.address, spread=None)
+            if served.service_id == number:
+                return served.service
+        return None
+
+    def application_of(self, served: ServedService, packet: bytes) -> ServedApplication | None:
+        """Where a UE's packet to this service goes, nothing being known of its flow; None: to the core."""
+        service = served.service
+        if service.spread is None:
+            return ServedApplication(
+                service.application_ip, served.service_id, served.serving is Serving.DIVERT
+            )
+        number = slots(served.applications, service.spread)[slot_of(ends_of(packet), service.spread.by)]
+        return next((one for one in served.applications if one.number == number), None)
+
     def judged(self, facts: Facts) -> ServedService | None:
         """The service that selects this packet."""
         rule = judge(self.rules, facts)
         return self._served(rule.service) if rule is not None else None
 
     def _served(self, service: Service) -> ServedService:
-        return ServedService(service, self._ids[service.name], self._serving(service))
+        several: tuple[ServedApplication, ...] = ()
+        if service.spread is not None:
+            usable = {one: self.is_usable(service, one) for one in service.applications}
+            several = tuple(
+                ServedApplication(one, self._number_of(service, one), lives) for one, lives in usable.items()
+            )
+        return ServedService(service, self._ids[service.name], self._serving(service), several)
 
     @property
     def routes(self) -> tuple[ServiceRoute, ...]:
         """The services whose packets br-ue can carry now; a dead application is no reason to change it."""
         routed = (
             ServiceRoute(
-                service,
-                self._ids[service.name],
-                mac,
-                self.chains.path(service),
-                self.plugged.has(service.application_ip),
+                service if service.spread is None else replace(service, application_ip=one, spread=None),
+                self._number_of(service, one), mac, self.chains.path(service), named=service.spread is not None,
+                own_port=self.plugged.has(one),
             )
             for service in self.catalog.services
-            if service.mode is Mode.DIVERT and (mac := self.next_hop(service.application_ip)) is not None
-        )
+            if service.mode is Mode.DIVERT
+            for one in service.applications
+            if (mac := self.next_hop(one)) is not None
+        )  # fmt: skip
         own = (ServiceRoute(service, self._ids[service.name], GATEWAY_MAC) for service in self.own)
         return (*routed, *own)
 
@@ -193,35 +242,71 @@ class ServicePlane:
             return Serving.DIVERT if self.own_lives else Serving.OFF
         if service.mode is Mode.SHADOW:
             return Serving.SHADOW
-        lives = self.health.lives(service.name) and not self.chains.is_broken(service)
-        return Serving.DIVERT if self.resolved(service) and lives else Serving.OFF
+        if self.chains.is_broken(service):
+            return Serving.OFF
+        lives = any(self.is_usable(service, one) for one in service.applications)
+        return Serving.DIVERT if lives else Serving.OFF
 
     def number(self, service: Service) -> int:
         """The number under which the data path knows the service."""
         return self._ids[service.name]
 
-    def resolved(self, service: Service) -> bool:
+    def is_resolved(self, application: IpAddress) -> bool:
         """Whether the application's next hop answers."""
-        return self.next_hop(service.application_ip) is not None
+        return self.next_hop(application) is not None
+
+    def is_usable(self, service: Service, application: IpAddress) -> bool:
+        """Whether flows of the service may go to this application of it now."""
+        return self.is_resolved(application) and self.health.lives(service.name, application)
+
+    def _number_of(self, service: Service, application: IpAddress) -> int:
+        number = self._ids[service.name]
+        return number if application == service.application_ip else self._application_ids[number, application]
 
     def _number(self, name: str) -> None:
         if name in self._ids:
             return
         # The last byte counts; what counts is not the name, with which a service may have been renamed.
-        taken = {number & ~0xFF for number in self._ids.values()} | {0}
-        series = crc32(name.encode()) & ~0xFF
+        series = self._free_series(name.encode())
+        last = self._retired.get(series)
+        self._ids[name] = series | (self._generation if last is None else (last + 1) & 0xFF)
+
+    def _free_series(self, seed: bytes) -> int:
+        taken = {n & ~0xFF for n in (*self._ids.values(), *self._application_ids.values())} | {0}
+        series = crc32(seed) & ~0xFF
         while series in taken:
             series = (series + 0x100) & 0xFFFFFFFF
-        last = self._retired.get(series)
-        self._ids[name] = series if last is None else series | ((last + 1) & 0xFF)
+        return series
+
+    def _number_applications(self) -> None:
+        """A further application keeps its number as long as it is one of a service that keeps its own.
+
+        What was adopted waits for its service to be loaded.
+        """
+        several = {
+            self._ids[s.name]: s.applications[1:] for s in self.catalog.services if s.spread is not None
+        }
+        wanted = {(number, one) for number, further in several.items() for one in further}
+        loaded = {self._ids[s.name] for s in self.catalog.services} if self._application_ids else set()
+        self._application_ids = {
+            place: number
+            for place, number in self._application_ids.items()
+            if place in wanted or place[0] not in loaded
+        }
+        for number, one in sorted(wanted - self._application_ids.keys(), key=str):
+            self._application_ids[number, one] = self._free_series(number.to_bytes(4, "big") + one.packed)
 
     def _retire(self, name: str) -> None:
         number = self._ids.pop(name)
         self._retired[number & ~0xFF] = number
+        self._application_ids = {
+            place: one for place, one in self._application_ids.items() if place[0] != number
+        }
         self.names.forget(name)
 
     def _keep_needed(self) -> None:
         self._review_hours()
+        self._number_applications()
         self.health.keep(self.catalog.services)
         self.names.keep()
         needed = self.applications

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import typer
 
 from tof.api.commands import Api, Json, call, print_json, print_table
-from tof.model import Mode
+from tof.model import Mode, OnDeath, SpreadBy
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the service.")]
 ServiceIp = Annotated[
@@ -67,6 +67,19 @@ MirrorOption = Annotated[
     typer.Option(
         "--mirror", metavar="interface:IF|file:NAME", help="Duplicate its packets, both ways, to there."
     ),
+]
+AlsoOption = Annotated[
+    list[str] | None,
+    typer.Option("--also", metavar="APPLICATION_IP", help="A further application of it (repeatable)."),
+]
+ByOption = Annotated[
+    SpreadBy | None,
+    typer.Option(
+        "--by", help="Its applications share its UEs or flows; order: the first one that lives has all."
+    ),
+]
+OnDeathOption = Annotated[
+    OnDeath | None, typer.Option("--on-death", help="Where a dead application's share goes; default next.")
 ]
 InitiatesOption = Annotated[
     str | None,
@@ -149,6 +162,9 @@ def services_add(
     chain: ChainOption = None,
     hours: HoursOption = None,
     mirror: MirrorOption = None,
+    also: AlsoOption = None,
+    by: ByOption = None,
+    on_death: OnDeathOption = None,
     initiates: InitiatesOption = None,
     api: Api = None,
     json_output: Json = False,
@@ -180,6 +196,9 @@ def services_set(
     chain: ChainOption = None,
     hours: HoursOption = None,
     mirror: MirrorOption = None,
+    also: AlsoOption = None,
+    by: ByOption = None,
+    on_death: OnDeathOption = None,
     initiates: InitiatesOption = None,
     api: Api = None,
     json_output: Json = False,
@@ -255,6 +274,12 @@ def _service(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         body["health"] = health_option(body["health"])
     if "mirror" in body:
         body["mirror"] = _mirror(body["mirror"])
+    words = {"by": given["by"], "onDeath": given["on_death"]}
+    spread = {field: str(word) for field, word in words.items() if word is not None}
+    if given["also"]:
+        body["spread"] = {"applications": list(given["also"]), **spread}
+    elif spread:
+        raise typer.BadParameter("needs --also", param_hint="--by, --on-death")
     return body
 
 
@@ -292,8 +317,9 @@ def _path(key: str) -> str:
 
 
 def _application(service: Mapping[str, Any]) -> str:
-    port = service.get("applicationPort")
-    return f"{service['applicationIP']} port {port}" if port else str(service["applicationIP"])
+    port, further = service.get("applicationPort"), service.get("spread", {}).get("applications", [])
+    where = ", ".join((service["applicationIP"], *further))
+    return f"{where} port {port}" if port else where
 
 
 def _in_force(service: Mapping[str, Any]) -> str:

@@ -15,7 +15,6 @@ from tof.config.settings import (
     Dns,
     IpInterface,
     IpNetwork,
-    LibvirtVim,
     LocalVim,
     Log,
     Mirror,
@@ -27,6 +26,7 @@ from tof.config.settings import (
     UnixListen,
     Vnf,
 )
+from tof.config.vim_settings import LibvirtVim, NomadVim, OpenVim, VimAccess
 
 __all__ = [
     "S1",
@@ -45,6 +45,8 @@ __all__ = [
     "Log",
     "Mirror",
     "Names",
+    "NomadVim",
+    "OpenVim",
     "Pinger",
     "QueueNames",
     "State",
@@ -52,6 +54,7 @@ __all__ = [
     "Tunnels",
     "Ue",
     "UnixListen",
+    "VimAccess",
     "Vnf",
     "checked_application",
     "load",

@@ -177,6 +177,7 @@ def _vnfs(root: Table) -> tuple[Vnf, ...]:
                 one.take("health", choice("port", "frames"), "port"),
                 one.take("interval_s", number(0.05, 60), 0.2),
                 one.take("fall", whole(1, 100), 3),
+                one.take("speaks", optional(listed(choice("vlan", "dscp", "nsh"))), ("vlan",)),
             )
         )
         one.done()

@@ -7,6 +7,7 @@ from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip
 from pathlib import Path
 
 from tof.config.names import Names, names_of
+from tof.config.vim_settings import LibvirtVim, NomadVim, OpenVim
 from tof.model import IpAddress
 
 IpNetwork = IPv4Network | IPv6Network
@@ -90,6 +91,7 @@ class Vnf:
     ``egress``, the other way round on their way back.
 
     ``health``: what it lives by, the links of its ``port``s alone, or ``frames`` that the TOF sends through it.
+    ``speaks``: the marks of chains that it is shown; it sees frames of chains with another as they are without any.
     """
 
     name: str
@@ -98,6 +100,7 @@ class Vnf:
     health: str = "port"
     interval_s: float = 0.2
     fall: int = 3
+    speaks: tuple[str, ...] = ("vlan",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,31 +217,7 @@ class LocalVim:
     probe_timeout_s: float = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class LibvirtVim:
-    """``[vim.NAME]`` with ``backend = "libvirt"``: apps as virtual machines, or unikernels on Xen.
-
-    ``images``: a directory of images, of which ``image`` is what apps have that name none. ``platform_bridge``: a bridge of
-    this host that leads to the ME platform. ``vif_script``: what Xen runs for an adapter towards the TOF.
-    """
-
-    name: str = "libvirt"
-    uri: str = "qemu:///system"
-    hypervisor: str = "auto"
-    pool: tuple[IpNetwork, ...] = ()
-    images: Path = Path("/var/lib/tof/images")
-    image: str = "guest"
-    memory_mb: int = 256
-    platform_bridge: str = ""
-    platform_pool: tuple[IpNetwork, ...] = ()
-    vif_script: str = "/etc/xen/scripts/vif-tof"
-    max_apps: int = 64
-    log_max_kb: int = 1024
-    build_timeout_s: float = 60.0
-    probe_timeout_s: float = 60.0
-
-
-AnyVim = LocalVim | LibvirtVim
+AnyVim = LocalVim | LibvirtVim | NomadVim | OpenVim
 
 
 @dataclass(frozen=True, slots=True)

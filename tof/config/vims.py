@@ -7,25 +7,13 @@ from collections.abc import Callable
 from ipaddress import ip_network
 from pathlib import Path
 
-from tof.config.fields import (
-    Table,
-    choice,
-    directory,
-    interface,
-    listed,
-    maybe,
-    network,
-    number,
-    pattern,
-    refuse,
-    several,
-    whole,
-)
-from tof.config.settings import AnyVim, IpNetwork, LibvirtVim, LocalVim, Ue
+from tof.config.fields import Table, choice, directory, listed, network, number, pattern, refuse, whole
+from tof.config.libvirt_vim import check_families, read_libvirt
+from tof.config.remote_vims import read_nomad, read_openvim
+from tof.config.settings import AnyVim, IpNetwork, LocalVim, Ue
 
 MOST_VIMS = 16
 _USUAL = LocalVim()
-_LIBVIRT = LibvirtVim()
 
 
 def read_vims(root: Table, ue: Ue) -> tuple[AnyVim, ...]:
@@ -48,14 +36,14 @@ def read_vims(root: Table, ue: Ue) -> tuple[AnyVim, ...]:
 
 
 def _vim(name: str, table: Table, ue: Ue) -> AnyVim:
-    path = f"vim.{name}"
-    kinds: dict[str, Callable[[str, Table, Ue], AnyVim]] = {"local": _local, "libvirt": _libvirt}
+    kinds: dict[str, Callable[[str, Table, Ue], AnyVim]]
+    kinds = {"local": _local, "libvirt": read_libvirt, "nomad": read_nomad, "openvim": read_openvim}
     vim = kinds[table.take("backend", choice(*kinds))](name, table, ue)
     table.done()
     for at, prefix in enumerate(vim.pool):
         if not any(_within(prefix, own.network) for own in ue.app_address):
-            refuse(f"{path}.pool[{at}]", f"{prefix} is not inside a network of ue.app_address")
-    _check_families(f"{path}.pool", vim.pool)
+            refuse(f"vim.{name}.pool[{at}]", f"{prefix} is not inside a network of ue.app_address")
+    check_families(f"vim.{name}.pool", vim.pool)
     return vim
 
 
@@ -76,41 +64,6 @@ def _local(name: str, table: Table, ue: Ue) -> LocalVim:
         if shown == Path("/") or ".." in shown.parts:
             refuse(f"vim.{name}.paths[{at}]", "expected a directory below /")
     return vim
-
-
-def _libvirt(name: str, table: Table, _ue: Ue) -> LibvirtVim:
-    none: tuple[str, ...] = ()
-    bridge = table.take("platform_bridge", maybe(interface), none)
-    platform_pool = table.take("platform_pool", listed(network), _LIBVIRT.platform_pool)
-    if platform_pool and not bridge:
-        refuse(f"vim.{name}.platform_pool", "without platform_bridge there is no network for it")
-    _check_families(f"vim.{name}.platform_pool", platform_pool)
-    return LibvirtVim(
-        name,
-        table.take(
-            "uri", pattern(r"[a-z+]+://[^\0\s]*", "a libvirt URI, such as qemu:///system"), _LIBVIRT.uri
-        ),
-        table.take("hypervisor", choice("auto", "kvm", "qemu", "xen"), _LIBVIRT.hypervisor),
-        table.take("pool", several(network)),
-        table.take("images", directory, _LIBVIRT.images),
-        table.take(
-            "image", pattern(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", "the name of an image"), _LIBVIRT.image
-        ),
-        table.take("memory_mb", whole(4, 1_000_000), _LIBVIRT.memory_mb),
-        next(iter(bridge), ""),
-        platform_pool,
-        str(table.take("vif_script", directory, Path(_LIBVIRT.vif_script))),
-        table.take("max_apps", whole(1, 4096), _LIBVIRT.max_apps),
-        table.take("log_max_kb", whole(4, 1_000_000), _LIBVIRT.log_max_kb),
-        table.take("build_timeout_s", number(0.5, 3600), _LIBVIRT.build_timeout_s),
-        table.take("probe_timeout_s", number(0.5, 3600), _LIBVIRT.probe_timeout_s),
-    )
-
-
-def _check_families(path: str, pool: tuple[IpNetwork, ...]) -> None:
-    for at, prefix in enumerate(pool):
-        if any(prefix.version == other.version for other in pool[:at]):
-            refuse(f"{path}[{at}]", f"a second prefix of IPv{prefix.version}")
 
 
 def _pool(ue: Ue) -> tuple[IpNetwork, ...]:

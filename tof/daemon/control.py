@@ -179,7 +179,7 @@ class Control:
         changed: int = 0,
     ) -> None:
         try:
-            await self._resolver.resolve({service.application_ip for service in services}, RESOLVE_S)
+            await self._resolver.resolve({one for s in services for one in s.applications}, RESOLVE_S)
             await asyncio.gather(*(self._prober.first_answer(each, RESOLVE_S) for each in services))
             within_s = IN_FORCE_S + IN_FORCE_EACH_S * max(len(services), changed)
             await self._switch.in_force(self._feed.agent.revision, within_s)
@@ -209,16 +209,29 @@ class Control:
             return ServiceState.SHADOW, "nothing is diverted; see tof_service_packets_total"
         if not self._services.is_on_duty(service):
             return ServiceState.OUT_OF_HOURS, ", ".join(hours_body(service.hours))
-        if not self._services.resolved(service):
-            return ServiceState.UNRESOLVED, self._resolver.why(service.application_ip)
-        if not self._services.health.lives(service.name):
-            return ServiceState.UNHEALTHY, self._prober.why(service)
+        if not any(map(self._services.is_resolved, service.applications)):
+            return ServiceState.UNRESOLVED, self._why_unusable(service)
+        if not any(self._services.is_usable(service, one) for one in service.applications):
+            return ServiceState.UNHEALTHY, self._why_unusable(service)
         if self._services.chains.is_broken(service):
             dead = {name: self._vnfs.dead.get(name, "") for name in self._services.chains.dead(service)}
             return ServiceState.BROKEN_CHAIN, "; ".join(f"VNF {name}: {why}" for name, why in dead.items())
         if service.network is None and not self._services.names.of(service.name):
             return ServiceState.UNLEARNT, f"no answer has said yet which addresses {service.domain} has"
-        return ServiceState.IN_FORCE, self._not_mirrored(service)
+        return ServiceState.IN_FORCE, self._why_unusable(service) or self._not_mirrored(service)
+
+    def _why_unusable(self, service: Service) -> str:
+        """What is the matter with those applications of the service that get no flows."""
+        said = {
+            application: self._prober.why(service, application)
+            if self._services.is_resolved(application)
+            else self._resolver.why(application)
+            for application in service.applications
+            if not self._services.is_usable(service, application)
+        }
+        if service.spread is None:
+            return "".join(said.values())
+        return "; ".join(f"{application}: {why}" for application, why in said.items())
 
     async def tunnels(self, query: TunnelQuery) -> Sequence[TunnelView]:
         """The tunnels that ``query`` wants."""

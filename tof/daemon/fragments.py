@@ -112,8 +112,11 @@ class Fragments:
         served = services.judged(uplink_facts(key, packet))
         if served is None or served.serving is not Serving.DIVERT:
             return "no_service"
-        veiled = served.service.application_ip.packed not in self._endpoints.tracked
-        out = frames(tunnel.index, packet, self._apps.mtu, served.service_id, veiled=veiled)
+        application = services.application_of(served, packet)
+        if application is None:
+            return "no_service"
+        veiled = application.address.packed not in self._endpoints.tracked
+        out = frames(tunnel.index, packet, self._apps.mtu, application.number, veiled=veiled)
         for frame in out.back:
             self._back.send(frame)
         if not all(self._onward.send(frame) for frame in out.onward):

@@ -46,9 +46,10 @@ class Mirroring:
         """These services are about to be in force; what has come so far is of those before."""
         self._drain()
         self._names = {
-            one.service_id: one.service.mirror.file
+            number: one.service.mirror.file
             for one in served
             if one.service.mirror is not None and one.service.mirror.file
+            for number in one.numbers
         }
 
     async def run(self) -> None:

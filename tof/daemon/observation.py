@@ -29,7 +29,7 @@ from tof.daemon.switch import Switch
 from tof.daemon.vnfs import VnfWatch
 from tof.drivers.layout import ENDED, HEARTBEAT_NS, TunnelRecord
 from tof.drivers.xdp import XdpEndpoints
-from tof.model import Direction, Mode, TunnelState, address_text
+from tof.model import Direction, IpAddress, Mode, Service, TunnelState, address_text
 
 SLICE = 512
 
@@ -132,11 +132,13 @@ class Observation:
         beat = self._clock.now_ns() - self._endpoints.heartbeat_ns() < HEARTBEAT_NS
         bypass = self._endpoints.bypass
         services = self._feed.agent.services
-        unhealthy = [s.name for s in services.catalog.services if not services.health.lives(s.name)]
+        applications = [(s, one) for s in services.catalog.services for one in s.applications]
+        unhealthy = [_named(s, one) for s, one in applications if not services.health.lives(s.name, one)]
+        dead = [f"dead: {name} ({why})" for name, why in self._vnfs.dead.items()]
+        dead += [f"not for every packet: {name} ({why})" for name, why in self._vnfs.narrow.items()]
         missing = [f"{name} ({why})" for name, why in self.missing_ports().items()]
-        dead = [f"{name} ({why})" for name, why in self._vnfs.dead.items()]
-        unresolved = [s.name for s in self._feed.agent.services.catalog.services
-                      if s.mode is Mode.DIVERT and not self._feed.agent.services.resolved(s)]  # fmt: skip
+        unresolved = [_named(s, one) for s, one in applications
+                      if s.mode is Mode.DIVERT and not services.is_resolved(one)]  # fmt: skip
         return HealthView(
             (
                 _check("ovs", self._switch.up, "connected", "Open vSwitch is not connected"),
@@ -147,7 +149,7 @@ class Observation:
                 _check("services", not unresolved, "resolved", "unresolved: " + ", ".join(unresolved)),
                 _check("accounting", not self._accounting.behind, "off or told", self._accounting.behind),
                 _check("applications", not unhealthy, "alive", "dead: " + ", ".join(unhealthy)),
-                _check("vnfs", not dead, "alive", "dead: " + ", ".join(dead)),
+                _check("vnfs", not dead, "alive", ", ".join(dead)),
                 _check("ports", not missing, "there", "missing: " + ", ".join(missing)),
                 *(
                     [
@@ -233,7 +235,9 @@ class Observation:
         octets = CounterMetricFamily(
             "tof_service_bytes", f"Bytes of users' packets that {what}", labels=["service"]
         )
-        for _, record in self._endpoints.selection.served():
+        for number, record in self._endpoints.selection.served():
+            if record.service != number:  # a further application: its service counts
+                continue
             packets.add_metric([record.name], record.packets)
             octets.add_metric([record.name], record.octets)
         yield packets
@@ -242,3 +246,7 @@ class Observation:
 
 def _check(name: str, good: bool, fine: str, bad: str) -> Check:
     return Check(name, HealthState.OK if good else HealthState.DEGRADED, fine if good else bad)
+
+
+def _named(service: Service, application: IpAddress) -> str:
+    return service.name if service.spread is None else f"{service.name} ({application})"

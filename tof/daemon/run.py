@@ -186,7 +186,7 @@ class Daemon:
         await self._resolve_all(resolver, agent)
         edge = await self._edge_dns(agent, feed)
         prober = Prober(config.names.gw0, agent.services, feed.handle)
-        vnfs = VnfWatch(config.vnfs, feed.handle, switch.add_anew)
+        vnfs = VnfWatch(config.vnfs, feed.handle, switch.add_anew, config.ue.app_interface)
         vnfs.look()
         tasks += [
             group.create_task(switch.run(), name="switch"),
@@ -231,9 +231,9 @@ class Daemon:
     def _adopt(self, endpoints: XdpEndpoints, feed: Feed) -> None:
         if not endpoints.adopted:
             return
-        ids, diverting = endpoints.service_ids(), endpoints.selection.diverting()
-        feed.handle(TunnelsAdopted(endpoints.adopt(), ids, endpoints.adopt_tokens(), diverting))
-        log.info("took over", tunnels=len(feed.agent.sessions), services=len(ids))
+        services = endpoints.adopt_services()
+        feed.handle(TunnelsAdopted(endpoints.adopt(), services, endpoints.adopt_tokens()))
+        log.info("took over", tunnels=len(feed.agent.sessions), services=len(services))
 
     async def _load_services(self, store: Store, feed: Feed) -> None:
         chains: list[Chain] = []
@@ -329,13 +329,16 @@ def _policy(config: Config) -> AgentPolicy:
     targets = tuple(target.packed for target in config.pinger.target)
     ping = PingPolicy(targets, config.pinger.interval_s, config.pinger.attempts)
     names = NamePolicy(config.dns.believed, config.dns.least_hold_s, config.dns.most_hold_s)
-    return AgentPolicy(ping, most, max(1, most // 2), own_services(config.dns), names, vnfs_of(config))
+    generation = secrets.randbelow(256)
+    return AgentPolicy(
+        ping, most, max(1, most // 2), own_services(config.dns), names, vnfs_of(config), generation
+    )
 
 
 def _catalog(config: Config) -> Catalog:
     own = [*(address.ip for address in config.ue.app_address), *config.dns.listen]
     learns, answers = bool(config.dns.believed), config.dns.server != "off"
-    vnfs = [vnf.name for vnf in config.vnfs]
+    vnfs = {vnf.name: vnf.speaks for vnf in vnfs_of(config)}
     return Catalog(config.pinger.target, own, learns=learns, answers=answers, vnfs=vnfs)
 
 

@@ -29,7 +29,7 @@ from tof.drivers.ovsdb import Ovs, Port
 from tof.drivers.socket_buffers import deepen
 from tof.drivers.xdp import XdpEndpoints
 from tof.errors import BackendError, SetupError
-from tof.model import IpAddress, SecurityGroup
+from tof.model import IpAddress, MarkKind, SecurityGroup
 
 log = structlog.get_logger("tof.switch")
 
@@ -58,7 +58,7 @@ def vnfs_of(config: Config) -> tuple[Vnf, ...]:
             number = (number + 1) % _VNFS
         taken.add(number)
         near = _FIRST_VNF + 2 * number
-        found.append(Vnf(vnf.name, near, near + 1))
+        found.append(Vnf(vnf.name, near, near + 1, frozenset(map(MarkKind, vnf.speaks))))
     return tuple(found)
 
 

@@ -12,7 +12,7 @@ from tof.daemon.clock import Clock
 from tof.dataplane.selection import downlink_facts
 from tof.drivers.sockets import FrameSocket
 from tof.drivers.xdp import XdpEndpoints
-from tof.model import GATEWAY_MAC, IpAddress, service_mac, tunnel_mac
+from tof.model import GATEWAY_MAC, SERVICE_MAC_PREFIX, IpAddress, Service, TunnelKey, tunnel_mac
 
 ANSWERS_PER_SECOND, CUTS_PER_SECOND = 500, 5000
 """On the whole: an app that ignores the answers cannot take the agent's time, and 60 Mbit/s of video can be cut."""
@@ -45,8 +45,7 @@ class TooBig:
             or not self._may(cut=version == 4 and not frame[20] & _DONT_FRAGMENT)
         ):
             return
-        served = self._agent.services.judged(downlink_facts(tunnel.key, frame[14:]))
-        service = served.service if served else None
+        service = self._speaker(tunnel.key, frame)
         room = room_in_tunnel(tunnel.key, self._endpoints.mtu, record.form.qfi is not None)
         done = remedy(frame, room, service, self._gateways.get(version))
         for piece in done.pieces:
@@ -64,17 +63,24 @@ class TooBig:
         cut = frame[14] >> 4 == 4 and not frame[20] & _DONT_FRAGMENT
         if not self._may(cut=cut):
             return
-        served = next(
-            (s for s in self._agent.services.served if frame.startswith(service_mac(s.service_id))), None
-        )
-        if served is None:
+        number = int.from_bytes(frame[2:6], "big")
+        service = self._agent.services.behind(number)
+        if service is None:
             return
-        veiled = served.service.application_ip.packed not in self._endpoints.tracked
-        out = frames(index, frame[14:], self._apps_side.mtu, served.service_id, veiled=veiled)
+        veiled = service.application_ip.packed not in self._endpoints.tracked
+        out = frames(index, frame[14:], self._apps_side.mtu, number, veiled=veiled)
         for piece in out.onward:
             self._onward.send(piece)
         for answer in out.back:
             self._ue_side.send(answer)
+
+    def _speaker(self, key: TunnelKey, frame: bytes) -> Service | None:
+        """On whose behalf the frame goes to a UE: as its MAC address says, else as what it answers would be judged."""
+        services = self._agent.services
+        if frame.startswith(SERVICE_MAC_PREFIX, 6):
+            return services.behind(int.from_bytes(frame[8:12], "big"))
+        served = services.judged(downlink_facts(key, frame[14:]))
+        return served.service if served else None
 
     def _may(self, *, cut: bool) -> bool:
         now = self._clock.now()

@@ -9,8 +9,9 @@ import structlog
 
 from tof.agent.events import VnfSeen
 from tof.config import Vnf
-from tof.drivers.vnf_ports import Passage, indices, is_up
+from tof.drivers.vnf_ports import ETHERNET_BYTES, NSH_BYTES, Passage, indices, is_up, mtu
 from tof.errors import BackendError
+from tof.model import MarkKind
 
 log = structlog.get_logger("tof.vnfs")
 
@@ -19,6 +20,7 @@ class VnfWatch:
     """One task a VNF.
 
     A link that is down is seen within ``interval_s``, frames that do not come out within ``fall`` times two of that.
+    ``beyond`` is the interface of the applications: what that takes, VNFs have to take.
     """
 
     def __init__(
@@ -26,8 +28,9 @@ class VnfWatch:
         vnfs: Iterable[Vnf],
         tell: Callable[[VnfSeen], object],
         add_anew: Callable[[str], Awaitable[None]],
+        beyond: str,
     ) -> None:
-        self._vnfs, self._tell, self._add_anew = tuple(vnfs), tell, add_anew
+        self._vnfs, self._tell, self._add_anew, self._beyond = tuple(vnfs), tell, add_anew, beyond
         self._indices: dict[str, tuple[int, ...]] = {}
         self._why = {vnf.name: "nobody has looked at it yet" for vnf in self._vnfs}
 
@@ -36,10 +39,16 @@ class VnfWatch:
         """The VNFs that are dead, and why."""
         return dict(self._why)
 
+    @property
+    def narrow(self) -> dict[str, str]:
+        """The VNFs that live, and do not take every packet; why."""
+        tight = {vnf.name: self._tight(vnf) for vnf in self._vnfs if vnf.name not in self._why}
+        return {name: why for name, why in tight.items() if why}
+
     def look(self) -> None:
         """A first look, at the links alone: what a former agent sent through goes on until frames say otherwise."""
         for vnf in self._vnfs:
-            why = self._down(vnf)
+            why = self._unfit(vnf)
             if not why:
                 self._indices[vnf.name] = indices(vnf.ingress, vnf.egress)
             self._note(vnf, why)
@@ -53,7 +62,7 @@ class VnfWatch:
     async def _watch(self, vnf: Vnf) -> None:
         misses = 0
         while True:
-            why = self._down(vnf) or await self._renewed(vnf)
+            why = self._unfit(vnf) or await self._renewed(vnf)
             if not why and vnf.health == "frames":
                 passed = await self._passes(vnf)
                 misses = 0 if passed else misses + 1
@@ -77,11 +86,25 @@ class VnfWatch:
         try:
             passage = Passage(vnf.ingress, vnf.egress)
             try:
-                return await passage.passes(vnf.interval_s)
+                # Where there has to be room for NSH, what is sent through takes it.
+                size = self._needed(vnf) + ETHERNET_BYTES if MarkKind.NSH in vnf.speaks else 60
+                return await passage.passes(vnf.interval_s, size)
             finally:
                 passage.close()
         except BackendError:
             return False
+
+    def _unfit(self, vnf: Vnf) -> str:
+        """Why it is given nothing: without a link, or without room for NSH, in which every full packet would be lost."""
+        return self._down(vnf) or (self._tight(vnf) if MarkKind.NSH in vnf.speaks else "")
+
+    def _tight(self, vnf: Vnf) -> str:
+        sizes = {device: mtu(device) for device in (vnf.ingress, vnf.egress)}
+        tight = [f"{device}: MTU {size}" for device, size in sizes.items() if size < self._needed(vnf)]
+        return f"{' and '.join(tight)}, less than {self._needed(vnf)}" if tight else ""
+
+    def _needed(self, vnf: Vnf) -> int:
+        return mtu(self._beyond) + (NSH_BYTES if MarkKind.NSH in vnf.speaks else 0)
 
     @staticmethod
     def _down(vnf: Vnf) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from tof.model import Initiates, IpAddress, SecurityGroup, Service
+from tof.model import Initiates, IpAddress, Mark, MarkKind, SecurityGroup, Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,30 +24,36 @@ class Ports:
 
 @dataclass(frozen=True, slots=True)
 class Vnf:
-    """A VNF's two ports: ``near`` is the one on the UE's side of it, ``far`` that on the application's."""
+    """A VNF's two ports: ``near`` is the one on the UE's side of it, ``far`` that on the application's.
+
+    ``speaks``: the marks that it is shown.
+    """
 
     name: str
     near: int
     far: int
+    speaks: frozenset[MarkKind] = frozenset({MarkKind.VLAN})
 
 
 @dataclass(frozen=True, slots=True)
 class Path:
     """A port-chain as it is walked now: in order from the UE, in reverse order towards it.
 
-    ``vlan`` marks frames on their way through the VNFs.
+    ``mark`` is in the frames that VNFs get which speak it. ``whole``: the names of all VNFs of the chain, of those as well
+    that are left out now; none: of ``vnfs``.
     """
 
     name: str
     vnfs: tuple[Vnf, ...] = ()
-    vlan: int | None = None
+    mark: Mark | None = None
+    whole: tuple[str, ...] = ()
 
     @property
     def id(self) -> int:
         """The number that stands for it on br-ue: equal paths have the same, 1 is the one without VNFs."""
         if not self.vnfs:
             return 1
-        walked = repr((self.vlan, [(vnf.near, vnf.far) for vnf in self.vnfs]))
+        walked = repr((self.mark, self.whole, [(vnf.near, vnf.far) for vnf in self.vnfs]))
         return crc32(walked.encode()) & 0x7FFFFFFF | 2
 
 
@@ -75,6 +81,7 @@ class AppPort:
 class ServiceRoute:
     """A service whose application is resolved: ``next_hop_mac`` is where its packets go on the apps side.
 
+    One with several applications has a route to each: that is its ``application_ip``, the number the application's.
     ``own_port``: the application has a port of its own.
     """
 
@@ -82,6 +89,8 @@ class ServiceRoute:
     service_id: int
     next_hop_mac: bytes
     path: Path = DIRECT
+    named: bool = False
+    """Whether GTP Tunnel Endpoints have to be told which application speaks to a UE."""
     own_port: bool = False
 
     @property
@@ -107,12 +116,27 @@ class Serving(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class ServedApplication:
+    """One of a service's several applications; the first one's number is the service's own."""
+
+    address: IpAddress
+    number: int
+    lives: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ServedService:
-    """A service as the data path in front of br-ue knows it."""
+    """A service as the data path in front of br-ue knows it; ``applications``: all of them, where it has several."""
 
     service: Service
     service_id: int
     serving: Serving
+    applications: tuple[ServedApplication, ...] = ()
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Those under which its packets are on br-ue, one for each application."""
+        return tuple(one.number for one in self.applications) or (self.service_id,)
 
 
 @dataclass(frozen=True, slots=True)

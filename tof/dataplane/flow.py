@@ -90,9 +90,72 @@ class PopVlan:
     """Take the outermost tag off."""
 
 
-Action = SetField | Output | Goto | Track | Inspect | Commit | PushVlan | PopVlan
+@dataclass(frozen=True, slots=True)
+class StowDscp:
+    """Put the packet's DSCP away into the MAC address ``mac``, which says that it has it (02:74 instead of 02:72)."""
+
+    mac: str
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreDscp:
+    """Give the packet the DSCP that is in ``mac`` again, which becomes a service's own."""
+
+    mac: str
+
+
+@dataclass(frozen=True, slots=True)
+class PushNsh:
+    """Put the frame into an NSH (RFC 8300, MD type 1) and that into an Ethernet frame.
+
+    Of ``source`` all but the first two bytes is zero, as in a new header: a written bit is one that the datapath looks at in
+    the frame as it came, so that there would be a megaflow of each UE.
+    """
+
+    spi: int
+    si: int
+    source: bytes
+    destination: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PopNsh:
+    """Take out the frame that is in an NSH: what follows is a pass of its own through the datapath."""
+
+
+@dataclass(frozen=True, slots=True)
+class PassNsh:
+    """One hop on with the same NSH: its service index from now on, one less of its TTL, and the frame's addresses."""
+
+    si: int
+    source: bytes
+    destination: bytes
+
+
+Action = (
+    SetField
+    | Output
+    | Goto
+    | Track
+    | Inspect
+    | Commit
+    | PushVlan
+    | PopVlan
+    | StowDscp
+    | RestoreDscp
+    | PushNsh
+    | PopNsh
+    | PassNsh
+)
+NSH: Final = 0x894F
+"""EtherType of NSH (RFC 8300, section 12.1)."""
+STOWED_FIRST: Final = 42
+STOWED_PREFIX: Final = 0x274
+"""A stowed DSCP is the first six bits of a MAC address, which then goes on as 02:74 does."""
 TAGGED: Final = Masked(0x1000, 0x1000)
 """A match of ``vlan_vid``: there is a tag, whatever it says."""
+UNTAGGED: Final = Masked(0, 0x1000)
+"""A match of ``vlan_vid``: there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +267,16 @@ def _value_text(name: str, value: Value) -> str:
     return value.hex(":") if len(value) == _MAC_BYTES else str(ip_address(value))
 
 
+def _nsh_text(action: PushNsh | PassNsh) -> str:
+    source, destination = SetField("eth_src", action.source), SetField("eth_dst", action.destination)
+    if isinstance(action, PassNsh):
+        addressed = f"{_action_text(source)},{_action_text(destination)}"
+        return f"set_field:{action.si}->nsh_si,dec_nsh_ttl,{addressed}"
+    header = f"encap(nsh(md_type=1)),set_field:{action.spi}->nsh_spi,set_field:{action.si}->nsh_si"
+    prefix = int.from_bytes(action.source[:2], "big")
+    return f"{header},encap(ethernet),load:{prefix:#x}->eth_src[32..47],{_action_text(destination)}"
+
+
 def _track_text(track: Track) -> str:
     if track.nat_dst is None:
         return f"ct(table={track.table},zone={track.zone},nat)"
@@ -243,5 +316,20 @@ def _action_text(action: Action) -> str:
             return f"push_vlan:0x8100,set_field:{vlan | 0x1000}->vlan_vid"
         case PopVlan():
             return "pop_vlan"
+        case _:
+            return _mark_text(action)
+
+
+def _mark_text(action: StowDscp | RestoreDscp | PushNsh | PopNsh | PassNsh) -> str:
+    match action:
+        case StowDscp(mac):
+            stow = f"move:ip_dscp[0..5]->{mac}[{STOWED_FIRST}..47]"
+            return f"{stow},load:{STOWED_PREFIX:#x}->{mac}[32..{STOWED_FIRST - 1}]"
+        case RestoreDscp(mac):
+            return f"move:{mac}[{STOWED_FIRST}..47]->ip_dscp[0..5],load:0x272->{mac}[32..47]"
+        case PushNsh() | PassNsh():
+            return _nsh_text(action)
+        case PopNsh():
+            return "decap(),decap()"
         case _:  # pragma: no cover
             assert_never(action)

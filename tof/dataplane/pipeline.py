@@ -7,14 +7,15 @@ from collections.abc import Iterable
 from itertools import combinations
 from typing import Final
 
-from tof.dataplane import applications, classifier, nat, pinger, ports, security, sff
+from tof.dataplane import applications, classifier, marks, nat, pinger, ports, security, sff
 from tof.dataplane.desired import Desired
-from tof.dataplane.flow import Flow, Masked, bits, text
+from tof.dataplane.flow import Flow, Masked, PushNsh, bits, text
 from tof.dataplane.tables import TABLE_NAMES
 
 BOXES: Final = (
     ports.rules,
     applications.rules,
+    marks.rules,
     classifier.rules,
     sff.rules,
     nat.rules,
@@ -33,11 +34,14 @@ def render(desired: Desired) -> frozenset[Flow]:
 
 
 def check(flows: Iterable[Flow]) -> None:
-    """Raise ValueError if a rule does not go to a higher table, or two match with equal priority."""
+    """Raise ValueError if a rule goes to no higher table, or on with NSH put around, or two match with equal priority."""
     levels: dict[tuple[int, int], dict[_Mask, list[Flow]]] = defaultdict(lambda: defaultdict(list))
     for flow in frozenset(flows):
         if any(table <= flow.table for table in flow.onward):
             raise ValueError(f"does not go to a higher table: {text(flow)}")
+        if flow.onward and any(isinstance(action, PushNsh) for action in flow.actions):
+            # Taking a header off in the pass that put it on is what ends Open vSwitch 3.1 with MPLS.
+            raise ValueError(f"goes on with a header that it has put on: {text(flow)}")
         levels[flow.table, flow.priority][_mask(flow)].append(flow)
     for shapes in levels.values():
         for mask, alike in shapes.items():

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from tof.dataplane import nat, security
-from tof.dataplane.desired import Desired, ServiceRoute, Vnf, by_application
+from tof.dataplane.desired import Desired, ServiceRoute, by_application
 from tof.dataplane.flow import (
     CT_INVALID,
     CT_NEW,
@@ -14,7 +14,6 @@ from tof.dataplane.flow import (
     CT_TRACKED,
     IPV4,
     IPV6,
-    TAGGED,
     Action,
     Commit,
     Flow,
@@ -22,16 +21,14 @@ from tof.dataplane.flow import (
     Masked,
     Match,
     Output,
-    PopVlan,
     SetField,
     family,
 )
-from tof.dataplane.sff import into
+from tof.dataplane.marks import into
 from tof.dataplane.tables import BACK, CLASSIFIER, DOWN, OUTPUT, PORTS, UP
-from tof.model import GATEWAY_MAC, SERVICE_MAC_PREFIX, TUNNEL_MAC_PREFIX, Heading, service_mac
+from tof.model import GATEWAY_MAC, TUNNEL_MAC_PREFIX, Heading, service_mac
 
 _TUNNEL_MACS: Final = Masked(TUNNEL_MAC_PREFIX + bytes(4), b"\xff\xff" + bytes(4))
-_SERVICE_MACS: Final = Masked(SERVICE_MAC_PREFIX + bytes(4), b"\xff\xff" + bytes(4))
 _BROADCAST: Final = b"\xff" * 6
 _IPV6_MULTICAST: Final = Masked(b"\x33\x33" + bytes(4), b"\xff\xff" + bytes(4))
 _CFM: Final = 0x8902
@@ -50,8 +47,6 @@ def rules(desired: Desired) -> Iterator[Flow]:
     yield from _gateway(desired)
     yield from _apps(desired)
     yield from _pinger(desired)
-    for vnf in desired.vnfs:
-        yield from _vnf(vnf)
     for group in by_application(desired.services):
         yield from _to_application(desired, group)
         yield from _to_ue(desired, group)
@@ -70,20 +65,6 @@ def _ue(desired: Desired) -> Iterator[Flow]:
 
 def _going(direction: int) -> tuple[Action, ...]:
     return SetField("reg3", direction), Goto(CLASSIFIER)
-
-
-def _vnf(vnf: Vnf) -> Iterator[Flow]:
-    """What was given to a VNF, and nothing else, comes out of it: a service's MAC address says what it is."""
-    far, near = (
-        (("in_port", vnf.far), ("eth_dst", _SERVICE_MACS)),
-        (("in_port", vnf.near), ("eth_src", _SERVICE_MACS)),
-    )
-    for way, direction in ((far, UP), ((*near, ("eth_dst", _TUNNEL_MACS)), DOWN)):
-        for ip in (IPV4, IPV6):
-            match = (*way, ("eth_type", ip.eth_type))
-            yield Flow(PORTS, 100, match, _going(direction), f"VNF {vnf.name}")
-            tagged = (*match, ("vlan_vid", TAGGED))
-            yield Flow(PORTS, 110, tagged, (PopVlan(), *_going(direction)), f"VNF {vnf.name}, marked")
 
 
 def _pinger(desired: Desired) -> Iterator[Flow]:
@@ -183,9 +164,9 @@ def _out(desired: Desired, route: ServiceRoute) -> tuple[Action, ...]:
     """To the UE, or into the chain that leads there, from its far end."""
     named = SetField("eth_src", service_mac(route.service_id))
     if route.path.vnfs:
-        return (named, *into(route.path, route.path.vnfs[-1].far))
+        return (named, *into(route.path, len(route.path.vnfs) - 1, DOWN))
     home = _home(desired, route)
-    return (named, *home) if len(home) > 1 or desired.accounting else home
+    return (named, *home) if len(home) > 1 or desired.accounting or route.named else home
 
 
 def _home(desired: Desired, route: ServiceRoute) -> tuple[Action, ...]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tof.dataplane.desired import DIRECT, Desired, Path
-from tof.dataplane.flow import Action, Flow, Goto, Match, Output, PushVlan, SetField
+from tof.dataplane.flow import IPV4, IPV6, Flow, Goto, Match, SetField
+from tof.dataplane.marks import into
 from tof.dataplane.tables import BACK, DOWN, NAT, OUTPUT, SFF, UP
+from tof.model import MarkKind
 
 
 def rules(desired: Desired) -> Iterator[Flow]:
@@ -20,23 +22,27 @@ def rules(desired: Desired) -> Iterator[Flow]:
         yield from _walk(path)
 
 
-def into(path: Path, port: int) -> tuple[Action, ...]:
-    """Give a frame to a VNF of ``path`` by this port."""
-    return (Output(port),) if path.vlan is None else (PushVlan(path.vlan), Output(port))
-
-
 def _walk(path: Path) -> Iterator[Flow]:
     last = len(path.vnfs)
-    for place, vnf in enumerate(path.vnfs):
-        yield Flow(SFF, 100, _at(UP, path, place), into(path, vnf.near), f"{path.name}: up into {vnf.name}")
+    for place in range(last):
+        yield from _hop(UP, path, place, place)
         if place == 0:
             home = (SetField("reg3", BACK), Goto(OUTPUT))
             yield Flow(SFF, 100, _at(DOWN, path, 0), home, f"{path.name}: down, through all of it")
         else:
-            before = path.vnfs[place - 1]
-            note = f"{path.name}: down into {before.name}"
-            yield Flow(SFF, 100, _at(DOWN, path, place), into(path, before.far), note)
+            yield from _hop(DOWN, path, place, place - 1)
     yield Flow(SFF, 100, _at(UP, path, last), (Goto(NAT),), f"{path.name}: up, through all of it")
+
+
+def _hop(direction: int, path: Path, place: int, to: int) -> Iterator[Flow]:
+    way = "up" if direction == UP else "down"
+    match, actions = _at(direction, path, place), into(path, to, direction)
+    note = f"{path.name}: {way} into {path.vnfs[to].name}"
+    if path.mark is None or path.mark.kind is not MarkKind.DSCP:
+        yield Flow(SFF, 100, match, actions, note)
+        return
+    for ip in (IPV4, IPV6):  # OpenFlow writes a DSCP only where the match says that there is one
+        yield Flow(SFF, 100, (*match, ("eth_type", ip.eth_type)), actions, note)
 
 
 def _at(direction: int, path: Path, place: int) -> Match:

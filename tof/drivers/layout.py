@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import xor
@@ -11,6 +12,7 @@ from typing import NamedTuple
 from tof.agent.accounting import Account, AccountKey
 from tof.dataplane.desired import Serving
 from tof.dataplane.selection import Rule
+from tof.dataplane.spreading import SLOTS
 from tof.model import Direction, Form, IpNetwork, Link, TunnelKey
 
 NO_VLAN = 0xFFFF
@@ -27,7 +29,8 @@ _PENDING = Struct("=IIQQQ6s6sII4x")
 _UE = Struct("=8s4sI")
 _CONFIG = Struct("=4I2I2I2I16I2I6sHIIIIQ")
 _RULE = Struct("=IHHHHHHIII4xQ")
-_SERVED = Struct("=QQI4x64s")
+_SERVED = Struct("=QQII64s")
+_SPREAD = Struct(f"=I4x{SLOTS}I")
 _ACCOUNT_KEY = Struct("=16s16s16sIHH")
 _ACCOUNT = Struct("=QQQQQQ")
 _EVENT = Struct("=IIIIIHH")
@@ -44,6 +47,7 @@ SIZES = {
     "tof_config": (4, _CONFIG.size),
     "tof_rules": (4, _RULE.size),
     "tof_served": (4, _SERVED.size),
+    "tof_spread": (4, _SPREAD.size),
     "tof_flows": (16, 64),
     "tof_accounts": (_ACCOUNT_KEY.size, _ACCOUNT.size),
     "tof_reported": (_ACCOUNT_KEY.size, _ACCOUNT.size),
@@ -239,27 +243,36 @@ class DataPathConfig:
 
 
 class ServedRecord(NamedTuple):
-    """A service as the data path holds it, with what it has selected; ``state``: see SERVING and TRACKED."""
+    """A service as the data path holds it, with what it has selected; ``state``: see SERVING and what follows it.
+
+    One whose ``service`` is not its own number is a further application of that one; its name is its address.
+    """
 
     packets: int
     octets: int
     state: int
+    service: int
     name: str
 
 
 SERVING = {Serving.OFF: 0, Serving.DIVERT: 1, Serving.SHADOW: 2}
-TRACKED = 4
+TRACKED, LIVES, SPREAD = 4, 8, 16
 
 
 def pack_served(record: ServedRecord) -> bytes:
     """A value of tof_served."""
-    return _SERVED.pack(record.packets, record.octets, record.state, record.name.encode())
+    return _SERVED.pack(record.packets, record.octets, record.state, record.service, record.name.encode())
 
 
 def unpack_served(raw: bytes, offset: int = 0) -> ServedRecord:
     """The service behind a value."""
-    packets, octets, state, name = _SERVED.unpack_from(raw, offset)
-    return ServedRecord(packets, octets, state, name.rstrip(b"\0").decode())
+    packets, octets, state, service, name = _SERVED.unpack_from(raw, offset)
+    return ServedRecord(packets, octets, state, service, name.rstrip(b"\0").decode())
+
+
+def pack_spread(slots: Sequence[int], *, by_flow: bool) -> bytes:
+    """A value of tof_spread."""
+    return _SPREAD.pack(by_flow, *slots)
 
 
 def pack_account_key(key: AccountKey) -> bytes:

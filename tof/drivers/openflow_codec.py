@@ -14,6 +14,9 @@ from os_ken.ofproto.ofproto_protocol import ProtocolDesc
 from tof.dataplane.flow import (
     COOKIE_PREFIX,
     COOKIE_PREFIX_MASK,
+    NSH,
+    STOWED_FIRST,
+    STOWED_PREFIX,
     Action,
     Commit,
     Flow,
@@ -21,12 +24,18 @@ from tof.dataplane.flow import (
     Inspect,
     Masked,
     Output,
+    PassNsh,
+    PopNsh,
     PopVlan,
+    PushNsh,
     PushVlan,
+    RestoreDscp,
     SetField,
+    StowDscp,
     Track,
     Value,
 )
+from tof.model import SERVICE_MAC_PREFIX
 
 # What a packet's connection was when it began; os-ken does not know these (NXM_NX_CT_*, ovs-fields(7)).
 _CT_FIELDS: Final = (
@@ -68,6 +77,13 @@ HEADER: Final = struct.Struct("!BBHI")
 _FLUSH_ZONE: Final = struct.Struct("!II6xH")
 _NICIRA: Final = 0x2320
 _NXT_CT_FLUSH_ZONE: Final = 29
+_RAW_ENCAP, _RAW_DECAP = 46, 47
+_ENCAP: Final = struct.Struct("!HI")
+_MD_TYPE_1: Final = bytes.fromhex("0004010501000000")
+"""The property of an encapsulation with NSH that says which kind it is."""
+_ETHERNET, _NSH = 0, 1 << 16 | NSH
+"""Packet types, as an encapsulation names them."""
+_NEXT_PROTOCOL: Final = 0xFFFE
 _FLOW_STATS: Final = struct.Struct("!HB21xQQ")
 
 
@@ -248,7 +264,52 @@ def _actions(action: Action) -> list[Any]:
             return [_parser.OFPActionPushVlan(0x8100), _parser.OFPActionSetField(vlan_vid=vlan | 0x1000)]
         case PopVlan():
             return [_parser.OFPActionPopVlan()]
+        case StowDscp() | RestoreDscp():
+            return _dscp(action)
+        case PushNsh() | PopNsh() | PassNsh():
+            return _nsh(action)
     raise AssertionError(action)
+
+
+def _dscp(action: StowDscp | RestoreDscp) -> list[Any]:
+    mac = action.mac
+    if isinstance(action, StowDscp):
+        return [_move("ip_dscp", 0, mac, STOWED_FIRST), _load(STOWED_PREFIX, mac, 32, STOWED_FIRST - 1)]
+    prefix = int.from_bytes(SERVICE_MAC_PREFIX, "big")
+    return [_move(mac, STOWED_FIRST, "ip_dscp", 0), _load(prefix, mac, 32, 47)]
+
+
+def _nsh(action: PushNsh | PopNsh | PassNsh) -> list[Any]:
+    if isinstance(action, PopNsh):
+        return [_extension(_RAW_DECAP, _ENCAP.pack(0, _NEXT_PROTOCOL))] * 2
+    index = _parser.OFPActionSetField(nsh_si=action.si)
+    source, destination = (
+        _parser.OFPActionSetField(**{name: _user(mac)})
+        for name, mac in (("eth_src", action.source), ("eth_dst", action.destination))
+    )
+    if isinstance(action, PassNsh):
+        return [index, _parser.NXActionDecNshTtl(), source, destination]
+    return [
+        _extension(_RAW_ENCAP, _ENCAP.pack(0, _NSH) + _MD_TYPE_1),
+        _parser.OFPActionSetField(nsh_spi=action.spi),
+        index,
+        _extension(_RAW_ENCAP, _ENCAP.pack(0, _ETHERNET)),
+        _load(int.from_bytes(action.source[:2], "big"), "eth_src", 32, 47),
+        destination,
+    ]
+
+
+def _extension(subtype: int, body: bytes) -> Any:
+    # os-ken 4.2 has no decapsulation, and its encapsulation with NSH raises NameError.
+    return _parser.NXActionUnknown(subtype, body)
+
+
+def _move(source: str, source_bit: int, to: str, to_bit: int) -> Any:
+    return _parser.NXActionRegMove(source, to, 6, source_bit, to_bit)
+
+
+def _load(value: int, to: str, first: int, last: int) -> Any:
+    return _parser.NXActionRegLoad(first << 6 | last - first, to, value)
 
 
 class _Padded:

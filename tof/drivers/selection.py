@@ -6,16 +6,18 @@ tof_rules has two halves: new lists are written into the one that nobody reads, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
 from operator import or_
 
 from tof.dataplane.desired import ServedService, Serving
 from tof.dataplane.selection import Rule, RuleLists
+from tof.dataplane.spreading import slots
 from tof.drivers import layout
 from tof.drivers.layout import ServedRecord
 from tof.drivers.libbpf import Map
 from tof.errors import BackendError
-from tof.model import IpNetwork
+from tof.model import IpAddress, IpNetwork, SpreadBy
 
 HALF = 32_768
 LONGEST_LIST = 1024
@@ -43,6 +45,7 @@ class SelectionMaps:
     def __init__(self, maps: Mapping[str, Map]) -> None:
         self._maps = maps
         self._served = dict(self.served())
+        self._spread: dict[int, ServedService] = {}
         self._rules: RuleLists | None = None
         self._sets: dict[Networks, int] = {}
         self._next_set = 1 + max(
@@ -57,16 +60,10 @@ class SelectionMaps:
         for key, value in self._entries("tof_served"):
             yield int.from_bytes(key, "little"), layout.unpack_served(value)
 
-    def diverting(self) -> tuple[str, ...]:
-        """The names of the services whose packets are diverted."""
-        on = layout.SERVING[Serving.DIVERT]
-        return tuple(record.name for _, record in self.served() if record.state & on)
-
     def put(self, wanted: Sequence[ServedService], rules: RuleLists, tracked: frozenset[bytes]) -> bool:
         """Put services and rules in force; whether rules have changed. BackendError if they are too many."""
         for one in wanted:
-            on = layout.TRACKED if one.service.application_ip.packed in tracked else 0
-            self._put_served(one.service_id, layout.SERVING[one.serving] | on, one.service.name)
+            self._put_service(one, tracked)
         if rules == self._rules:
             return False
         numbers = {one.service.name: one.service_id for one in wanted}
@@ -77,24 +74,60 @@ class SelectionMaps:
         return True
 
     def stop(self, number: int) -> None:
-        """What this service selects goes to the core from now on."""
-        if number in self._served:
-            self._put_served(number, 0, self._served[number].name)
+        """What this service selects goes to the core from now on, what would go to this application to the others."""
+        record = self._served.get(number)
+        if record is None:
+            return
+        several = self._spread.get(record.service)
+        if several is None:
+            self._put_served(number, record._replace(state=0))
+            return
+        left = [replace(one, lives=one.lives and one.number != number) for one in several.applications]
+        # Its number may be that of the whole service, of which something may be left.
+        self._put_served(number, record._replace(state=record.state & ~layout.LIVES))
+        self._put_spread(replace(several, applications=tuple(left)))
 
     def drop_others(self, wanted: Sequence[ServedService]) -> None:
         """Forget services that are no more."""
-        for number in self._served.keys() - {one.service_id for one in wanted}:
+        spread = {one.service_id for one in wanted if one.applications}
+        further = {further.number for one in wanted for further in one.applications}
+        for number in self._served.keys() - {one.service_id for one in wanted} - further:
             self._maps["tof_served"].drop(number.to_bytes(4, "little"))
             del self._served[number]
+        for key in self._keys("tof_spread"):
+            if (number := int.from_bytes(key, "little")) not in spread:
+                self._maps["tof_spread"].drop(key)
+                self._spread.pop(number, None)
 
-    def _put_served(self, number: int, state: int, name: str) -> None:
+    def _put_service(self, one: ServedService, tracked: frozenset[bytes]) -> None:
+        number, service = one.service_id, one.service
+        for further in one.applications[1:]:
+            state = _state_of(further.address, tracked, lives=further.lives)
+            self._put_served(further.number, ServedRecord(0, 0, state, number, str(further.address)))
+        first = one.applications[0].lives if one.applications else one.serving is Serving.DIVERT
+        state = layout.SERVING[one.serving] | _state_of(service.application_ip, tracked, lives=first)
+        if one.applications:
+            self._put_spread(one)
+            state |= layout.SPREAD
+        self._put_served(number, ServedRecord(0, 0, state, number, service.name))
+
+    def _put_spread(self, one: ServedService) -> None:
+        spread = one.service.spread
+        if spread is None or self._spread.get(one.service_id) == one:
+            return
+        value = layout.pack_spread(slots(one.applications, spread), by_flow=spread.by is SpreadBy.FLOW)
+        self._maps["tof_spread"].put(one.service_id.to_bytes(4, "little"), value)
+        self._spread[one.service_id] = one
+
+    def _put_served(self, number: int, wanted: ServedRecord) -> None:
+        """Put it in force but for its counts, which go on."""
         known = self._served.get(number)
-        if known is not None and (known.state, known.name) == (state, name):
+        if known is not None and known._replace(packets=0, octets=0) == wanted._replace(packets=0, octets=0):
             return
         table, key = self._maps["tof_served"], number.to_bytes(4, "little")
         raw = table.get(key) if known is not None else None
-        so_far = layout.unpack_served(raw) if raw is not None else ServedRecord(0, 0, 0, "")
-        record = so_far._replace(state=state, name=name)
+        so_far = layout.unpack_served(raw) if raw is not None else wanted
+        record = wanted._replace(packets=so_far.packets, octets=so_far.octets)
         table.put(key, layout.pack_served(record))
         self._served[number] = record
 
@@ -153,6 +186,10 @@ class SelectionMaps:
                     raw[at * size : (at + 1) * size] for raw, size in zip((keys, values), sizes, strict=True)
                 )
                 yield key, value
+
+
+def _state_of(application: IpAddress, tracked: frozenset[bytes], *, lives: bool) -> int:
+    return lives * layout.LIVES | (application.packed in tracked) * layout.TRACKED
 
 
 def _sets_of(rule: Rule) -> tuple[Networks, Networks, Networks]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from tof.config import AnyVim, Config, LibvirtVim
+from tof.config import Config, LibvirtVim, LocalVim
 from tof.drivers import adapters, netfilter, restoring, sysctl, ueroutes
 from tof.drivers.domains import Domains
 from tof.drivers.netlink import Netlink
@@ -93,6 +93,10 @@ class _Teardown:
 
     def _remove_apps(self) -> None:
         for vim in self._config.vims:
+            if not isinstance(
+                vim, LocalVim | LibvirtVim
+            ):  # what others run is theirs: the next agent finds it again
+                continue
             directory = directory_of(self._config.state.run_dir, vim.name)
             names = asyncio.run(_clear_apps(vim, directory, self._config.agent.name))
             self._done += [f"removed the app {name}" for name in names]
@@ -166,7 +170,7 @@ def _switch_runs_here() -> bool:
     return False
 
 
-async def _clear_apps(vim: AnyVim, directory: Path, instance: str) -> list[str]:
+async def _clear_apps(vim: LocalVim | LibvirtVim, directory: Path, instance: str) -> list[str]:
     if not isinstance(vim, LibvirtVim):
         return await Sandboxes(vim, directory, instance).clear()
     try:

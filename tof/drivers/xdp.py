@@ -25,7 +25,7 @@ from tof.agent.commands import (
     SetSession,
     TunnelCommand,
 )
-from tof.agent.events import AdoptedTunnel
+from tof.agent.events import AdoptedService, AdoptedTunnel
 from tof.config import S1, Accounting
 from tof.dataplane.desired import ServedService
 from tof.dataplane.selection import RuleLists
@@ -299,9 +299,12 @@ class XdpEndpoints:
             for at in range(count)
         )
 
-    def service_ids(self) -> tuple[tuple[str, int], ...]:
-        """The services that the data path knows: name and number."""
-        return tuple((record.name, number) for number, record in self.selection.served())
+    def adopt_services(self) -> tuple[AdoptedService, ...]:
+        """The services that an earlier agent left."""
+        return tuple(
+            AdoptedService(record.name, number, record.service, bool(record.state & layout.LIVES))
+            for number, record in self.selection.served()
+        )
 
     def counters(self) -> dict[str, int]:
         """Every named counter, summed over the CPUs."""

@@ -6,15 +6,19 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from tof.agent.chain_body import chain_body
+from tof.dataplane.desired import ServedApplication
+from tof.dataplane.spreading import FlowEnds, slot_of, slots
 from tof.explain.choosing import UNKNOWN_PROTOCOL, protocol_text
 from tof.explain.live import Answer, Question, Tunnel
-from tof.explain.reading import User
+from tof.explain.reading import Part, User
 from tof.explain.reasons import REASONS
 from tof.explain.story import Flow
 from tof.explain.words import Explanation, Outcome
-from tof.model import Service, TunnelKey, address_text
+from tof.model import Chain, Service, SpreadBy, TunnelKey, address_text
 
 Row = tuple[str, ...]
+Chains = Sequence[Chain]
 FLOW_COLUMNS = (
     "frames", "count", "from", "direction", "tunnel", "ue", "packet", "verdict", "reason", "service", "detail"
 )  # fmt: skip
@@ -38,19 +42,20 @@ def capture_document(
     }
 
 
-def flow_document(flow: Flow) -> dict[str, Any]:
+def flow_document(flow: Flow, chains: Chains = ()) -> dict[str, Any]:
     """One element of ``flows``."""
     frames = {"first": flow.first.number, "last": flow.last, "frames": flow.count}
-    return frames | _said(flow.first)
+    return frames | _said(flow.first, chains)
 
 
-def frame_document(one: Explanation) -> dict[str, Any]:
+def frame_document(one: Explanation, chains: Chains = ()) -> dict[str, Any]:
     """One element of ``explained``."""
-    return {"frame": one.number} | _said(one) | {"learnt": list(one.outcome.learnt)}
+    return {"frame": one.number} | _said(one, chains) | {"learnt": list(one.outcome.learnt)}
 
 
-def answer_document(question: Question, answers: Sequence[Answer]) -> dict[str, Any]:
+def answer_document(question: Question, answers: Sequence[Answer], chains: Chains = ()) -> dict[str, Any]:
     """What a running TOF would do."""
+    ends = FlowEnds(question.ue, question.protocol, None)
     asked = {
         "ue": address_text(question.ue),
         "to": address_text(question.to),
@@ -58,19 +63,23 @@ def answer_document(question: Question, answers: Sequence[Answer]) -> dict[str, 
         "port": question.port,
         "dscp": question.dscp,
     }
-    return asked | {"answers": [_answer(each) for each in answers]}
+    return asked | {"answers": [_answer(each, ends, chains) for each in answers]}
 
 
-def flow_rows(flows: Iterable[Flow]) -> list[Row]:
+def flow_rows(flows: Iterable[Flow], chains: Chains = ()) -> list[Row]:
     """A row of ``FLOW_COLUMNS`` for each flow."""
     return [
-        (_frames(flow), str(flow.count), *_cells(flow.first), flow.first.outcome.detail) for flow in flows
+        (_frames(flow), str(flow.count), *_cells(flow.first, chains), flow.first.outcome.detail)
+        for flow in flows
     ]
 
 
-def frame_rows(told: Iterable[Explanation]) -> list[Row]:
+def frame_rows(told: Iterable[Explanation], chains: Chains = ()) -> list[Row]:
     """A row of ``FRAME_COLUMNS`` for each frame."""
-    return [(str(one.number), *_cells(one), one.outcome.detail, " ".join(one.outcome.learnt)) for one in told]
+    return [
+        (str(one.number), *_cells(one, chains), one.outcome.detail, " ".join(one.outcome.learnt))
+        for one in told
+    ]
 
 
 def reason_rows(reasons: Iterable[str]) -> list[Row]:
@@ -78,14 +87,14 @@ def reason_rows(reasons: Iterable[str]) -> list[Row]:
     return [(reason, REASONS[reason]) for reason in dict.fromkeys(reasons)]
 
 
-def answer_rows(answers: Iterable[Answer]) -> list[Row]:
+def answer_rows(answers: Iterable[Answer], chains: Chains = ()) -> list[Row]:
     """A row of ``ANSWER_COLUMNS`` for each answer."""
     return [
         (
             "not known yet" if one.uplink is None else _shown(one.uplink),
             one.outcome.verdict.value,
             one.outcome.reason,
-            _service_text(one.outcome.service),
+            _service_text(one.outcome.service, None, chains),
             "-"
             if one.reply is None
             else "  ".join((one.reply.reason, *(_shown(tunnel) for tunnel in one.reply.tunnels))),
@@ -95,18 +104,18 @@ def answer_rows(answers: Iterable[Answer]) -> list[Row]:
     ]
 
 
-def _said(one: Explanation) -> dict[str, Any]:
+def _said(one: Explanation, chains: Chains) -> dict[str, Any]:
     return {
         "from": one.side.name.lower(),
         "direction": None if one.direction is None else one.direction.value,
         "tunnel": None if one.tunnel is None else _tunnel(one.tunnel, one.qfi),
         "ue": None if one.ue is None else address_text(one.ue),
         "packet": None if one.user is None else _packet(one.user),
-        **_judged(one.outcome),
+        **_judged(one.outcome, _ends(one), chains),
     }
 
 
-def _judged(outcome: Outcome) -> dict[str, Any]:
+def _judged(outcome: Outcome, ends: FlowEnds | None, chains: Chains) -> dict[str, Any]:
     service = outcome.service
     return {
         "verdict": outcome.verdict.value,
@@ -114,7 +123,8 @@ def _judged(outcome: Outcome) -> dict[str, Any]:
         "why": REASONS[outcome.reason],
         "detail": outcome.detail,
         "service": None if service is None else service.name,
-        "application": None if service is None else str(service.application_ip),
+        "chain": None if (chain := _chain(service, chains)) is None else chain_body(chain),
+        "application": None if service is None else _application(service, ends),
     }
 
 
@@ -139,7 +149,7 @@ def _packet(user: User) -> dict[str, Any]:
     }
 
 
-def _answer(one: Answer) -> dict[str, Any]:
+def _answer(one: Answer, ends: FlowEnds, chains: Chains) -> dict[str, Any]:
     reply = one.reply and {
         "reason": one.reply.reason,
         "why": REASONS[one.reply.reason],
@@ -147,12 +157,12 @@ def _answer(one: Answer) -> dict[str, Any]:
     }
     return {
         "uplink": None if one.uplink is None else dict(one.uplink),
-        **_judged(one.outcome),
+        **_judged(one.outcome, ends, chains),
         "reply": reply,
     }
 
 
-def _cells(one: Explanation) -> Row:
+def _cells(one: Explanation, chains: Chains) -> Row:
     outcome = one.outcome
     return (
         one.side.name.lower(),
@@ -162,7 +172,7 @@ def _cells(one: Explanation) -> Row:
         "-" if one.user is None else _packet_text(one.user),
         outcome.verdict.value,
         outcome.reason,
-        _service_text(outcome.service),
+        _service_text(outcome.service, _ends(one), chains),
     )
 
 
@@ -194,5 +204,33 @@ def _packet_text(user: User) -> str:
     return f"{protocol_text(user.protocol)} {ends[0]} > {ends[1]}"
 
 
-def _service_text(service: Service | None) -> str:
-    return "-" if service is None else f"{service.name} > {service.application_ip}"
+def _service_text(service: Service | None, ends: FlowEnds | None, chains: Chains) -> str:
+    if service is None:
+        return "-"
+    chain = _chain(service, chains)
+    return " > ".join((service.name, *(chain.vnfs if chain else ()), _application(service, ends)))
+
+
+def _chain(service: Service | None, chains: Chains) -> Chain | None:
+    """The port-chain that the service's packets walk while its VNFs live."""
+    if service is None or service.chain is None:
+        return None
+    return next((chain for chain in chains if chain.name == service.chain), None)
+
+
+def _ends(one: Explanation) -> FlowEnds | None:
+    user = one.user
+    if user is None:
+        return None
+    return FlowEnds(user.source, user.protocol, user.ports or (0, 0) if user.part is Part.WHOLE else None)
+
+
+def _application(service: Service, ends: FlowEnds | None) -> str:
+    """Whose share the flow falls into while all of them live; all of them where it does not say enough."""
+    spread = service.spread
+    if spread is None or spread.by is SpreadBy.ORDER:
+        return str(service.application_ip)
+    if ends is None or (spread.by is SpreadBy.FLOW and ends.ports is None):
+        return ", ".join(map(str, service.applications))
+    living = [ServedApplication(one, n, lives=True) for n, one in enumerate(service.applications, 1)]
+    return str(service.applications[slots(living, spread)[slot_of(ends, spread.by)] - 1])

@@ -1,7 +1,8 @@
 """tools/bench/failover: how long a service's traffic is lost when something dies, and until it is served again.
 
 A UE asks the service every millisecond. When an application, a VNF or Open vSwitch dies, its requests have to come out
-on the core's side; when that is back, the application has to answer again. Both are told beside what the settings say.
+on the core's side, or at the next application; when that is back, the application has to answer again. Both are told
+beside what the settings say.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from tof.errors import BackendError, TofError
 from tof.lab.namespaces import Lab
 from tools.bench.machine import machine, machine_line
 from tools.bench.report import table
-from tools.bench.served import APP, GAP_S, SERVICE_IP, Scene, Watch, served_scene
+from tools.bench.served import APP, FURTHER, GAP_S, SERVICE_IP, Scene, Watch, served_scene
 
 INTERVAL_S, FALL, VNF_INTERVAL_S, VNF_FALL = 0.2, 3, 0.1, 3
 PATIENCE_S = 20.0
+_MOMENT_S = 0.02
 _VNFS = f"""
 [vnfs.bridge]
 ingress = "vnf-i"
@@ -39,7 +41,7 @@ fall = {VNF_FALL}
 @dataclass(frozen=True, slots=True)
 class Case:
     """Something that dies and comes back, by itself or by ``live``; ``bound_s``: by when the settings have its traffic at
-    the core.
+    the core, or at the application that ``stands_by``.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Case:
     bound_s: float
     die: Callable[[Scene], Awaitable[object]]
     live: Callable[[Scene], Awaitable[object]] | None
+    stands_by: bool = False
 
 
 async def _kill_application(scene: Scene) -> None:
@@ -85,6 +88,14 @@ async def _mend(scene: Scene) -> None:
 CASES = (
     Case("application refuses", False, FALL * INTERVAL_S, _kill_application, Scene.start_application),
     Case("application hangs", False, (FALL + 1) * INTERVAL_S, _hang_application, _resume_application),
+    Case(
+        "application refuses, another stands by",
+        False,
+        FALL * INTERVAL_S,
+        _kill_application,
+        Scene.start_application,
+        stands_by=True,
+    ),
     Case("VNF passes nothing", True, (2 * VNF_FALL + 1) * VNF_INTERVAL_S, _stop_bridge, _start_bridge),
     Case("VNF's link is gone", True, VNF_INTERVAL_S, _cut, _mend),
     Case("Open vSwitch dies", False, 0.9, _kill_switch, None),
@@ -100,7 +111,7 @@ async def measure(rounds: int) -> dict[str, object]:
         watch.start()
         try:
             for case in CASES:
-                await _provision(scene, watch, chained=case.chained)
+                await _provision(scene, watch, case)
                 runs = [await _once(scene, watch, case) for _ in range(rounds)]
                 away, back = (sorted(times) for times in zip(*runs, strict=True))
                 ratio = statistics.median(away) / case.bound_s
@@ -121,10 +132,14 @@ async def _vnf(lab: Lab) -> AsyncIterator[None]:
     yield
 
 
-async def _provision(scene: Scene, watch: Watch, *, chained: bool) -> None:
+async def _provision(scene: Scene, watch: Watch, case: Case) -> None:
     health = {"kind": "http", "port": 8080, "interval": INTERVAL_S, "timeout": INTERVAL_S, "fall": FALL}
     service: dict[str, object] = {"name": "bench", "serviceIP": SERVICE_IP, "applicationIP": APP}
-    if chained:
+    if case.stands_by:  # only once the first one lives and has the flow
+        await scene.provision([service | {"health": health}])
+        await asyncio.sleep(2.0)
+        await scene.provision([service | {"health": health, "spread": {"applications": [FURTHER]}}])
+    elif case.chained:
         await _wire_vnf(scene.lab)
         await scene.provision([service | {"chain": "bench"}], [{"name": "bench", "vnfs": ["bridge"]}])
     else:
@@ -146,6 +161,13 @@ async def _once(scene: Scene, watch: Watch, case: Case) -> tuple[float, float]:
     await asyncio.sleep(1.0)
     died = time.monotonic()
     await case.die(scene)
+    if case.stands_by:  # what is answered a moment later is the other's
+        await asyncio.sleep(_MOMENT_S)
+        away = await _since(died + _MOMENT_S, lambda: watch.answered) + _MOMENT_S
+        await case.live(scene)  # type: ignore[misc]
+        await scene.provision([])  # the flow would stay
+        await _provision(scene, watch, case)
+        return round(away, 3), 0.0
     away = await _since(died, lambda: watch.at_core)
     lived = died
     if case.live is not None:
@@ -175,7 +197,7 @@ def text(document: dict[str, object]) -> str:
         figures = (statistics.median(away), max(away), case["ratio"], statistics.median(back), max(back))
         rows.append((str(case["case"]), f"{case['bound_s']}", *(f"{figure:.2f}" for figure in figures)))
     head = (
-        "what dies", "settings say, s", "at the core, s", "at worst", "ratio", "served again, s", "at worst",
+        "what dies", "settings say, s", "elsewhere, s", "at worst", "ratio", "served again, s", "at worst",
     )  # fmt: skip
     measured = f"Measured on {machine_line(document['machine'])}; {document['rounds']} rounds."  # type: ignore[arg-type]
     return "\n".join((measured, "", table(head, rows)))

@@ -18,7 +18,7 @@ from tof.wire.inet import UDP, UDP_PROTOCOL, IPv4, encode_ipv4, encode_udp, fill
 from tools.bench.scene import ENB_MAC, SGW_MAC, entered
 from tools.bench.tunnels import ELSEWHERE, ENB, SERVICE, SGW, gpdu, inner
 
-APP, UE = "192.168.50.10", bytes((10, 45, 0, 1))
+APP, FURTHER, UE = "192.168.50.10", "192.168.50.11", bytes((10, 45, 0, 1))
 SERVICE_IP = ".".join(map(str, SERVICE))
 GAP_S = 0.001
 UNDER_WAY = 64
@@ -153,9 +153,9 @@ class RoundTrips:
         self._end.close()
 
 
-async def serve_at(lab: Lab, role: str, address: str) -> Job:
+async def serve_at(lab: Lab, role: str, address: str, name: str = "app") -> Job:
     """An application that echoes there."""
-    return await lab.start(role, "app", sys.executable, "-c", _APPLICATION % (address, address))
+    return await lab.start(role, name, sys.executable, "-c", _APPLICATION % (address, address))
 
 
 @dataclass(slots=True)
@@ -169,6 +169,10 @@ class Scene:
     async def start_application(self) -> None:
         """The application, from its start on."""
         self.application = await serve_at(self.lab, "apps", APP)
+
+    async def start_further(self) -> None:
+        """An application that stands by."""
+        await serve_at(self.lab, "apps", FURTHER, "further")
 
     def signal(self, number: signal.Signals) -> None:
         """To the application."""
@@ -194,7 +198,8 @@ async def served_scene(lab: Lab, config: str) -> AsyncIterator[Scene]:
     await lab.namespace("tof", "net.ipv6.conf.default.accept_dad=0")
     for role, device, here in (("ran", "s1", "enb0"), ("core", "s1", "sgw0"), ("apps", "eth0", "apps0")):
         await lab.veth(role, device, "tof", here)
-    await lab.address("apps", "eth0", f"{APP}/24")
+    for address in (APP, FURTHER):
+        await lab.address("apps", "eth0", f"{address}/24")
     await lab.ip("apps", "route", "add", "default", "via", "192.168.50.1")
     for role, mac in (("ran", ENB_MAC), ("core", SGW_MAC)):
         await lab.ip(role, "link", "set", "s1", "address", mac.hex(":"))
@@ -206,6 +211,7 @@ async def served_scene(lab: Lab, config: str) -> AsyncIterator[Scene]:
     await tof.start()
     scene = Scene(lab, tof)
     await scene.start_application()
+    await scene.start_further()
     await _attach(lab, tof)
     try:
         yield scene

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from tof.drivers import layout
 from tools.fuzz.loaded import Loaded
-from tools.fuzz.oracle import WRAPPER_BYTES, Oracle, wrapped
+from tools.fuzz.oracle import WRAPPER_BYTES, Oracle, Station, wrapped
 from tools.fuzz.packets import LONGEST, LONGEST_JUMBO, SIZES, SIZES_JUMBO, Made, Source
 from tools.fuzz.scenario import ENB2_MAC, ENB_MAC, SGW_MAC
 
@@ -134,9 +134,9 @@ class Differ:
         oracle.bypass, oracle.heart_dead = random.random() < 0.04, random.random() < 0.08
         if random.random() < 0.8:
             for vlan in (None, 7):
-                oracle.stations[ENB_MAC, vlan] = devices["enb"], 0
-                oracle.stations[SGW_MAC, vlan] = devices["sgw"], 1
-                oracle.stations[ENB2_MAC, vlan] = ports[-1], 0
+                oracle.stations[ENB_MAC, vlan] = Station(devices["enb"], 0)
+                oracle.stations[SGW_MAC, vlan] = Station(devices["sgw"], 1)
+                oracle.stations[ENB2_MAC, vlan] = Station(ports[-1], 0)
         return oracle
 
     def _next(self, source: Source, oracle: Oracle, program: str) -> tuple[str, bytes, int, Run, Run]:
@@ -156,7 +156,7 @@ class Differ:
             fd = loaded.programs[program]
             return program, frame, ifindex, lambda f, i: loaded.tc(fd, f, i), _expected(oracle, program, side)
         if program.startswith("tof_ret") and random.random() < 0.95 and len(frame) < longest - WRAPPER_BYTES:
-            frame = wrapped(frame, 0)
+            frame = wrapped(frame, random.randrange(2))
         name = program + "_jumbo" * jumbo
         fd = loaded.programs[name]
         return name, frame, ifindex, lambda f, i: loaded.xdp(fd, f, i), _expected(oracle, program, side)
@@ -269,9 +269,8 @@ def _differing(kernel: object, wanted: object) -> tuple[object, object]:
 
 def _stations(oracle: Oracle) -> dict[bytes, bytes]:
     return {
-        mac + (layout.NO_VLAN if vlan is None else vlan).to_bytes(2, "little"): ifindex.to_bytes(4, "little")
-        + side.to_bytes(4, "little")
-        for (mac, vlan), (ifindex, side) in oracle.stations.items()
+        mac + (layout.NO_VLAN if vlan is None else vlan).to_bytes(2, "little"): station.pack()
+        for (mac, vlan), station in oracle.stations.items()
     }
 
 

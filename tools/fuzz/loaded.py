@@ -93,9 +93,9 @@ class Loaded:
         for address in TRACKED:
             self._maps["tof_tracked"].put(layout.mapped(address), (1).to_bytes(4, "little"))
         self._maps["tof_tokens"].put(TOKEN.to_bytes(8, "big"), bytes(4))
-        for (mac, vlan), (ifindex, side) in oracle.stations.items():
+        for (mac, vlan), station in oracle.stations.items():
             key = mac + (layout.NO_VLAN if vlan is None else vlan).to_bytes(2, "little")
-            self._maps["tof_stations"].put(key, ifindex.to_bytes(4, "little") + side.to_bytes(4, "little"))
+            self._maps["tof_stations"].put(key, station.pack())
         self.events()
 
     @staticmethod

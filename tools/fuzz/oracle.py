@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from ipaddress import ip_network
 from struct import Struct
+from typing import NamedTuple
 
 from tof.agent.accounting import AccountKey
 from tof.agent.commands import AMBIGUOUS
 from tof.agent.tunnels import ue_of
 from tof.dataplane.desired import ServedService, Serving
 from tof.dataplane.selection import judge, uplink_facts
+from tof.dataplane.spreading import ends_of, slot_of, slots
 from tof.drivers import layout
 from tof.errors import DecodeError
 from tof.model import (
@@ -30,6 +32,13 @@ from tof.wire import gtpu, inet
 from tools.fuzz.scenario import DEFAULTS, MTU, RULES, SERVED, TOKEN, TRACKED, TUNNELS, Known
 
 _BY_NUMBER = {one.service_id: one for one in SERVED}
+_BEHIND = {one.service_id: (one.service_id, one.service.application_ip) for one in SERVED} | {
+    application.number: (one.service_id, application.address)
+    for one in SERVED
+    for application in one.applications
+}
+"""An application's number: the service's number and its address."""
+_LIVING = {application.number for one in SERVED for application in one.applications if application.lives}
 _BY_NAME = {one.service.name: one for one in SERVED}
 DROP, PASS, REDIRECT = 1, 2, 4  # XDP
 TC_OK, TC_SHOT, TC_REDIRECT = 0, 2, 7
@@ -46,7 +55,9 @@ RESERVED_GROUPS = bytes.fromhex("0180c20000")
 WORST_GTP = 16
 ANSWERS = (gtpu.ERROR_INDICATION, gtpu.ECHO_RESPONSE)
 SIGNALS = (*ANSWERS, gtpu.END_MARKER)
-WRAPPER = bytes.fromhex("027100000002 027100000001 0800")
+WRAPPER = bytes.fromhex("027100000002 027100000001")
+ETHERTYPES = (b"\x08\0", b"\x88\xb5")
+"""Behind it: through the queue, or past it."""
 WRAPPER_PROTOCOL, WRAPPER_ADDRESS, WRAPPER_BYTES = 253, bytes((192, 0, 0, 8)), 38
 
 REASONS = {
@@ -63,10 +74,21 @@ _GTP = Struct("!BBHI")
 
 OTHER, ODD, FRAGMENT, PIECE, GPDU, SIGNAL, MESSAGE = range(7)
 FIRST, LATER = 1, 2
-UNDECIDED, PASSES, DIVERTS, LEFT, WAITS = range(1, 6)
+UNDECIDED, PASSES, DIVERTS, LEFT = range(1, 5)
 COPIED = 2048
 """A longer fragment cannot reach the agent whole."""
 VEILS, VEIL_BIT = {inet.UDP_PROTOCOL: 253, inet.TCP: 254}, 0x80
+
+
+class Station(NamedTuple):
+    """Where a MAC address was heard; ``tagged``: with a tag that was in the frame."""
+
+    ifindex: int
+    side: int
+    tagged: bool = False
+
+    def pack(self) -> bytes:
+        return self.ifindex.to_bytes(4, "little") + bytes((self.side, 0, self.tagged, 0))
 
 
 class Inner:
@@ -332,7 +354,7 @@ class Tunnel:
         self.moved = self.injected = self.may_cut = False
         self.packets = self.octets = self.tos = self.ifindex = 0
         self.source_mac = self.destination_mac = bytes(6)
-        self.link: tuple[bytes, int, int, bool, int] | None = None
+        self.link: tuple[bytes, int, int, bool, int, bool] | None = None
 
     def owns(self, address: bytes) -> bool:
         return (address if len(address) == 4 else address[:8]) in self.ues
@@ -356,7 +378,7 @@ class Oracle:
             self.tunnels[one.key] = Tunnel(one)
             self.by_index[one.number] = one.key, one.peer
         self.defaults = DEFAULTS
-        self.stations: dict[tuple[bytes, int | None], tuple[int, int]] = {}
+        self.stations: dict[tuple[bytes, int | None], Station] = {}
         self.flows: dict[FlowKey, Flow] = {}
         self.pieces: dict[tuple[object, ...], int] = {}
         """Where a later inner fragment belongs: 0 core, else its service; from an application: its tunnel."""
@@ -445,7 +467,7 @@ class Oracle:
 
     def back(self, frame: bytes, side: int) -> tuple[int, bytes]:
         """tof_ret_enb, tof_ret_sgw: a service's packet is diverted after all; the ticket goes before it as metadata."""
-        if len(frame) < WRAPPER_BYTES + 14 or frame[12:14] != b"\x08\0" or frame[23] != WRAPPER_PROTOCOL:
+        if len(frame) < WRAPPER_BYTES + 14 or frame[12:14] not in ETHERTYPES or frame[23] != WRAPPER_PROTOCOL:
             return DROP, frame  # nothing else has any business there
         ticket, seen = frame[WRAPPER_BYTES - 4 : WRAPPER_BYTES], read(frame[WRAPPER_BYTES:])
         passed = PASS, frame[WRAPPER_BYTES - 4 :]
@@ -458,7 +480,7 @@ class Oracle:
         if service is not None:
             diverted = self._divert(tunnel, seen, frame[WRAPPER_BYTES:], service)
             if diverted is not None:
-                self.counts["returned"] += 1
+                self.counts["returned"] += ticket != bytes(4)
                 return diverted[0], ticket + diverted[1]
         tunnel.injected = False
         return passed
@@ -466,16 +488,19 @@ class Oracle:
     def _learn_station(self, frame: bytes, vlan: int | None, ifindex: int, side: int) -> bool:
         """Whether the station has moved."""
         place = frame[6:12], vlan
-        known = self.stations.get(place, (0, 0))[0]
-        if frame[6] & 1 or known == ifindex:
+        known = self.stations.get(place, Station(0, 0))
+        tagged = is_tagged(frame)
+        if frame[6] & 1 or known.ifindex == ifindex:
+            if not frame[6] & 1:
+                self.stations[place] = known._replace(tagged=known.tagged or tagged)
             return False
-        self.stations[place] = ifindex, side
+        self.stations[place] = Station(ifindex, side, tagged)
         self.generation += 1
-        self.counts["station_moved"] += known != 0
-        return known != 0
+        self.counts["station_moved"] += known.ifindex != 0
+        return known.ifindex != 0
 
     def _follow_link(self, tunnel: Tunnel, frame: bytes, seen: Seen, ifindex: int, side: int) -> bool:
-        link = frame[:12], ifindex, seen.tos, seen.may_cut, self.generation
+        link = frame[:12], ifindex, seen.tos, seen.may_cut, self.generation, is_tagged(frame)
         if tunnel.link == link:
             return False
         tunnel.link = link
@@ -484,7 +509,7 @@ class Oracle:
         return self._learn_station(frame, seen.vlan, ifindex, side)
 
     def _way_out(self, tunnel: Tunnel, vlan: int | None, side: int) -> int:
-        ifindex, there = self.stations.get((tunnel.destination_mac, vlan), (0, 0))
+        ifindex, there, _ = self.stations.get((tunnel.destination_mac, vlan), Station(0, 0))
         return 0 if there == side and ifindex == tunnel.ifindex else ifindex
 
     @staticmethod
@@ -510,7 +535,7 @@ class Oracle:
         if tunnel is not None and inner.piece == LATER:
             key = tunnel.session, inner.source, inner.destination, inner.ident, inner.protocol
             if key in self.pieces:
-                return _BY_NUMBER.get(self.pieces[key])
+                return _BY_NUMBER.get(_service_behind(self.pieces[key]))
         rule = judge(RULES, uplink_facts(seen.key, inner.packet))
         return _BY_NAME[rule.service.name] if rule is not None else None
 
@@ -531,9 +556,9 @@ class Oracle:
         if service.serving is Serving.SHADOW:
             self.counts["shadowed"] += 1
             return None
-        taken = self._take_flow(tunnel, inner, seen.qfi, service.service_id)
-        if taken != DIVERTS:
-            return (DROP, frame) if taken == WAITS else None
+        taken = self._take_flow(tunnel, inner, seen.qfi, service)
+        if taken <= 0:
+            return (DROP, frame) if taken else None
         self.counts["diverted"] += 1
         key, _ = self.by_index[tunnel.index]
         self._account(
@@ -543,31 +568,34 @@ class Oracle:
         )
         ethertype = b"\x86\xdd" if inner.v6 else b"\x08\x00"
         packet = clamped(inner, seen.outer6)
-        if service.service.application_ip.packed not in TRACKED:  # connection tracking has to see it as it is
+        if _BEHIND[taken][1].packed not in TRACKED:  # connection tracking has to see it as it is
             packet = veiled(packet)
-        return REDIRECT, service_mac(service.service_id) + tunnel_mac(tunnel.index) + ethertype + packet
+        return REDIRECT, service_mac(taken) + tunnel_mac(tunnel.index) + ethertype + packet
 
     def _may_have_moved(self, inner: Inner, service: int) -> bool:
         """Whether it is a segment of a diverted connection: dropped until its tunnel is known to be its UE's."""
         if inner.protocol != inet.TCP or inner.piece == LATER or inner.opens() or self.heart_dead:
             return False
         known = self.flows.get((inner.source, inner.destination, *inner.ports(), inner.protocol))
-        return known is not None and known[1] == service and known[2] in self.by_index
+        return known is not None and _service_behind(known[1]) == service and known[2] in self.by_index
 
-    def _take_flow(self, tunnel: Tunnel, inner: Inner, qfi: int | None, service: int) -> int:
-        """The first fragment is judged like a whole packet, the later ones go where it went."""
+    def _take_flow(self, tunnel: Tunnel, inner: Inner, qfi: int | None, service: ServedService) -> int:
+        """The number of the application, 0: the core's, -1: nobody's for the moment.
+
+        The first fragment is judged like a whole packet, the later ones go where it went.
+        """
         key = tunnel.session, inner.source, inner.destination, inner.ident, inner.protocol
         if inner.piece != LATER or self.heart_dead:
             taken = self._judge_flow(tunnel, inner, qfi, service)
             if inner.piece == FIRST:
-                self.pieces[key] = service if taken == DIVERTS else 0
+                self.pieces[key] = max(taken, 0)
             return taken
         if key in self.pieces:
-            return DIVERTS if self.pieces[key] else PASSES
+            return self.pieces[key]
         self.counts["inner_fragment"] += inner.protocol == inet.TCP
-        return PASSES if inner.protocol == inet.TCP else DIVERTS
+        return 0 if inner.protocol == inet.TCP else _application_of(service, inner, 0)
 
-    def _judge_flow(self, tunnel: Tunnel, inner: Inner, qfi: int | None, service: int) -> int:
+    def _judge_flow(self, tunnel: Tunnel, inner: Inner, qfi: int | None, service: ServedService) -> int:
         ue_port, service_port = inner.ports()
         key = inner.source, inner.destination, ue_port, service_port, inner.protocol
         opens = inner.opens()
@@ -576,7 +604,7 @@ class Oracle:
             if opens:
                 self.flows.pop(key, None)
             self.counts["ovs_down"] += 1
-            return PASSES
+            return 0
         known = self.flows.get(key)
         paired = self.by_index[tunnel.index][1] != 0
         # A young tunnel is younger than every flow's last packet: with the core's word, its UE has come from there.
@@ -584,13 +612,17 @@ class Oracle:
         if known is not None and known[0] != tunnel.session and known[2] in self.by_index and not arrived:
             waits = runs and tunnel.young
             self.counts["flow_waits" if waits else "flow_ambiguous"] += 1
-            return WAITS if waits else PASSES
-        if runs and (known is None or known[1] not in (0, service)):
+            return -1 if waits else 0
+        if runs and (known is None or (known[1] and _service_behind(known[1]) != service.service_id)):
             self.counts["flow_unknown"] += 1
-            return PASSES
+            return 0
+        application = _application_of(service, inner, 0 if known is None else known[1])
+        if not application:
+            self.counts["no_application"] += 1
+            return 0
         pooled = (known is None or known[4]) and not paired
-        self.flows[key] = tunnel.session, service, tunnel.index, qfi, pooled
-        return DIVERTS
+        self.flows[key] = tunnel.session, application, tunnel.index, qfi, pooled
+        return application
 
     # ue0
 
@@ -636,14 +668,17 @@ class Oracle:
             self.counts["ue_no_way_out"] += 1
             return DROP, frame
         self.counts["encapsulated"] += 1
-        if frame[:6] == GATEWAY_MAC and inner.opens():
+        number = int.from_bytes(frame[8:12], "big") if frame[6:8] == SERVICE_MAC_PREFIX else 0
+        service = _service_behind(number)
+        spread = service in _BY_NUMBER and bool(_BY_NUMBER[service].applications)
+        if frame[:6] == GATEWAY_MAC and inner.piece != LATER and (inner.opens() or spread):
             service_port, ue_port = inner.ports()
             opened = inner.destination, inner.source, ue_port, service_port, inner.protocol
-            self.flows.setdefault(opened, (0, 0, 0, None, False))
+            self.flows.setdefault(opened, (0, number, 0, None, False))
         self._add(tunnel, inner)
-        if frame[6:8] == SERVICE_MAC_PREFIX and not tunnel.uplink and any(frame[8:12]):
-            number, ue = int.from_bytes(frame[8:12], "big"), ue_of(inner.destination)
-            self._account(AccountKey(ue, key.destination, key.source, key.vlan, number), inner, 1)
+        if number and not tunnel.uplink:
+            ue = ue_of(inner.destination)
+            self._account(AccountKey(ue, key.destination, key.source, key.vlan, service), inner, 1)
         tunnel.injected = True
         return REDIRECT, encapsulated(tunnel, key, clamped(inner, outer6), qfi)
 
@@ -739,13 +774,13 @@ class Oracle:
         if service is None or not diverted or not tunnel.owns(inner.source):
             tunnel.injected = False
             return PASSES
-        if self._take_flow(tunnel, inner, seen.qfi, service.service_id) == DIVERTS:
+        if self._take_flow(tunnel, inner, seen.qfi, service) > 0:
             return DIVERTS
         tunnel.injected = False
         return PASSES
 
     def _to_queue(self, frame: bytes, seen: Seen, side: int, ifindex: int) -> tuple[int, bytes]:
-        towards, there = self.stations.get((frame[:6], seen.vlan), (0, 1 - side))
+        towards, there, _ = self.stations.get((frame[:6], seen.vlan), Station(0, 1 - side))
         if there == side:
             return TC_OK if towards == ifindex else TC_REDIRECT, frame
         if seen.piece:
@@ -757,15 +792,36 @@ class Oracle:
         return TC_REDIRECT, wrapped(frame, self.tickets[side])
 
     def onward(self, frame: bytes) -> tuple[int, bytes]:
-        """tof_onward_*: sent on by the way out, as it is."""
-        self.counts["returned"] += 1
+        """tof_onward_*: sent on by the way out, as it is; nothing in these runs says that it has a ticket."""
         return TC_SHOT, frame
 
 
+def _service_behind(application: int) -> int:
+    return _BEHIND[application][0] if application in _BEHIND else application
+
+
+def _application_of(service: ServedService, inner: Inner, before: int) -> int:
+    spread = service.service.spread
+    if spread is None:
+        return service.service_id
+    if before in _LIVING and _service_behind(before) == service.service_id:
+        return before
+    return slots(service.applications, spread)[slot_of(ends_of(inner.packet), spread.by)]
+
+
+def is_tagged(frame: bytes) -> bool:
+    """Whether there is an 802.1Q tag in the frame."""
+    return frame[12:14] == b"\x81\0" and len(frame) >= 18
+
+
 def wrapped(frame: bytes, ticket: int) -> bytes:
-    """The frame as it crosses the queue: behind a plain IPv4 header and its ticket."""
+    """The frame as it crosses the queue: behind a plain IPv4 header and its ticket; past it without one."""
     payload = ticket.to_bytes(4, "little") + frame
-    return WRAPPER + inet.encode_ipv4(inet.IPv4(WRAPPER_ADDRESS, WRAPPER_ADDRESS, WRAPPER_PROTOCOL, payload))
+    return (
+        WRAPPER
+        + ETHERTYPES[ticket == 0]
+        + inet.encode_ipv4(inet.IPv4(WRAPPER_ADDRESS, WRAPPER_ADDRESS, WRAPPER_PROTOCOL, payload))
+    )
 
 
 def veiled(packet: bytes) -> bytes:

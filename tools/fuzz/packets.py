@@ -257,7 +257,11 @@ class Source:
             else tunnel_mac(random.choice((known.number, known.number, 0, 99)))
         )
         ethertype = b"\x08\0" if packet[0] >> 4 == 4 else b"\x86\xdd"
-        source = service_mac(random.choice((0, 1, 2, 77))) if random.random() < 0.6 else b"\x02\0\0\0\0\x09"
+        source = (
+            service_mac(random.choice((0, 1, 2, 11, 1102, 1201, 77)))
+            if random.random() < 0.6
+            else b"\x02\0\0\0\0\x09"
+        )
         frame = to + source + ethertype + packet
         if random.random() < 0.1:
             frame += random.randbytes(random.choice((1, 8, 40, 900)))

@@ -14,7 +14,7 @@ from typing import TypedDict
 from tools.fuzz.seeds import ROOT, seeds
 from tools.fuzz.wire_targets import TARGETS
 
-NAMES = (*TARGETS, "pieces", "agent")
+NAMES = (*TARGETS, "pieces", "vim", "agent")
 _COVERED = re.compile(r"cov: (\d+) ft: (\d+) corp: (\d+)")
 
 

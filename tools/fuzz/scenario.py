@@ -7,9 +7,19 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 from tof.agent.commands import AMBIGUOUS
-from tof.dataplane.desired import ServedService, Serving
+from tof.dataplane.desired import ServedApplication, ServedService, Serving
 from tof.dataplane.selection import rule_lists
-from tof.model import Direction, IpAddress, PortRange, Selection, Service, TunnelKey
+from tof.model import (
+    Direction,
+    IpAddress,
+    OnDeath,
+    PortRange,
+    Selection,
+    Service,
+    Spread,
+    SpreadBy,
+    TunnelKey,
+)
 
 MTU = 1500
 
@@ -48,6 +58,19 @@ def _served(
     return ServedService(service, number, serving)
 
 
+def _spread(
+    number: int, at: str, by: SpreadBy, on_death: OnDeath, *applications: tuple[IpAddress | str, bool]
+) -> ServedService:
+    """With several applications, of which those live; the numbers of the further ones begin with the service's."""
+    listed = tuple(
+        ServedApplication(ip_address(address), number if n == 0 else 100 * number + n, lives)
+        for n, (address, lives) in enumerate(applications)
+    )
+    one = _served(number, at, listed[0].address)
+    spread = Spread(tuple(other.address for other in listed[1:]), by, on_death)
+    return replace(one, service=replace(one.service, spread=spread), applications=listed)
+
+
 SERVED = (
     _served(1, "203.0.113.10", APP),
     _served(2, "2001:db8:ffff::10", APP6),
@@ -61,13 +84,26 @@ SERVED = (
         9, "2001:db8:ffff:8000::/49", APP6, priority=1, protocol=6, sgws=(ip_network("2001:db8:a::/48"),)
     ),
     _served(10, "192.0.2.0/24", APP, priority=5, protocol=1),
+    _spread(
+        11,
+        "203.0.113.30",
+        SpreadBy.FLOW,
+        OnDeath.CORE,
+        (APP, True),
+        ("192.168.50.21", False),
+        ("192.168.50.22", True),
+    ),
+    _spread(
+        12, "203.0.113.31", SpreadBy.UE, OnDeath.NEXT, (APP, False), (APP2, True), ("192.168.50.23", True)
+    ),
+    _spread(13, "2001:db8:ffff::20", SpreadBy.FLOW, OnDeath.NEXT, (APP6, True), ("fd00:50::11", True)),
 )
 RULES = rule_lists(one.service for one in SERVED)
 SERVICES = tuple(
     map(
         _packed,
-        ("203.0.113.10", "203.0.113.20", "203.0.113.70", "203.0.113.71", "192.0.2.9", "2001:db8:ffff::10",
-         "2001:db8:ffff:8000::1"),
+        ("203.0.113.10", "203.0.113.20", "203.0.113.30", "203.0.113.31", "203.0.113.70", "203.0.113.71",
+         "192.0.2.9", "2001:db8:ffff::10", "2001:db8:ffff::20", "2001:db8:ffff:8000::1"),
     )
 )  # fmt: skip
 """Addresses of services."""

@@ -10,6 +10,7 @@ from tof.errors import DecodeError
 from tof.lab import capture
 from tof.wire import gtpu, icmp, inet
 from tof.wire.gtpu import Extension, Message
+from tools.fuzz.vim_target import conversations
 
 ROOT = Path(__file__).resolve().parents[2]
 CAPTURES = (ROOT / "tests/vectors", ROOT.parent / "shared/pcaps")
@@ -86,7 +87,7 @@ def packets() -> Iterator[bytes]:
 
 def frames() -> Iterator[bytes]:
     """Frames of the captures that there are, of different lengths."""
-    for path in sorted(each for place in CAPTURES for each in place.rglob("*.pcap*")):
+    for path in sorted(each for place in CAPTURES for each in place.rglob("*.pcap*") if each.suffix != ".gz"):
         seen: set[int] = set()
         for frame in capture.read(path):
             if len(frame.data) <= LONGEST and len(frame.data) not in seen and len(seen) < FRAMES_PER_CAPTURE:
@@ -113,6 +114,8 @@ def seeds(target: str) -> Iterator[bytes]:
                 bytes((0x18, 0, 16, 1)) + bytes((0x10 | what, 2, 24, 1, 0xE6, 0, 0, 0)) for what in range(16)
             )
             yield from packets()
+        case "vim":
+            yield from conversations()
         case "gtpu_message":
             yield from messages()
         case "icmp":

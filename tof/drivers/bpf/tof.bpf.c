@@ -53,6 +53,7 @@
 #define PIECES_UNDECIDED 200          //   later fragments that came before their first
 #define PIECES_DIVERTED 500           //   datagrams to be reassembled
 #define PIECE_BYTES 2048              // so much of a frame reaches the agent: FRAME_BYTES in tof/drivers/nfqueue.py
+#define BLIND_S 600                   // how long a tag beside its frame keeps S1 out of the fast lane
 #define QFI_FRESH_MS 10000            // the default QoS flow of a session has been used within this time
 #define WORST_GTP 16                  // 8 + optional 4 + PDU Session Container 4
 
@@ -83,6 +84,7 @@ enum counter {
 	c_flow_ambiguous,       // the same inner 5-tuple is in use by another session
 	c_flow_displaced,       // a flow in use gave way to a newer one: its UE has more of them than its share
 	c_flow_waits,           // dropped: of a diverted TCP connection, in a tunnel that is not known to be its UE's yet
+	c_no_application,       // the service's application that it would be given to is dead: to the core
 	c_inner_fragment,       // later TCP fragment to a service without its first: to the core
 	c_heartbeats,
 	c_ue_bypassed,          // dropped on the UE side: bypass is on
@@ -107,6 +109,7 @@ enum counter {
 	c_names_shown,          // a resolver's answer to a UE: a copy went to the agent, for services given by domain
 	c_names_unasked,        // one from a resolver that no question was seen for: not shown
 	c_names_unshown,        // one that is too long, or too many of them, or no agent there: not shown
+	c_tags_beside,          // its VLAN tag is not in the frame, where XDP would see it: the slow lane serves S1
 	c_unaccounted,          // diverted or injected for a service, but the table of accounts was full
 	c_max
 };
@@ -127,7 +130,8 @@ struct config {
 
 struct shared_state {
 	__u64 beat_ns;
-	__u32 fdb_generation, pad;
+	__u32 fdb_generation;
+	__u32 blind_s;          // when a VLAN tag was last seen that XDP had not: then it judges nothing. 0: never
 	__u64 sample_window_ns, samples;
 	__u64 piece_window_ns;
 	__u32 pieces_undecided, pieces_diverted;
@@ -213,7 +217,7 @@ struct flow_place {
 
 struct flow {
 	__u64 last_ns;
-	__u32 session, service, uplink; // service 0: an application has sent its SYN, the UE has not answered yet
+	__u32 session, application, uplink; // 0: an application has sent its SYN, the UE has not answered yet
 	__u8 has_qfi, qfi;      // of the UE's last packet: the reply mirrors it
 	__u8 overflowed, pad;   // another flow found this place, its first, taken: it is at one of the next
 	struct flow_key key;
@@ -236,7 +240,7 @@ struct piece_key {
 // Once one fragment of a datagram has taken the queue all do, so that they stay in order.
 struct piece {
 	__u64 since_ns;
-	__u32 fate, queued;     // of inner fragments: from an application `fate` is their tunnel, to one `queued` its service
+	__u32 fate, queued;     // of inner fragments: from an application `fate` is their tunnel, to one `queued` its number
 };
 struct account_key {     // a UE's traffic with a service, behind one pair of nodes; IPv4 addresses are mapped
 	__u8 ue[16];            // of an IPv6 UE the first half
@@ -269,7 +273,8 @@ struct station_key {
 };
 
 struct station {
-	__u32 ifindex, side;
+	__u32 ifindex;
+	__u16 side, tagged;     // tagged: XDP has seen its tag in the frame
 };
 
 struct prefix_key {      // of a service's addresses
@@ -296,14 +301,23 @@ struct set_key {
 	__u8 address[16];
 };
 
-struct served {          // a service, by its number
+struct served {          // a service, by its number, or a further application of one, by its own
 	__u64 packets, bytes;   // that it selected
-	__u32 state, pad;
+	__u32 state, service;   // service: whose application it is; a service's own number stands for its first application
 	char name[64];
 };
 #define S_DIVERT 1              // else to the core
 #define S_SHADOW 2
 #define S_TRACKED 4             // by connection tracking in Open vSwitch
+#define S_LIVES 8               // the application
+#define S_SPREAD 16             // the service has several, see tof_spread
+
+// Which of a service's applications has a new flow: the same as tof/dataplane/spreading.py says.
+#define SPREAD_SLOTS 256
+struct spread {
+	__u32 by_flow, pad;     // else by UE
+	__u32 slots[SPREAD_SLOTS]; // numbers of applications, 0: to the core
+};
 
 struct event {
 	__u32 kind, side, ifindex, index, length;
@@ -330,6 +344,7 @@ struct side_key {        // shared adapter: which side an outer source address i
 struct hop {             // shared adapter: where an outer address's own packets come from
 	__u8 mac[6];
 	__u16 vlan;
+	__u32 tagged, pad;      // as of a station
 	__u64 heard_ns, usable_ns;
 };
 
@@ -383,6 +398,7 @@ MAP(tof_prefixes, BPF_MAP_TYPE_LPM_TRIE, struct prefix_key, __u32, 16384, BPF_F_
 MAP(tof_rules, BPF_MAP_TYPE_ARRAY, __u32, struct rule, MAX_RULES, 0);
 MAP(tof_sets, BPF_MAP_TYPE_LPM_TRIE, struct set_key, __u32, 65536, BPF_F_NO_PREALLOC);
 MAP(tof_served, BPF_MAP_TYPE_HASH, __u32, struct served, 65536, BPF_F_NO_PREALLOC);
+MAP(tof_spread, BPF_MAP_TYPE_HASH, __u32, struct spread, 16384, BPF_F_NO_PREALLOC);
 MAP(tof_accounts, BPF_MAP_TYPE_HASH, struct account_key, struct account, 262144, BPF_F_NO_PREALLOC);
 MAP(tof_reported, BPF_MAP_TYPE_HASH, struct account_key, struct account, 524288, BPF_F_NO_PREALLOC); // by the agent
 MAP(tof_stations, BPF_MAP_TYPE_LRU_HASH, struct station_key, struct station, 16384, 0);
@@ -502,6 +518,7 @@ struct packet {
 	__u8 partial, reason, fragment, foreign; // foreign: known to be of another UDP port, or of no UDP
 	__u8 piece;                 // `fragment` of the inner packet, `piece` of the outer: 0 whole, FIRST or LATER
 	__u8 dscp, has_port;        // of the inner packet: what `look_closer` has found
+	__u8 tagged, pad;           // IEEE 802.1Q, in the frame
 	__u16 port;
 	__be32 ident, inner_ident;  // of fragments
 	__be32 teid, source, destination; // outer IPv4
@@ -705,6 +722,7 @@ static __always_inline int parse(void *data, void *end, __u32 frame, struct pack
 		if ((void *)(tag + 2) > end)
 			return k_other;
 		p->vlan = vlan_of(bpf_ntohs(tag[0]));
+		p->tagged = 1;
 		type = tag[1];
 		p->ip += 4;
 	}
@@ -799,7 +817,7 @@ __noinline int parse_skb(struct __sk_buff *skb, struct packet *p)
 		return k_other;
 	bpf_skb_pull_data(skb, skb->len < HEAD ? skb->len : HEAD);
 	if (skb->vlan_present) {
-		// XDP saw this tag in the frame and judged by it; more than one is none of ours.
+		// XDP saw this tag in the frame (or `see_tags` tells that it did not); more than one is none of ours.
 		if (skb->vlan_proto != bpf_htons(ETH_P_8021Q) || skb->protocol == bpf_htons(ETH_P_8021Q))
 			return k_other;
 		p->vlan = vlan_of(skb->vlan_tci);
@@ -858,10 +876,10 @@ static __always_inline void add_traffic(struct tunnel *t, __u32 bytes)
 // ---------------------------------------------------------------------------------------------- stations
 
 // Our own (MAC, VLAN) -> adapter table: redirected frames do not refresh the bridge's. Whether the station has moved.
-static __always_inline int learn_station(const struct ethhdr *eth, __u16 vlan, __u32 ifindex, __u32 side)
+static __always_inline int learn_station(const struct ethhdr *eth, const struct packet *p, __u32 ifindex, __u32 side)
 {
-	struct station_key key = {.vlan = vlan};
-	struct station *known, fresh = {ifindex, side};
+	struct station_key key = {.vlan = p->vlan};
+	struct station *known, fresh = {ifindex, side, p->tagged};
 	struct shared_state *s;
 	int moved;
 
@@ -870,8 +888,10 @@ static __always_inline int learn_station(const struct ethhdr *eth, __u16 vlan, _
 	__builtin_memcpy(key.mac, eth->h_source, 6);
 	known = bpf_map_lookup_elem(&tof_stations, &key);
 	moved = known && known->ifindex != ifindex;
-	if (known && !moved)
+	if (known && !moved) {
+		known->tagged |= p->tagged;
 		return 0;
+	}
 	if (moved)
 		count(c_station_moved);
 	bpf_map_update_elem(&tof_stations, &key, &fresh, BPF_ANY);
@@ -906,7 +926,7 @@ static __always_inline int follow_link(struct tunnel *t, const struct ethhdr *et
 	__u32 signature = link_signature(eth, ifindex, p->tos);
 
 	if (s)
-		signature ^= s->fdb_generation * 0x165667b1U;
+		signature ^= (s->fdb_generation << 1 | p->tagged) * 0x165667b1U;
 	if (t->link_signature == signature)
 		return 0;
 	__builtin_memcpy(t->source_mac, eth->h_source, 6);
@@ -915,7 +935,25 @@ static __always_inline int follow_link(struct tunnel *t, const struct ethhdr *et
 	t->tos = p->tos;
 	t->out_generation = 0;
 	t->link_signature = signature;
-	return learn_station(eth, p->vlan, ifindex, side);
+	return learn_station(eth, p, ifindex, side);
+}
+
+// VLAN tags are kept beside the frame by a kernel that sends over a veth, and by adapters that cannot be told not to. XDP
+// does not see those and would take a tagged packet for its untagged twin's: then the slow lane serves S1, tag or none.
+static __always_inline int is_blind(void)
+{
+	struct shared_state *s = state();
+
+	return s && s->blind_s && (__u32)(bpf_ktime_get_coarse_ns() / 1000000000) - s->blind_s < BLIND_S;
+}
+
+static __always_inline void make_blind(void)
+{
+	struct shared_state *s = state();
+
+	count(c_tags_beside);
+	if (s)
+		s->blind_s = (__u32)(bpf_ktime_get_coarse_ns() / 1000000000) ?: 1;
 }
 
 // The adapter that leads to the tunnel's destination MAC, cached until any station moves. 0: unknown.
@@ -1390,6 +1428,52 @@ __noinline __u32 first_rule(struct packet *p, __u32 at)
 	return 0;
 }
 
+// The service that this number is an application of.
+static __always_inline __u32 service_behind(__u32 application)
+{
+	struct served *served = bpf_map_lookup_elem(&tof_served, &application);
+
+	return served ? served->service : application;
+}
+
+static __always_inline int is_of(__u32 application, __u32 service)
+{
+	return application == service || service_behind(application) == service;
+}
+
+// The application of `service`, which has several, that this packet's flow goes to, 0: none, to the core. `before`: the one that it has gone to
+// so far, and stays with while that lives. The ports stand in tof_scratch.
+__noinline __u32 application_of(struct packet *p, __u32 service, __u32 before)
+{
+	struct scratch *scratch;
+	struct spread *spread;
+	struct served *mine;
+	__u32 zero = 0, hash;
+
+	if (!p)
+		return 0;
+	mine = before ? bpf_map_lookup_elem(&tof_served, &before) : 0;
+	if (mine && mine->service == service && mine->state & S_LIVES)
+		return before;
+	spread = bpf_map_lookup_elem(&tof_spread, &service);
+	scratch = bpf_map_lookup_elem(&tof_scratch, &zero);
+	if (!spread || !scratch)
+		return 0;
+	if (p->inner6) {
+		const __be32 *words = (const __be32 *)p->inner6_source;
+
+		hash = bpf_ntohl(words[0]) * 0x9e3779b1U ^ bpf_ntohl(words[1]) * 0x85ebca6bU;
+	} else {
+		hash = bpf_ntohl(p->inner4_source) * 0x9e3779b1U;
+	}
+	if (spread->by_flow && !p->fragment)
+		hash ^= ((__u32)bpf_ntohs(scratch->l4.source) << 16 | bpf_ntohs(scratch->l4.destination)) * 0xc2b2ae35U ^
+			p->protocol * 0x27d4eb2fU;
+	hash = (hash ^ hash >> 15) * 0x2c1b3c6dU;
+	hash ^= hash >> 12;
+	return spread->slots[hash & (SPREAD_SLOTS - 1)];
+}
+
 // The service that an uplink packet belongs to, 0: none. `t`: its tunnel, if that is known: later inner fragments follow
 // their first one.
 static __always_inline __u32 service_of(void *data, void *end, const struct config *c, struct packet *p,
@@ -1411,7 +1495,7 @@ static __always_inline __u32 service_of(void *data, void *end, const struct conf
 		inner_pieces(p, t->session, &scratch->piece_key);
 		first = piece_of(&scratch->piece_key, bpf_ktime_get_ns());
 		if (first)
-			return first->fate == f_divert ? first->queued : 0;
+			return first->fate == f_divert ? service_behind(first->queued) : 0;
 	}
 	look_closer(data, end, p);
 	return first_rule(p, at - 1);
@@ -1461,15 +1545,15 @@ __noinline int may_have_moved(struct xdp_md *ctx, struct packet *p, __u32 servic
 	for (pool = 0; pool < 2; pool++) {
 		known = flow_at(&scratch->fresh.key, pool, &scratch->place, 0);
 		if (known)
-			return known->service == service && in_use(known, now);
+			return is_of(known->application, service) && in_use(known, now);
 	}
 	return 0;
 }
 
-// Is this flow ours to divert? Writes the flow table, from which replies find their tunnel. Negative: neither ours nor
-// the core's for the moment.
-static __always_inline int judge_flow(void *data, void *end, struct packet *p, struct tunnel *t, __u32 service,
-				      __u64 now, int alive, struct scratch *scratch)
+// Is this flow ours to divert, and to which application? Writes the flow table, from which replies find their tunnel.
+// Negative: neither ours nor the core's for the moment.
+static __always_inline __s64 judge_flow(void *data, void *end, struct packet *p, struct tunnel *t, __u32 service,
+					__u32 spread, __u64 now, int alive, struct scratch *scratch)
 {
 	struct flow_place *place = &scratch->place;
 	struct flow *known, *fresh = &scratch->fresh;
@@ -1477,7 +1561,6 @@ static __always_inline int judge_flow(void *data, void *end, struct packet *p, s
 
 	fresh->last_ns = now;
 	fresh->session = t->session;
-	fresh->service = service;
 	fresh->uplink = t->index;
 	fresh->has_qfi = p->has_container;
 	fresh->qfi = p->qfi;
@@ -1508,8 +1591,14 @@ static __always_inline int judge_flow(void *data, void *end, struct packet *p, s
 		count(c_flow_ambiguous);
 		return 0;
 	}
-	if (p->protocol == IPPROTO_TCP && !opens && (!known || (known->service && known->service != service))) {
+	if (p->protocol == IPPROTO_TCP && !opens &&
+	    (!known || (known->application && !is_of(known->application, service)))) {
 		count(c_flow_unknown);
+		return 0;
+	}
+	fresh->application = spread ? application_of(p, service, known ? known->application : 0) : service;
+	if (!fresh->application) {
+		count(c_no_application);
 		return 0;
 	}
 	if (pooled && is_paired(t->index)) { // from the pool to its UE's own
@@ -1518,24 +1607,24 @@ static __always_inline int judge_flow(void *data, void *end, struct packet *p, s
 		pooled = 0;
 		__builtin_memcpy(&place->ue, fresh->key.ue, sizeof(place->ue));
 		place->slot = scratch->own_slot;
-	} else if (known && known->service == service && known->uplink == t->index && known->qfi == p->qfi &&
+	} else if (known && known->application == fresh->application && known->uplink == t->index && known->qfi == p->qfi &&
 		   known->has_qfi == p->has_container) {
 		known->last_ns = now;
-		return 1;
+		return fresh->application;
 	}
 	put_flow(fresh, place, pooled ? scratch->pool_first : scratch->own_first, known, now);
-	return 1;
+	return fresh->application;
 }
 
 // The same of a packet that may be a fragment: the first one alone has ports, the others follow it.
-static __always_inline int take_flow(void *data, void *end, struct packet *p, struct tunnel *t, __u32 service,
-				     __u64 now, int alive)
+static __always_inline __s64 take_flow(void *data, void *end, struct packet *p, struct tunnel *t, __u32 service,
+				       __u32 spread, __u64 now, int alive)
 {
 	struct scratch *scratch;
 	struct piece_key *key;
 	struct piece *first;
 	__u32 zero = 0;
-	int taken;
+	__s64 taken;
 
 	scratch = bpf_map_lookup_elem(&tof_scratch, &zero);
 	if (!scratch)
@@ -1543,11 +1632,11 @@ static __always_inline int take_flow(void *data, void *end, struct packet *p, st
 	key = &scratch->piece_key;
 
 	if (p->fragment != LATER || !alive) {
-		taken = judge_flow(data, end, p, t, service, now, alive, scratch);
+		taken = judge_flow(data, end, p, t, service, spread, now, alive, scratch);
 		if (p->fragment == FIRST) {
 			scratch->piece.since_ns = now;
 			scratch->piece.fate = taken > 0 ? f_divert : f_pass;
-			scratch->piece.queued = service;
+			scratch->piece.queued = taken;
 			inner_pieces(p, t->session, key);
 			bpf_map_update_elem(&tof_pieces, key, &scratch->piece, BPF_ANY);
 		}
@@ -1556,10 +1645,12 @@ static __always_inline int take_flow(void *data, void *end, struct packet *p, st
 	inner_pieces(p, t->session, key);
 	first = piece_of(key, now);
 	if (first)
-		return first->fate == f_divert;
-	if (p->protocol == IPPROTO_TCP)
+		return first->fate == f_divert ? first->queued : 0;
+	if (p->protocol == IPPROTO_TCP) {
 		count(c_inner_fragment);
-	return p->protocol != IPPROTO_TCP;
+		return 0;
+	}
+	return spread ? application_of(p, service, 0) : service;
 }
 
 // Open vSwitch 3.1 takes the data of a later IPv4 fragment for a TCP or UDP header and "corrects the checksum" in it when
@@ -1712,7 +1803,8 @@ __noinline int divert(struct xdp_md *ctx, struct packet *p, struct tunnel *t, __
 	struct served *served;
 	struct ethhdr *eth;
 	__u8 *payload;
-	int taken;
+	__s64 taken;
+	int tracked;
 
 	if (!p || !t || !c)
 		return -1;
@@ -1735,10 +1827,18 @@ __noinline int divert(struct xdp_md *ctx, struct packet *p, struct tunnel *t, __
 		count(c_shadowed);
 		return -1;
 	}
-	taken = take_flow(data, end, p, t, service, now, heart_beats(now));
+	taken = take_flow(data, end, p, t, service, served->state & S_SPREAD, now, heart_beats(now));
 	if (taken <= 0)
 		return taken ? XDP_DROP : -1;
 	add_served(served, p->inner_length);
+	if (c->accounting)
+		account(p, 0, service, now);
+	tracked = served->state & S_TRACKED;
+	if (taken != service) {
+		service = taken;
+		served = bpf_map_lookup_elem(&tof_served, &service);
+		tracked = served && served->state & S_TRACKED;
+	}
 	clamp(ctx, c, p, p->outer6);
 	frame = bpf_xdp_get_buff_len(ctx);
 	surplus = frame - p->inner - p->inner_length;
@@ -1752,11 +1852,9 @@ __noinline int divert(struct xdp_md *ctx, struct packet *p, struct tunnel *t, __
 	payload = (void *)(eth + 1);
 	if ((void *)(payload + sizeof(struct iphdr)) > end)
 		return XDP_DROP;
-	if (!too_long(c, p) && !p->inner6 && !(served->state & S_TRACKED))
+	if (!too_long(c, p) && !p->inner6 && !tracked)
 		veil((struct iphdr *)payload);
-	if (c->accounting)
-		account(p, 0, service, now);
-	eth->h_dest[0] = 0x02; // the service's MAC address, by which the classifier knows it
+	eth->h_dest[0] = 0x02; // the application's MAC address, by which the classifier knows it
 	eth->h_dest[1] = 0x72;
 	service = bpf_htonl(service);
 	__builtin_memcpy(eth->h_dest + 2, &service, 4);
@@ -1982,9 +2080,9 @@ static __always_inline void in_vlan(struct in6_addr *address, __u16 vlan)
 
 // A node is reached by the MAC address its own packets come from. After an ARP reply the kernel first sends on what waited
 // for it, `wait_ns` keeps the rest behind that.
-static __always_inline void learn_hop(struct in6_addr *address, const __u8 *mac, __u16 vlan, __u64 wait_ns)
+static __always_inline void learn_hop(struct in6_addr *address, const __u8 *mac, __u16 vlan, int tagged, __u64 wait_ns)
 {
-	struct hop *known, fresh = {.vlan = vlan};
+	struct hop *known, fresh = {.vlan = vlan, .tagged = tagged};
 	__u64 now = bpf_ktime_get_ns();
 
 	in_vlan(address, vlan);
@@ -1994,6 +2092,7 @@ static __always_inline void learn_hop(struct in6_addr *address, const __u8 *mac,
 		return;
 	if (known && known->vlan == vlan && same_mac(known->mac, mac) &&
 	    since(known->heard_ns, now) < HOP_FRESH_NS) {
+		known->tagged |= tagged;
 		if (since(known->heard_ns, now) > 1000000000)
 			known->heard_ns = now;
 		return;
@@ -2024,7 +2123,7 @@ static __always_inline void learn_neighbour(struct in6_addr *address, const __u8
 
 	__builtin_memcpy(key.address, address, 16);
 	if (bpf_map_lookup_elem(&tof_sides, &key))
-		learn_hop(address, mac, vlan, HOP_SETTLE_NS);
+		learn_hop(address, mac, vlan, vlan != NO_VLAN, HOP_SETTLE_NS);
 }
 
 // From ARP (RFC 826) and neighbour discovery (RFC 4861: hop limit 255 proves that it comes from the link).
@@ -2111,13 +2210,22 @@ static __always_inline int send_on(struct __sk_buff *skb, const struct config *c
 
 // ---------------------------------------------------------------------------------------------- XDP, S1 side
 
+// TS 29.281 section 7.3.2: what is sent to a UE ends, and only its own side may say so.
+static __always_inline void end_tunnel(const struct packet *p, __u32 side)
+{
+	struct tunnel *t = p->message == END_MARKER ? tunnel_of(p) : 0;
+
+	if (t && t->direction == SGW && side == SGW)
+		t->flags |= T_ENDED;
+}
+
 static __always_inline int fast(struct xdp_md *ctx, __u32 side, const int shared)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct packet p = {.vlan = NO_VLAN};
 	struct config *c = config();
 	struct tunnel *t;
-	int kind, verdict, station_moved;
+	int kind, verdict, station_moved, blind;
 	__u32 out, service;
 	__u64 now;
 
@@ -2132,6 +2240,7 @@ static __always_inline int fast(struct xdp_md *ctx, __u32 side, const int shared
 	end = (void *)(long)ctx->data_end;
 	if ((void *)((struct ethhdr *)data + 1) > end)
 		return XDP_PASS;
+	blind = is_blind();
 	if (shared) {
 		struct in6_addr source;
 		int from;
@@ -2143,23 +2252,27 @@ static __always_inline int fast(struct xdp_md *ctx, __u32 side, const int shared
 			return XDP_PASS;
 		side = from;
 		outer_address(&p, 1, &source);
-		learn_hop(&source, ((struct ethhdr *)data)->h_source, p.vlan, 0);
+		if (!blind || p.tagged)
+			learn_hop(&source, ((struct ethhdr *)data)->h_source, p.vlan, p.tagged, 0);
+		if (blind)
+			return XDP_PASS;
 		if (c->bypass) {
 			count(c_bypassed);
 			return reflect(ctx, c, &p);
 		}
 	}
+	if (blind) {
+		if (p.tagged)
+			learn_station(data, &p, ctx->ingress_ifindex, side);
+		return XDP_PASS;
+	}
 	if (kind != k_gpdu) {
 		if (!shared)
-			learn_station(data, p.vlan, ctx->ingress_ifindex, side);
+			learn_station(data, &p, ctx->ingress_ifindex, side);
 		if (p.reason && !(p.piece && c->services)) // else the slow lane counts it
 			count(p.reason);
-		if (kind == k_signal && p.message == END_MARKER) {
-			t = tunnel_of(&p);
-			// TS 29.281 section 7.3.2: what is sent to a UE ends, and only its own side may say so.
-			if (t && t->direction == SGW && side == SGW)
-				t->flags |= T_ENDED;
-		}
+		if (kind == k_signal)
+			end_tunnel(&p, side);
 		return shared && (kind == k_odd || kind == k_message || (kind == k_piece && !c->services)) ?
 			       reflect(ctx, c, &p) :
 			       XDP_PASS;
@@ -2167,7 +2280,7 @@ static __always_inline int fast(struct xdp_md *ctx, __u32 side, const int shared
 	t = tunnel_of(&p);
 	if (!t || t->direction != side) {
 		if (!shared)
-			learn_station(data, p.vlan, ctx->ingress_ifindex, side);
+			learn_station(data, &p, ctx->ingress_ifindex, side);
 		if (t)
 			count(c_wrong_side);
 		return XDP_PASS;
@@ -2276,11 +2389,13 @@ struct wrapper {
 #define WRAPPER_PROTOCOL 253
 #define WRAPPER_ADDRESS 0xc0000008 // RFC 7600: the IPv4 dummy address
 #define WRAPPER_TTL 64
+#define STRAIGHT 0x88b5            // IEEE 802, local experimental: crosses the detour, and netfilter does not look at it
 
+// Without a ticket the frame is not queued.
 static __always_inline int wrap(struct __sk_buff *skb, __u32 ticket)
 {
 	struct wrapper w = {
-		.eth = {{0x02, 0x71, 0, 0, 0, 2}, {0x02, 0x71, 0, 0, 0, 1}, bpf_htons(ETH_P_IP)},
+		.eth = {{0x02, 0x71, 0, 0, 0, 2}, {0x02, 0x71, 0, 0, 0, 1}, bpf_htons(ticket ? ETH_P_IP : STRAIGHT)},
 		.ip = {.version = 4, .ihl = 5, .ttl = WRAPPER_TTL, .protocol = WRAPPER_PROTOCOL},
 		.ticket = ticket,
 	};
@@ -2464,18 +2579,23 @@ static __always_inline int within_rate(__u64 now, int diverted)
 	return diverted ? s->pieces_diverted++ < PIECES_DIVERTED : s->pieces_undecided++ < PIECES_UNDECIDED;
 }
 
-static __always_inline int is_diverted(__u32 service)
+static __always_inline __u32 state_of(__u32 service)
 {
 	struct served *served = bpf_map_lookup_elem(&tof_served, &service);
 
-	return served && served->state & S_DIVERT;
+	return served ? served->state : 0;
+}
+
+static __always_inline int is_diverted(__u32 service)
+{
+	return state_of(service) & S_DIVERT;
 }
 
 // The first fragment of a G-PDU in tunnel `t`: the judgement that `fast` and `divert` pass on a whole one.
 static __always_inline int judge_first(void *data, void *end, struct packet *p, struct tunnel *t, __u32 side,
 				       const struct config *c, __u64 now)
 {
-	__u32 service;
+	__u32 service, state;
 
 	if (t->direction != side) {
 		count(c_wrong_side);
@@ -2486,8 +2606,8 @@ static __always_inline int judge_first(void *data, void *end, struct packet *p, 
 	add_traffic(t, p->inner_length);
 	heard(t, p, now);
 	service = t->direction == ENB ? service_of(data, end, c, p, t) : 0;
-	if (service && owns(t, p, 1) && is_diverted(service) &&
-	    take_flow(data, end, p, t, service, now, heart_beats(now)) > 0)
+	state = service && owns(t, p, 1) ? state_of(service) : 0;
+	if (state & S_DIVERT && take_flow(data, end, p, t, service, state & S_SPREAD, now, heart_beats(now)) > 0)
 		return f_divert;
 	t->injected_ns = 0;
 	return f_pass;
@@ -2534,8 +2654,53 @@ __noinline int judge_piece(struct __sk_buff *skb, struct packet *p, __u32 side, 
 	return scratch->piece.queued ? fate : 0;
 }
 
+enum way { w_bridge, w_queue, w_return };
+
+// A packet of a known tunnel that XDP could not judge: what `fast` does, but for services and names, which are looked after
+// where packets come back from the queue, without having been in it.
+__noinline int serve(struct __sk_buff *skb, struct packet *p, struct tunnel *t, __u32 side)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	__u64 now = bpf_ktime_get_ns();
+	struct config *c = config();
+	struct ethhdr *eth = data;
+
+	if (!p || !t || !c || (void *)(eth + 1) > end)
+		return w_bridge;
+	follow_link(t, eth, p, skb->ifindex, side);
+	notice(t, p, side, now);
+	if (side == ENB && is_nested(data, end, p))
+		count(c_nested);
+	if (t->flags & T_SETTLING && !settled(t, p, side, now))
+		return w_queue;
+	if (is_dns(data, end, c, p, side == ENB) || to_service(data, end, c, p, side))
+		return w_return;
+	follow_form(t, p, now);
+	add_traffic(t, p->inner_length);
+	heard(t, p, now);
+	t->injected_ns = 0;
+	count(c_passed);
+	return w_bridge;
+}
+
+static __always_inline int served(struct __sk_buff *skb, const struct config *c, struct packet *p, struct tunnel *t,
+				  __u32 side)
+{
+	int verdict;
+
+	switch (serve(skb, p, t, side)) {
+	case w_queue:
+		return to_queue(skb, p, side, 0, 0);
+	case w_return:
+		verdict = wrap(skb, 0);
+		return verdict ? verdict < 0 ? TC_ACT_OK : verdict : bpf_redirect(c->queue_ifindex[side & 1], 0);
+	}
+	return TC_ACT_OK;
+}
+
 // TC_ACT_OK: the queue has nothing to learn from it.
-static __always_inline int judge(struct __sk_buff *skb, struct config *c, struct packet *p, int kind, __u32 side)
+static __always_inline int judge(struct __sk_buff *skb, struct config *c, struct packet *p, int kind, __u32 side,
+				 int blind)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct tunnel *t;
@@ -2543,6 +2708,8 @@ static __always_inline int judge(struct __sk_buff *skb, struct config *c, struct
 
 	switch (kind) {
 	case k_signal:
+		if (blind)
+			end_tunnel(p, side);
 		return to_queue(skb, p, side, 0, 0);
 	case k_fragment:
 	case k_piece:
@@ -2560,6 +2727,8 @@ static __always_inline int judge(struct __sk_buff *skb, struct config *c, struct
 				count(c_pinger_replies);
 			return to_queue(skb, p, side, 0, 0);
 		}
+		if (t && blind && t->direction == side)
+			return served(skb, c, p, t, side);
 		if (t && !(t->flags & T_SETTLING))
 			return TC_ACT_OK;
 		return to_queue(skb, p, side, t ? 0 : to_service(data, end, c, p, side) ? CROWD_OF_SERVICES : CROWD, 0);
@@ -2567,18 +2736,48 @@ static __always_inline int judge(struct __sk_buff *skb, struct config *c, struct
 	return TC_ACT_OK;
 }
 
+static __always_inline int has_tag(const struct __sk_buff *skb)
+{
+	return skb->vlan_present && skb->vlan_proto == bpf_htons(ETH_P_8021Q) &&
+	       skb->protocol != bpf_htons(ETH_P_8021Q);
+}
+
+// Whether S1 is the slow lane's to serve. A tag that XDP, which was there before, has seen in the frame stands in
+// tof_stations; packets of known tunnels are not always noted there, so they tell nothing new.
+static __always_inline int serves(struct __sk_buff *skb, const struct packet *p, int kind, __u32 side)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	int blind = is_blind();
+	struct ethhdr *eth = data;
+	struct station *station;
+
+	if ((void *)(eth + 1) > end || eth->h_source[0] & 1)
+		return blind;
+	if (has_tag(skb) && (blind || kind != k_gpdu || !tunnel_of(p))) {
+		station = station_of(eth->h_source, p->vlan);
+		if (!station || !station->tagged) {
+			make_blind();
+			blind = 1;
+		}
+	}
+	if (blind)
+		learn_station(eth, p, skb->ifindex, side);
+	return blind;
+}
+
 static __always_inline int slow(struct __sk_buff *skb, __u32 side)
 {
 	struct packet p = {.vlan = NO_VLAN};
 	struct config *c = config();
-	int kind;
+	int kind, blind;
 
 	if (!c || c->bypass)
 		return TC_ACT_OK;
 	kind = parse_skb(skb, &p);
+	blind = serves(skb, &p, kind, side);
 	if (kind != k_other && kind != k_odd && elsewhere(c, &p, side))
 		return TC_ACT_OK;
-	return judge(skb, c, &p, kind, side);
+	return judge(skb, c, &p, kind, side, blind);
 }
 
 // A Linux bridge drops what comes from a group address or from none; a wire carries it, and so does the TOF.
@@ -2622,11 +2821,34 @@ static __always_inline int slow_separate(struct __sk_buff *skb, __u32 side)
 	return verdict == TC_ACT_OK && unbridgeable(skb) ? carry(skb, side) : verdict;
 }
 
+// The same of a shared adapter, whose nodes stand in tof_hops.
+static __always_inline int serves_shared(struct __sk_buff *skb, const struct ethhdr *eth, const struct packet *p)
+{
+	struct in6_addr source;
+	int blind = is_blind();
+	struct hop *hop;
+
+	outer_address(p, 1, &source);
+	in_vlan(&source, p->vlan);
+	if (has_tag(skb)) {
+		hop = bpf_map_lookup_elem(&tof_hops, &source);
+		if (!hop || hop->vlan != p->vlan || !hop->tagged) {
+			make_blind();
+			blind = 1;
+		}
+	}
+	if (blind) {
+		outer_address(p, 1, &source);
+		learn_hop(&source, eth->h_source, p->vlan, 0, 0);
+	}
+	return blind;
+}
+
 static __always_inline int slow_shared(struct __sk_buff *skb)
 {
 	struct packet p = {.vlan = NO_VLAN};
 	struct config *c = config();
-	int kind, from, verdict;
+	int kind, from, verdict, blind;
 	struct ethhdr *eth;
 
 	if (!c)
@@ -2641,7 +2863,8 @@ static __always_inline int slow_shared(struct __sk_buff *skb)
 			judge_piece(skb, &p, ENB, 0, 0);
 		return TC_ACT_OK;
 	}
-	verdict = c->bypass ? TC_ACT_OK : judge(skb, c, &p, kind, from);
+	blind = serves_shared(skb, eth, &p);
+	verdict = c->bypass ? TC_ACT_OK : judge(skb, c, &p, kind, from, blind);
 	return verdict == TC_ACT_OK ? send_on(skb, c, &p) : verdict;
 }
 
@@ -2672,13 +2895,15 @@ static __always_inline void returned(const struct packet *p, __u32 side, __u32 t
 	struct pending *q;
 	struct key key;
 
+	if (!ticket) // did not go through the queue
+		return;
 	key_of(p, &key);
 	q = bpf_map_lookup_elem(&tof_pending, &key);
 	if (q)
 		q->last_ns = now;
 	if (queue) {
 		queue->back_ns = now;
-		if (ticket && (__s32)(ticket - queue->back) > 0)
+		if ((__s32)(ticket - queue->back) > 0)
 			queue->back = ticket;
 	}
 	count(c_returned);
@@ -2689,7 +2914,8 @@ static __always_inline int unwrap(struct xdp_md *ctx, __u32 *ticket)
 {
 	struct wrapper *w = (void *)(long)ctx->data;
 
-	if ((void *)(w + 1) > (void *)(long)ctx->data_end || w->eth.h_proto != bpf_htons(ETH_P_IP) ||
+	if ((void *)(w + 1) > (void *)(long)ctx->data_end ||
+	    (w->eth.h_proto != bpf_htons(ETH_P_IP) && w->eth.h_proto != bpf_htons(STRAIGHT)) ||
 	    w->ip.protocol != WRAPPER_PROTOCOL)
 		return -1;
 	*ticket = w->ticket;
@@ -2849,32 +3075,37 @@ __noinline __u32 reply_tunnel_of(struct xdp_md *ctx, struct packet *p, __u64 now
 	return fresh.fate;
 }
 
-// An application opens a TCP connection to a UE: its answer belongs to that, though it is no SYN.
-static __always_inline void opened_by_application(void *data, void *end, struct packet *p, __u64 now)
+// An application opens a TCP connection to a UE: its answer belongs to that, though it is no SYN. Whatever one of several
+// applications of a service says first, the answer goes to that one.
+static __always_inline void opened_by_application(void *data, void *end, struct packet *p, __u64 now,
+						  __u32 application)
 {
+	__u32 zero = 0, service = application ? service_behind(application) : 0;
+	struct served *served = service ? bpf_map_lookup_elem(&tof_served, &service) : 0;
 	struct scratch *scratch;
 	struct flow *fresh;
-	__u32 zero = 0;
 
 	scratch = bpf_map_lookup_elem(&tof_scratch, &zero);
-	if (!scratch || p->protocol != IPPROTO_TCP || p->fragment == LATER)
+	if (!scratch || p->fragment == LATER)
 		return;
 	fresh = &scratch->fresh;
 	__builtin_memset(&scratch->l4, 0, sizeof(scratch->l4));
 	ports_of(data, end, p, &scratch->l4);
-	if ((scratch->l4.tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN)
+	if ((p->protocol != IPPROTO_TCP || (scratch->l4.tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN) &&
+	    !(served && served->state & S_SPREAD))
 		return;
 	__builtin_memset(fresh, 0, sizeof(*fresh));
 	fresh->last_ns = now;
+	fresh->application = application;
 	flow_of(p, &scratch->l4, 0, &fresh->key);
 	if (!flow_at(&fresh->key, 0, &scratch->place, &scratch->own_first))
 		put_flow(fresh, &scratch->place, scratch->own_first, 0, now);
 }
 
-__noinline int note_opening(struct xdp_md *ctx, struct packet *p, __u64 now)
+__noinline int note_opening(struct xdp_md *ctx, struct packet *p, __u64 now, __u32 application)
 {
 	if (p)
-		opened_by_application((void *)(long)ctx->data, (void *)(long)ctx->data_end, p, now);
+		opened_by_application((void *)(long)ctx->data, (void *)(long)ctx->data_end, p, now, application);
 	return 0;
 }
 
@@ -3026,7 +3257,7 @@ static __always_inline int ue_side(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct packet p = {.vlan = NO_VLAN};
-	__u32 index, room, surplus, out, via = 0, by_address, service = 0;
+	__u32 index, room, surplus, out, via = 0, by_address, application = 0;
 	struct ethhdr *eth = data;
 	struct config *c = config();
 	struct outlet *outlet;
@@ -3062,8 +3293,8 @@ static __always_inline int ue_side(struct xdp_md *ctx)
 		count(c_ue_malformed);
 		return XDP_DROP;
 	}
-	if (c->accounting && eth->h_source[0] == 0x02 && eth->h_source[1] == 0x72) // a flow of br-ue says whose it is
-		__builtin_memcpy(&service, eth->h_source + 2, 4);
+	if (eth->h_source[0] == 0x02 && eth->h_source[1] == 0x72) // a flow of br-ue says whose it is
+		__builtin_memcpy(&application, eth->h_source + 2, 4);
 	by_address = index == GATEWAY;
 	if (by_address)
 		index = reply_tunnel_of(ctx, &p, now, &via);
@@ -3101,7 +3332,7 @@ static __always_inline int ue_side(struct xdp_md *ctx)
 		return XDP_DROP;
 	}
 	if (by_address)
-		note_opening(ctx, &p, now);
+		note_opening(ctx, &p, now, bpf_ntohl(application));
 	if (is_dns((void *)(long)ctx->data, (void *)(long)ctx->data_end, c, &p, 0))
 		follow_names(ctx, &p, t, 0);
 	clamp(ctx, c, &p, outlet->own.family == 6);
@@ -3114,8 +3345,8 @@ static __always_inline int ue_side(struct xdp_md *ctx)
 	}
 	add_traffic(t, p.inner_length);
 	t->injected_ns = now;
-	if (service && t->direction == SGW)
-		account(&p, &outlet->own, bpf_ntohl(service), now);
+	if (c->accounting && application && t->direction == SGW)
+		account(&p, &outlet->own, service_behind(bpf_ntohl(application)), now);
 	count(c_encapsulated);
 	if (c->shared && readdress_tunnel(ctx, c, outlet))
 		return XDP_PASS; // tof_ue_onward asks the kernel for the way

@@ -32,6 +32,9 @@ from .service_status import ServiceStatus
 from .service_status_state import ServiceStatusState
 from .session import Session
 from .session_state import SessionState
+from .spread import Spread
+from .spread_by import SpreadBy
+from .spread_on_death import SpreadOnDeath
 from .traffic import Traffic
 from .tunnel import Tunnel
 from .tunnel_direction import TunnelDirection
@@ -71,6 +74,9 @@ __all__ = (
     "ServiceStatusState",
     "Session",
     "SessionState",
+    "Spread",
+    "SpreadBy",
+    "SpreadOnDeath",
     "Traffic",
     "Tunnel",
     "TunnelDirection",

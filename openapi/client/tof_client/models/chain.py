@@ -20,13 +20,23 @@ class Chain:
         vnfs (list[str]):
         on_failure (ChainOnFailure | Unset): While one of them is dead: `core`, as without it: the chain's services go
             to the core. `skip`: that one is left out.
-        vlan (int | Unset): VLAN id that marks the chain's frames for the VNFs
+        vlan (int | Unset): VLAN id that marks the chain's frames for the VNFs that speak VLANs (`vnfs.NAME.speaks`). A
+            chain has one mark
+            at most: `vlan`, `dscp` or `nsh`.
+        dscp (int | Unset): DSCP that the chain's packets have in VNFs that speak it; outside of these they have their
+            own. Chains with the
+            same one share no VNF that speaks it (409).
+        nsh (int | Unset): Service Path Identifier: the chain's frames are in NSH (RFC 8300) in VNFs that speak it. No
+            two chains have
+            the same one (409).
     """
 
     name: str
     vnfs: list[str]
     on_failure: ChainOnFailure | Unset = UNSET
     vlan: int | Unset = UNSET
+    dscp: int | Unset = UNSET
+    nsh: int | Unset = UNSET
 
     def to_dict(self) -> dict[str, Any]:
         name = self.name
@@ -38,6 +48,10 @@ class Chain:
             on_failure = self.on_failure.value
 
         vlan = self.vlan
+
+        dscp = self.dscp
+
+        nsh = self.nsh
 
         field_dict: dict[str, Any] = {}
 
@@ -51,6 +65,10 @@ class Chain:
             field_dict["onFailure"] = on_failure
         if vlan is not UNSET:
             field_dict["vlan"] = vlan
+        if dscp is not UNSET:
+            field_dict["dscp"] = dscp
+        if nsh is not UNSET:
+            field_dict["nsh"] = nsh
 
         return field_dict
 
@@ -70,11 +88,17 @@ class Chain:
 
         vlan = d.pop("vlan", UNSET)
 
+        dscp = d.pop("dscp", UNSET)
+
+        nsh = d.pop("nsh", UNSET)
+
         chain = cls(
             name=name,
             vnfs=vnfs,
             on_failure=on_failure,
             vlan=vlan,
+            dscp=dscp,
+            nsh=nsh,
         )
 
         return chain

@@ -12,6 +12,7 @@ from ..types import UNSET, Unset
 if TYPE_CHECKING:
     from ..models.health_check import HealthCheck
     from ..models.mirror import Mirror
+    from ..models.spread import Spread
 
 
 T = TypeVar("T", bound="Service")
@@ -70,6 +71,12 @@ class Service:
                 and gets them: either out of an
                 interface of those in the TOF's `mirror.interfaces`, or into a file of this name (without `.pcapng`) in
                 `mirror.dir`.
+            spread (Spread | Unset): Further applications beside `applicationIP`, of its family, all at the same
+                `applicationPort`, `health` asked of
+                each. A flow that has begun stays with its application while that lives; `by` says where a new one goes, or one
+                whose application has died: to the first application in order that lives (`applicationIP`, then this list), or
+                to
+                the share that its UE, or the flow itself, falls into by consistent hashing
             initiates (ServiceInitiates | Unset): Whether the application may open flows to UEs as this service: `any`, also
                 to UEs that have never spoken to it, or
                 `none`: it answers them. By default `any`; for an application with a port of its own what its security groups
@@ -94,6 +101,7 @@ class Service:
     chain: str | Unset = UNSET
     hours: list[str] | Unset = UNSET
     mirror: Mirror | Unset = UNSET
+    spread: Spread | Unset = UNSET
     initiates: ServiceInitiates | Unset = UNSET
 
     def to_dict(self) -> dict[str, Any]:
@@ -161,6 +169,10 @@ class Service:
         if not isinstance(self.mirror, Unset):
             mirror = self.mirror.to_dict()
 
+        spread: dict[str, Any] | Unset = UNSET
+        if not isinstance(self.spread, Unset):
+            spread = self.spread.to_dict()
+
         initiates: str | Unset = UNSET
         if not isinstance(self.initiates, Unset):
             initiates = self.initiates.value
@@ -205,6 +217,8 @@ class Service:
             field_dict["hours"] = hours
         if mirror is not UNSET:
             field_dict["mirror"] = mirror
+        if spread is not UNSET:
+            field_dict["spread"] = spread
         if initiates is not UNSET:
             field_dict["initiates"] = initiates
 
@@ -214,6 +228,7 @@ class Service:
     def from_dict(cls: type[T], src_dict: Mapping[str, Any]) -> T:
         from ..models.health_check import HealthCheck  # noqa: PLC0415
         from ..models.mirror import Mirror  # noqa: PLC0415
+        from ..models.spread import Spread  # noqa: PLC0415
 
         d = dict(src_dict)
         name = d.pop("name")
@@ -283,6 +298,13 @@ class Service:
         else:
             mirror = Mirror.from_dict(_mirror)
 
+        _spread = d.pop("spread", UNSET)
+        spread: Spread | Unset
+        if isinstance(_spread, Unset):
+            spread = UNSET
+        else:
+            spread = Spread.from_dict(_spread)
+
         _initiates = d.pop("initiates", UNSET)
         initiates: ServiceInitiates | Unset
         if isinstance(_initiates, Unset):
@@ -309,6 +331,7 @@ class Service:
             chain=chain,
             hours=hours,
             mirror=mirror,
+            spread=spread,
             initiates=initiates,
         )
 

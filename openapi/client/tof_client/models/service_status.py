@@ -20,8 +20,8 @@ class ServiceStatus:
     """
     Attributes:
         name (str):
-        state (ServiceStatusState): `in_force`: diverted to the application. `unresolved`: the application's address
-            does not resolve, so its
+        state (ServiceStatusState): `in_force`: diverted to the application, or to those of several that live.
+            `unresolved`: the application's address does not resolve, so its
             traffic goes to the core. `unhealthy`: the application does not answer its probes, the same. `shadow`: the
             same by the service's mode; what it selects is counted. `unlearnt`: no address of its domain is known yet.
             `broken_chain`: a VNF of its chain is dead. `out_of_hours`: the clock is outside its hours. Of both the

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import struct
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -512,6 +513,25 @@ def test_nothing_passes_that_is_not_from_the_port_s_own_addresses(edge: Edge) ->
     until("what was forged is counted", lambda: refused(tof, "one", "spoofed") >= 140)
 
 
+def megaflows(tof: Tof) -> int:
+    (control,) = (tof.dir / "run").rglob("ovs-vswitchd*.ctl")
+    argv = ["ovs-appctl", f"--target={control}", "dpctl/dump-flows"]
+    return len(subprocess.run(argv, check=True, text=True, capture_output=True).stdout.splitlines())
+
+
+def test_flows_in_the_switch_do_not_grow_with_ues(edge: Edge) -> None:
+    tof = edge.tof
+    bearers = [new_bearer() for _ in range(24)]
+    tof.attach(*bearers)
+    found = []
+    for some in (bearers[:4], bearers):
+        for bearer in some:
+            tof.ran.send(bearer.uplink(udp(bearer.ue, SERVICE, 4000, ECHO, b"hello")))
+            tof.ran.to_ue(bearer.ue)
+        found.append(megaflows(tof))
+    assert found[1] - found[0] < 8, found
+
+
 # Life
 
 
@@ -547,6 +567,28 @@ def test_a_killed_agent_s_configured_ports_lose_nothing(edge: Edge) -> None:
     answered = {one.inner.data[4:] for one in tof.ran.gpdus() if one.inner.data.startswith(b"app:0")}
     assert {b"%06d" % n for n in range(sent)} == answered
     assert tof.get("/policy") == before
+
+
+def test_connections_go_on_when_open_vswitch_has_died(edge: Edge) -> None:
+    one, two = edge.one, edge.two
+    edge.provision(
+        group("one", egress(protocol="tcp", ports=[8000], remote="group:two")),
+        group("two", ingress(protocol="tcp", ports=[8000])),
+    )
+    with serving(two.netns, two.ip, 8000) as server:
+        connection = connected(one.netns, two.ip, 8000)
+        assert connection is not None
+        peer, _ = server.accept()
+        with connection, peer:
+            connection.settimeout(20)
+            peer.settimeout(20)
+            _talk(connection, peer)
+            (file,) = (edge.tof.dir / "run").rglob("ovs-vswitchd.pid")
+            os.kill(int(file.read_text()), signal.SIGKILL)
+            until("it is noticed", lambda: not edge.tof._healthy())
+            until("another runs", edge.tof._healthy, 20)
+            _talk(connection, peer)
+            assert connected(one.netns, two.ip, 8001) is None
 
 
 def test_an_interface_that_goes_and_comes_again(edge: Edge) -> None:
