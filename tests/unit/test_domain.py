@@ -13,6 +13,7 @@ import pytest
 from tof.agent.app import Flavour
 from tof.agent.domain import (
     NOTE_URI,
+    DomainError,
     Hypervisor,
     Image,
     Machine,
@@ -171,3 +172,8 @@ def test_flavours(flavour: Flavour, count: str, quota: str | None) -> None:
     top = tree(machine(), shape(flavour=flavour))
     assert (top.findtext("vcpu"), top.findtext("cputune/quota")) == (count, quota)
     assert top.findtext("memory") == str(flavour.memory_mb or 256)
+
+
+def test_errors_keep_the_numbers_of_libvirt() -> None:
+    error = DomainError("no domain", 42, 10)
+    assert (str(error), error.code, error.origin) == ("no domain", 42, 10)
