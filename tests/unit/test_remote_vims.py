@@ -67,7 +67,7 @@ probe_timeout_s = 10
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('backend = "cloud"', "vim.x.backend: expected local or nomad or openvim"),
+        ('backend = "cloud"', "vim.x.backend: expected local or libvirt or nomad or openvim"),
         ('backend = "nomad"', "vim.x.url: missing"),
         ('backend = "nomad"\nurl = "nomad.example:4646"', "vim.x.url: expected http://"),
         ('backend = "nomad"\nurl = "http://me:secret@nomad.example"', "vim.x.url: expected http://"),

@@ -26,7 +26,7 @@ from tof.config.settings import (
     UnixListen,
     Vnf,
 )
-from tof.config.vim_settings import NomadVim, OpenVim, VimAccess
+from tof.config.vim_settings import LibvirtVim, NomadVim, OpenVim, VimAccess
 
 __all__ = [
     "S1",
@@ -40,6 +40,7 @@ __all__ = [
     "Dns",
     "IpInterface",
     "IpNetwork",
+    "LibvirtVim",
     "LocalVim",
     "Log",
     "Mirror",

@@ -7,7 +7,7 @@ from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip
 from pathlib import Path
 
 from tof.config.names import Names, names_of
-from tof.config.vim_settings import NomadVim, OpenVim
+from tof.config.vim_settings import LibvirtVim, NomadVim, OpenVim
 from tof.model import IpAddress
 
 IpNetwork = IPv4Network | IPv6Network
@@ -217,7 +217,7 @@ class LocalVim:
     probe_timeout_s: float = 30.0
 
 
-AnyVim = LocalVim | NomadVim | OpenVim
+AnyVim = LocalVim | LibvirtVim | NomadVim | OpenVim
 
 
 @dataclass(frozen=True, slots=True)

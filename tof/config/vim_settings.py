@@ -1,9 +1,11 @@
-"""``[vim.NAME]`` of VIMs behind an API, as settings."""
+"""``[vim.NAME]`` of VIMs that are no part of the TOF, as settings."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+
+from tof.model import IpNetwork
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +69,27 @@ class OpenVim:
     def pool(self) -> tuple[()]:
         """The VIM itself gives addresses."""
         return ()
+
+
+@dataclass(frozen=True, slots=True)
+class LibvirtVim:
+    """``[vim.NAME]`` with ``backend = "libvirt"``: apps as virtual machines, or unikernels on Xen.
+
+    ``images``: a directory of images, of which ``image`` is what apps have that name none. ``platform_bridge``: a bridge of
+    this host that leads to the ME platform. ``vif_script``: what Xen runs for an adapter towards the TOF.
+    """
+
+    name: str = "libvirt"
+    uri: str = "qemu:///system"
+    hypervisor: str = "auto"
+    pool: tuple[IpNetwork, ...] = ()
+    images: Path = Path("/var/lib/tof/images")
+    image: str = "guest"
+    memory_mb: int = 256
+    platform_bridge: str = ""
+    platform_pool: tuple[IpNetwork, ...] = ()
+    vif_script: str = "/etc/xen/scripts/vif-tof"
+    max_apps: int = 64
+    log_max_kb: int = 1024
+    build_timeout_s: float = 60.0
+    probe_timeout_s: float = 60.0

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import assert_never
 
-from tof.config import AnyVim, Config, LocalVim, NomadVim, OpenVim, VimAccess
+from tof.config import AnyVim, Config, LibvirtVim, LocalVim, NomadVim, OpenVim, VimAccess
 from tof.daemon.app_steps import Offer
+from tof.drivers.domains import Domains
 from tof.drivers.sandboxes import Sandboxes, directory_of, mtu_of
 from tof.model import IpAddress
-from tof.vim import local, nomad, openvim
+from tof.vim import libvirt, local, nomad, openvim
 from tof.vim.interface import AppNetwork
+from tof.vim.libvirt_placing import LibvirtPolicy
 from tof.vim.nomad_job import NomadPolicy
 from tof.vim.rest import Access
 
@@ -26,6 +28,8 @@ def _offer(config: Config, vim: AnyVim, network: AppNetwork) -> Offer:
     match vim:
         case LocalVim():
             return _local(config, vim, network)
+        case LibvirtVim():
+            return _libvirt(config, vim, network)
         case NomadVim():
             return _nomad(vim)
         case OpenVim():
@@ -54,6 +58,26 @@ def _access(access: VimAccess, header: str) -> Access:
         access.url, header, access.token_file, access.ca_file, access.cert_file, access.key_file,
         access.answer_timeout_s,
     )  # fmt: skip
+
+
+def _libvirt(config: Config, vim: LibvirtVim, network: AppNetwork) -> Offer:
+    directory = directory_of(config.state.run_dir, vim.name)
+    policy = LibvirtPolicy(
+        str(directory),
+        vim.pool,
+        tuple(own.network for own in config.ue.app_address),
+        tuple(own.ip for own in config.ue.app_address),
+        _taken(config),
+        vim.max_apps,
+        mtu_of(config.ue.app_interface),
+        vim.memory_mb,
+        vim.image,
+        vim.platform_bridge,
+        vim.platform_pool,
+        vim.vif_script,
+    )
+    made = libvirt.LibvirtVim(Domains(vim, directory), network, policy)
+    return Offer(made, vim.build_timeout_s, vim.probe_timeout_s)
 
 
 def _local(config: Config, vim: LocalVim, network: AppNetwork) -> Offer:
