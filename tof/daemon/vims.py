@@ -29,7 +29,9 @@ def _local(config: Config, vim: LocalVim, network: AppNetwork) -> Offer:
         mtu_of(config.ue.app_interface),
     )
     host = Sandboxes(vim, directory, config.agent.name)
-    return Offer(local.LocalVim(host, network, policy), vim.build_timeout_s, vim.probe_timeout_s)
+    return Offer(
+        local.LocalVim(host, network, policy), vim.build_timeout_s, vim.probe_timeout_s, policy.capacity
+    )
 
 
 def _taken(config: Config) -> frozenset[IpAddress]:
