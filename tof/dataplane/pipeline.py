@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from itertools import combinations
 from typing import Final
 
@@ -45,10 +46,10 @@ def check(flows: Iterable[Flow]) -> None:
         levels[flow.table, flow.priority][_mask(flow)].append(flow)
     for shapes in levels.values():
         for mask, alike in shapes.items():
-            _check_disjoint(alike, [], dict(mask))
+            _check_disjoint(alike, [], mask)
         for (mask_a, a), (mask_b, b) in combinations(shapes.items(), 2):
             other = dict(mask_b)
-            _check_disjoint(a, b, {name: one & other[name] for name, one in mask_a if name in other})
+            _check_disjoint(a, b, tuple((name, one & other[name]) for name, one in mask_a if name in other))
 
 
 def dump(desired: Desired) -> str:
@@ -67,7 +68,7 @@ def dump(desired: Desired) -> str:
     return "\n".join(lines[1:]) + "\n"
 
 
-def _check_disjoint(a: list[Flow], b: list[Flow], mask: dict[str, int]) -> None:
+def _check_disjoint(a: list[Flow], b: list[Flow], mask: _Mask) -> None:
     # Two shapes overlap exactly where their values agree in the bits that both look at.
     seen: dict[tuple[int, ...], Flow] = {}
     for flow in a:
@@ -80,11 +81,17 @@ def _check_disjoint(a: list[Flow], b: list[Flow], mask: dict[str, int]) -> None:
             raise ValueError(f"ambiguous: {text(rival)} | {text(flow)}")
 
 
-def _project(flow: Flow, mask: dict[str, int]) -> tuple[int, ...]:
-    values = dict(flow.match)
-    return tuple(bits(values[name]) & one for name, one in mask.items())
+def _project(flow: Flow, mask: _Mask) -> tuple[int, ...]:
+    values = _values(flow)
+    return tuple([values[name] & one for name, one in mask])
 
 
+@lru_cache(maxsize=1 << 16)
+def _values(flow: Flow) -> Mapping[str, int]:
+    return {name: bits(value) for name, value in flow.match}
+
+
+@lru_cache(maxsize=1 << 16)
 def _mask(flow: Flow) -> _Mask:
     return tuple(
         (name, bits(value.mask) if isinstance(value, Masked) else (1 << 128) - 1)

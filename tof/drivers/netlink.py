@@ -144,8 +144,10 @@ class Netlink:
 
     def has_clsact(self, index: int) -> bool:
         """Whether the device has a clsact (or ingress) discipline."""
-        with _asking(f"list queueing disciplines of device {index}"):
-            return any(q["parent"] == _CLSACT_PARENT for q in self._ip.get_qdiscs(index=index))
+        with contextlib.suppress(_AbsentError), _asking(f"look up the clsact of device {index}"):
+            found = self._ip.tc("get", index=index, parent=_CLSACT_PARENT)
+            return any(one.get_attr("TCA_KIND") in ("clsact", "ingress") for one in found)
+        return False
 
     def drop_clsact(self, index: int) -> None:
         """Remove the clsact discipline and all its filters, if there."""

@@ -35,6 +35,8 @@ from tof.drivers.sandbox_view import own_users, root_of, user_of
 from tof.errors import BackendError
 
 NAMESPACES: Final = Path("/run/netns")
+SANDBOX_ALIAS: Final = "tof-app"
+"""What the alias of a sandbox's adapter begins with; its instance and key follow."""
 _OFF: Final = (
     "tx-checksum-",
     "tx-scatter-gather",
@@ -146,11 +148,20 @@ class Sandboxes:
         """Remove its adapters."""
         if not _exists(sandbox.device):
             return
-        (link,) = json.loads(await command("ip", "-json", "link", "show", "dev", sandbox.device))
+        try:
+            (link,) = json.loads(await command("ip", "-json", "link", "show", "dev", sandbox.device))
+        except BackendError:
+            if _exists(sandbox.device):
+                raise
+            return  # it has just gone with its namespace
         # the other end goes with it; before it has its alias, nothing has used it
         if link.get("ifalias", "") not in ("", self._alias(sandbox)):
             raise BackendError(f"{sandbox.device} is none of the TOF's: rename or remove it")
-        await command("ip", "link", "delete", "dev", sandbox.device)
+        try:
+            await command("ip", "link", "delete", "dev", sandbox.device)
+        except BackendError:
+            if _exists(sandbox.device):
+                raise
 
     async def unname(self, sandbox: Sandbox) -> None:
         """Remove the name of its namespace."""
@@ -235,7 +246,7 @@ class Sandboxes:
         self._gates, self._watches = {}, {}
 
     def _alias(self, sandbox: Sandbox) -> str:
-        return f"tof-app {self._instance} {sandbox.key}"
+        return f"{SANDBOX_ALIAS} {self._instance} {sandbox.key}"
 
 
 def _process(sandbox: Sandbox) -> Process:
