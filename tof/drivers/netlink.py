@@ -14,12 +14,12 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from tof.config import IpInterface
+from tof.drivers.qdiscs import has_clsact
 from tof.errors import BackendError
 
 IFF_UP = 0x1
 IFF_PROMISC = 0x100
 _XDP_FLAGS_SKB_MODE, _XDP_FLAGS_DRV_MODE = 0x2, 0x4
-_CLSACT_PARENT = 0xFFFFFFF1
 _ABSENT = (errno.ENODEV, errno.ENOENT)
 # What an operator can set on a bridge's port.
 _PORT_SETTINGS = (
@@ -144,10 +144,7 @@ class Netlink:
 
     def has_clsact(self, index: int) -> bool:
         """Whether the device has a clsact (or ingress) discipline."""
-        with contextlib.suppress(_AbsentError), _asking(f"look up the clsact of device {index}"):
-            found = self._ip.tc("get", index=index, parent=_CLSACT_PARENT)
-            return any(one.get_attr("TCA_KIND") in ("clsact", "ingress") for one in found)
-        return False
+        return has_clsact(index)
 
     def drop_clsact(self, index: int) -> None:
         """Remove the clsact discipline and all its filters, if there."""

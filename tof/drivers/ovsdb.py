@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from tof.drivers.unixctl import unixctl
+from tof.drivers.unixctl import new_port, unixctl
 from tof.errors import BackendError, SetupError
 
 _SCHEMA: Final = Path("/usr/share/openvswitch/vswitch.ovsschema")
@@ -168,6 +168,12 @@ class Ovs:
 
     async def add_port(self, bridge: str, port: Port) -> None:
         """Make this a port of the bridge, too, or give it that number; BackendError if it is refused."""
+        new = await new_port(self.db_socket, bridge, port.device, port.ofport, self.instance, _TIMEOUT_S)
+        if new is not None:
+            number, why = new
+            if number != str(port.ofport):
+                raise BackendError(f"OVS port {port.device}: {why or f'number {number}, not {port.ofport}'}")
+            return
         await self.vsctl(
             *("--may-exist", "add-port", bridge, port.device),
             *("--", "set", "Port", port.device, f"external_ids:tof={self.instance}"),
