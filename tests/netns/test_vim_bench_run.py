@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import signal
 import subprocess
@@ -70,7 +71,7 @@ def test_the_three_experiments(tof: Tof, tmp_path: Path) -> None:
         assert one["total"]["ci95_s"] is not None
         assert {"namespace", "network", "start", "app", "TOF: port", "TOF: rest"} <= set(one["parts"])
         assert 0 < one["tof"]["median_s"] < max(each["total_s"] for each in one["instantiations"])
-    assert len(list(csv.DictReader(table.open()))) == 3 + 6 + 3 + 3
+    assert len(list(csv.DictReader(io.StringIO(table.read_text())))) == 3 + 6 + 3 + 3
     assert "source, 300 VMs" in picture.read_text()
 
 

@@ -17,13 +17,15 @@ async def asked(tmp_path: Path, pieces: list[bytes], pause_s: float = 0.0) -> tu
     heard = bytearray()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        heard.extend(await reader.read(4096))
-        for piece in pieces:
-            writer.write(piece)
-            await writer.drain()
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(pause_s)
-        writer.close()
+        try:
+            heard.extend(await reader.read(4096))
+            for piece in pieces:
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(pause_s)
+        finally:
+            writer.close()
 
     path = tmp_path / "ctl"
     async with await asyncio.start_unix_server(serve, str(path)):
