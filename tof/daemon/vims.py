@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tof.config import Config, LocalVim
+from tof.config.applications import MOST_APPLICATIONS
 from tof.daemon.app_steps import Offer
 from tof.drivers.sandboxes import Sandboxes, directory_of, mtu_of
 from tof.model import IpAddress
@@ -29,9 +30,8 @@ def _local(config: Config, vim: LocalVim, network: AppNetwork) -> Offer:
         mtu_of(config.ue.app_interface),
     )
     host = Sandboxes(vim, directory, config.agent.name)
-    return Offer(
-        local.LocalVim(host, network, policy), vim.build_timeout_s, vim.probe_timeout_s, policy.capacity
-    )
+    room = min(policy.capacity, MOST_APPLICATIONS - len(config.applications))
+    return Offer(local.LocalVim(host, network, policy), vim.build_timeout_s, vim.probe_timeout_s, room)
 
 
 def _taken(config: Config) -> frozenset[IpAddress]:

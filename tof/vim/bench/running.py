@@ -168,12 +168,15 @@ async def _at_most(parallel: int, jobs: Iterable[Callable[[], Awaitable[T]]]) ->
         async with turns:
             done.append(await job())
 
+    failed: BaseExceptionGroup[TofError] | None = None
     try:
         async with asyncio.TaskGroup() as group:
             for job in jobs:
                 group.create_task(one(job))
     except* TofError as errors:
-        raise BackendError(str(_first(errors))) from errors
+        failed = errors
+    if failed is not None:
+        raise BackendError(str(_first(failed)))
     return done
 
 
