@@ -36,20 +36,29 @@ def render(desired: Desired) -> frozenset[Flow]:
 
 def check(flows: Iterable[Flow]) -> None:
     """Raise ValueError if a rule goes to no higher table, or on with NSH put around, or two match with equal priority."""
-    levels: dict[tuple[int, int], dict[_Mask, list[Flow]]] = defaultdict(lambda: defaultdict(list))
+    levels: dict[tuple[int, int], list[Flow]] = defaultdict(list)
     for flow in frozenset(flows):
+        levels[flow.table, flow.priority].append(flow)
+    for level in levels.values():
+        _check_level(frozenset(level))
+
+
+@lru_cache(maxsize=128)
+def _check_level(level: frozenset[Flow]) -> None:
+    """Those of one table and priority; remembered, because most changes leave most levels as they were."""
+    alike: dict[_Mask, list[Flow]] = defaultdict(list)
+    for flow in level:
         if any(table <= flow.table for table in flow.onward):
             raise ValueError(f"does not go to a higher table: {text(flow)}")
         if flow.onward and any(isinstance(action, PushNsh) for action in flow.actions):
             # Taking a header off in the pass that put it on is what ends Open vSwitch 3.1 with MPLS.
             raise ValueError(f"goes on with a header that it has put on: {text(flow)}")
-        levels[flow.table, flow.priority][_mask(flow)].append(flow)
-    for shapes in levels.values():
-        for mask, alike in shapes.items():
-            _check_disjoint(alike, [], mask)
-        for (mask_a, a), (mask_b, b) in combinations(shapes.items(), 2):
-            other = dict(mask_b)
-            _check_disjoint(a, b, tuple((name, one & other[name]) for name, one in mask_a if name in other))
+        alike[_mask(flow)].append(flow)
+    for mask, flows in alike.items():
+        _check_disjoint(flows, [], mask)
+    for (mask_a, a), (mask_b, b) in combinations(alike.items(), 2):
+        other = dict(mask_b)
+        _check_disjoint(a, b, tuple((name, one & other[name]) for name, one in mask_a if name in other))
 
 
 def dump(desired: Desired) -> str:
