@@ -13,6 +13,7 @@ from tof.api.commands import Api, Json, print_json, print_table
 from tof.errors import SetupError, TofError
 from tof.explain.command import explain
 from tof.vim.analyzer.command import vim
+from tof.vim.bench.command import bench
 
 DEFAULT_CONFIG = Path("/etc/tof/tof.toml")
 
@@ -36,6 +37,7 @@ service_commands.services.command("export")(policy_commands.export)
 app.add_typer(service_commands.services, name="services")
 app.add_typer(app_commands.apps, name="apps")
 app.command()(explain)
+vim.command("bench")(bench)
 app.add_typer(vim, name="vim")
 
 

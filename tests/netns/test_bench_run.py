@@ -77,3 +77,15 @@ def test_isolation() -> None:
         ("behind the apps adapter", 50), ("a port of its own", 1300),
     }  # fmt: skip
     assert all(case["ratio_us"] > 0 for case in document["cases"])
+
+
+def test_vim() -> None:
+    before = _namespaces()
+    document = _bench("vim")
+    assert [(row["background"], row["batch"], row["runs"]) for row in document["rows"]] == [
+        (0, 1, 3), (0, 2, 3), (2, 1, 3),
+    ]  # fmt: skip
+    assert document["bare_ms"] > 0
+    assert document["bench"]["complete"]
+    assert document["bench"]["left"] == []
+    assert _namespaces() <= before

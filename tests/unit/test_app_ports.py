@@ -164,9 +164,9 @@ def test_there_are_only_so_many_applications() -> None:
     many = "".join(
         f'[applications.a{n}]\ninterface = "x{n}"\nmac = "52:54:00:00:{n >> 8:02x}:{n & 255:02x}"\n'
         f'addresses = "10.1.{n >> 8}.{n & 255}"\n'
-        for n in range(257)
+        for n in range(1025)
     )
-    with pytest.raises(SetupError, match="there are 256 already"):
+    with pytest.raises(SetupError, match="there are 1024 already"):
         parse(CONFIG + many)
 
 

@@ -81,6 +81,14 @@ def free_addresses(
     return tuple(found)
 
 
+def capacity(pool: Sequence[IpNetwork], networks: Sequence[IpNetwork], taken: Collection[IpAddress]) -> int:
+    """How many apps there are addresses for."""
+    ends = {end for network in networks for end in (network.network_address, network.broadcast_address)}
+    return min(
+        (prefix.num_addresses - sum(one in prefix for one in {*taken, *ends}) for prefix in pool), default=0
+    )
+
+
 def _addresses(prefix: IpNetwork) -> Iterator[IpAddress]:
     first = int(prefix.network_address)
     for number in range(prefix.num_addresses):

@@ -92,7 +92,7 @@ def apps_create(
     json_output: Json = False,
 ) -> None:
     """Have an app: return when its services are in force."""
-    body: dict[str, Any] = {} if file is None else _read(file)
+    body: dict[str, Any] = {} if file is None else read_app(file)
     body |= {} if name is None else {"name": name}
     body |= _given(
         vim=vim, image=image, restart=restart, command=command, groups=group,
@@ -215,7 +215,8 @@ def _health(text: str | None) -> dict[str, Any]:
     return {} if text is None else health_option(text)
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_app(file: Path) -> dict[str, Any]:
+    """An app that a file describes; SetupError if it does not."""
     import yaml
 
     try:

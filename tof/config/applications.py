@@ -10,7 +10,7 @@ from tof.config.fields import Table, interface, listed, pattern, refuse, several
 from tof.config.settings import Application, Config
 from tof.model import SERVICE_MAC_PREFIX, TUNNEL_MAC_PREFIX
 
-MOST_APPLICATIONS: Final = 256
+MOST_APPLICATIONS: Final = 1024
 MOST_ADDRESSES: Final = 8
 MOST_GROUPS: Final = 16
 NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"

@@ -22,11 +22,12 @@ PROBE_PAUSE_S, LONGEST_PROBE_PAUSE_S = 0.005, 0.25
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A VIM, and how long it and what it made may take."""
+    """A VIM, how long it and what it made may take, and how many apps it takes at once, if that is known."""
 
     vim: Vim
     build_timeout_s: float = 30.0
     probe_timeout_s: float = 30.0
+    capacity: int | None = None
 
 
 class ServiceControl(Protocol):

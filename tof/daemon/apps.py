@@ -259,6 +259,11 @@ class AppManager:
             if state is not AppState.GONE:
                 states.add_metric([state.value], count)
         yield states
+        capacity = GaugeMetricFamily("tof_vim_capacity", "ME Apps that a VIM takes at once", labels=["vim"])
+        for name, offer in self._offers.items():
+            if offer.capacity is not None:
+                capacity.add_metric([name], offer.capacity)
+        yield capacity
         text = "Times that an ME App had ended by itself, or failed to come up again"
         yield CounterMetricFamily("tof_app_restarts", text, value=self.apps.restarts)
 

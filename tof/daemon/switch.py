@@ -112,7 +112,7 @@ class Switch:
     async def add_port(self, port: Port) -> None:
         """Make an application's port one of br-ue, if Open vSwitch is there."""
         if self.up:
-            await self._ovs.add_ports(self._config.names.br_ue, [port])
+            await self._ovs.add_port(self._config.names.br_ue, port)
             self._deepen({port.device})
 
     async def drop_port(self, device: str) -> None:

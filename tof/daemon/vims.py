@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import assert_never
 
 from tof.config import AnyVim, Config, LibvirtVim, LocalVim, NomadVim, OpenVim, VimAccess
+from tof.config.applications import MOST_APPLICATIONS
 from tof.daemon.app_steps import Offer
 from tof.drivers.domains import Domains
 from tof.drivers.sandboxes import Sandboxes, directory_of, mtu_of
@@ -92,7 +93,8 @@ def _local(config: Config, vim: LocalVim, network: AppNetwork) -> Offer:
         mtu_of(config.ue.app_interface),
     )
     host = Sandboxes(vim, directory, config.agent.name)
-    return Offer(local.LocalVim(host, network, policy), vim.build_timeout_s, vim.probe_timeout_s)
+    room = min(policy.capacity, MOST_APPLICATIONS - len(config.applications))
+    return Offer(local.LocalVim(host, network, policy), vim.build_timeout_s, vim.probe_timeout_s, room)
 
 
 def _taken(config: Config) -> frozenset[IpAddress]:

@@ -7,10 +7,11 @@ groups. Behind the apps adapter, and in the TOF's own kernel, are such others.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from ipaddress import IPv6Address
 from typing import Final
 
-from tof.dataplane.desired import AppPort, Desired
+from tof.dataplane.desired import AppPort, Desired, Ports
 from tof.dataplane.flow import (
     IPV4,
     IPV6,
@@ -42,11 +43,9 @@ def rules(desired: Desired) -> Iterator[Flow]:
     if not desired.app_ports:
         return
     groups = membership(desired)
+    ours = (*desired.app_addresses, *desired.local)
     for port in desired.app_ports:
-        yield from _own_neighbours(port)
-        yield from _own_packets(desired, port, groups[port.port])
-        yield from _refused(port)
-        yield from _to_port(desired, port)
+        yield from _of_port(port, groups[port.port], ours, desired.ports)
     yield from _nobody_elses(desired)
     yield from _remotes(desired, groups)
     yield from _elsewhere(desired)
@@ -55,6 +54,13 @@ def rules(desired: Desired) -> Iterator[Flow]:
 def link_local(mac: bytes) -> IPv6Address:
     """The link-local address that follows from a MAC address (RFC 4291)."""
     return IPv6Address(b"\xfe\x80" + bytes(6) + bytes((mac[0] ^ 2,)) + mac[1:3] + b"\xff\xfe" + mac[3:])
+
+
+@lru_cache(maxsize=4096)
+def _of_port(port: AppPort, groups: int, ours: tuple[IpAddress, ...], ports: Ports) -> tuple[Flow, ...]:
+    """The rules that follow from one port; with hundreds of them, those of one alone are made anew when it comes."""
+    own = (*_own_neighbours(port), *_own_packets(ours, port, groups))
+    return (*own, *_refused(port), *_to_port(ports, port))
 
 
 def _own_neighbours(port: AppPort) -> Iterator[Flow]:
@@ -75,13 +81,13 @@ def _own_neighbours(port: AppPort) -> Iterator[Flow]:
                 yield Flow(PORTS, 200, match, onward, f"{port.name}: its own neighbour discovery")
 
 
-def _own_packets(desired: Desired, port: AppPort, groups: int) -> Iterator[Flow]:
+def _own_packets(tofs: tuple[IpAddress, ...], port: AppPort, groups: int) -> Iterator[Flow]:
     here: Match = (("in_port", port.port), ("eth_src", port.mac))
     judged = (SetField("reg5", groups), SetField("reg7", port.zone), Goto(REMOTE))
     for address in port.addresses:
         ip = family(address.packed)
         own: Match = (*here, ("eth_type", ip.eth_type), (ip.source, address.packed))
-        for ours in _of((*desired.app_addresses, *desired.local), address.version):
+        for ours in _of(tofs, address.version):
             yield Flow(
                 PORTS, 130, (*own, (ip.destination, ours)), judged, f"{port.name}: to the TOF's own address"
             )
@@ -115,10 +121,10 @@ def _idle_talk(port: AppPort) -> Iterator[Flow]:
         yield Flow(PORTS, 20, (*here, ("eth_type", ip.eth_type), (ip.source, source)), (), note)
 
 
-def _to_port(desired: Desired, port: AppPort) -> Iterator[Flow]:
+def _to_port(ports: Ports, port: AppPort) -> Iterator[Flow]:
     """ARP, neighbour discovery and packets for the port's addresses, from whoever may say that."""
     out = (Output(port.port),)
-    for source in (desired.ports.apps, desired.ports.gateway):
+    for source in (ports.apps, ports.gateway):
         asking: Match = (("in_port", source),)
         for match in _neighbours(port.addresses, port.mac):
             yield Flow(PORTS, 220, (*asking, *match), out, f"neighbours of {port.name}")

@@ -176,6 +176,10 @@ class Flow:
         digest = blake2b(_canonical(self).encode(), digest_size=8).digest()
         object.__setattr__(self, "cookie", COOKIE_PREFIX | int.from_bytes(digest, "big") >> 12)
 
+    def __hash__(self) -> int:
+        """Of the cookie: tens of thousands of rules are put into sets at every change."""
+        return hash(self.cookie)
+
     @property
     def onward(self) -> tuple[int, ...]:
         """The tables this rule continues in."""

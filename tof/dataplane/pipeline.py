@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from itertools import combinations
 from typing import Final
 
@@ -35,20 +36,29 @@ def render(desired: Desired) -> frozenset[Flow]:
 
 def check(flows: Iterable[Flow]) -> None:
     """Raise ValueError if a rule goes to no higher table, or on with NSH put around, or two match with equal priority."""
-    levels: dict[tuple[int, int], dict[_Mask, list[Flow]]] = defaultdict(lambda: defaultdict(list))
+    levels: dict[tuple[int, int], list[Flow]] = defaultdict(list)
     for flow in frozenset(flows):
+        levels[flow.table, flow.priority].append(flow)
+    for level in levels.values():
+        _check_level(frozenset(level))
+
+
+@lru_cache(maxsize=128)
+def _check_level(level: frozenset[Flow]) -> None:
+    """Those of one table and priority; remembered, because most changes leave most levels as they were."""
+    alike: dict[_Mask, list[Flow]] = defaultdict(list)
+    for flow in level:
         if any(table <= flow.table for table in flow.onward):
             raise ValueError(f"does not go to a higher table: {text(flow)}")
         if flow.onward and any(isinstance(action, PushNsh) for action in flow.actions):
             # Taking a header off in the pass that put it on is what ends Open vSwitch 3.1 with MPLS.
             raise ValueError(f"goes on with a header that it has put on: {text(flow)}")
-        levels[flow.table, flow.priority][_mask(flow)].append(flow)
-    for shapes in levels.values():
-        for mask, alike in shapes.items():
-            _check_disjoint(alike, [], dict(mask))
-        for (mask_a, a), (mask_b, b) in combinations(shapes.items(), 2):
-            other = dict(mask_b)
-            _check_disjoint(a, b, {name: one & other[name] for name, one in mask_a if name in other})
+        alike[_mask(flow)].append(flow)
+    for mask, flows in alike.items():
+        _check_disjoint(flows, [], mask)
+    for (mask_a, a), (mask_b, b) in combinations(alike.items(), 2):
+        other = dict(mask_b)
+        _check_disjoint(a, b, tuple((name, one & other[name]) for name, one in mask_a if name in other))
 
 
 def dump(desired: Desired) -> str:
@@ -67,7 +77,7 @@ def dump(desired: Desired) -> str:
     return "\n".join(lines[1:]) + "\n"
 
 
-def _check_disjoint(a: list[Flow], b: list[Flow], mask: dict[str, int]) -> None:
+def _check_disjoint(a: list[Flow], b: list[Flow], mask: _Mask) -> None:
     # Two shapes overlap exactly where their values agree in the bits that both look at.
     seen: dict[tuple[int, ...], Flow] = {}
     for flow in a:
@@ -80,11 +90,17 @@ def _check_disjoint(a: list[Flow], b: list[Flow], mask: dict[str, int]) -> None:
             raise ValueError(f"ambiguous: {text(rival)} | {text(flow)}")
 
 
-def _project(flow: Flow, mask: dict[str, int]) -> tuple[int, ...]:
-    values = dict(flow.match)
-    return tuple(bits(values[name]) & one for name, one in mask.items())
+def _project(flow: Flow, mask: _Mask) -> tuple[int, ...]:
+    values = _values(flow)
+    return tuple([values[name] & one for name, one in mask])
 
 
+@lru_cache(maxsize=1 << 16)
+def _values(flow: Flow) -> Mapping[str, int]:
+    return {name: bits(value) for name, value in flow.match}
+
+
+@lru_cache(maxsize=1 << 16)
 def _mask(flow: Flow) -> _Mask:
     return tuple(
         (name, bits(value.mask) if isinstance(value, Masked) else (1 << 128) - 1)

@@ -8,6 +8,8 @@ and no entry of connection tracking has to be flushed.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import lru_cache
 from hashlib import blake2b
 from ipaddress import IPv4Address, summarize_address_range
 from typing import Final, NamedTuple
@@ -62,9 +64,15 @@ class Opening(NamedTuple):
 
 def rules(desired: Desired) -> Iterator[Flow]:
     """What may leave an application port, and what may enter it."""
+    common = replace(desired, services=(), pings=(), vnfs=(), app_ports=())
     for port in desired.app_ports:
-        yield from _egress(desired, port)
-        yield from _ingress(desired, port)
+        yield from _of_port(common, port)
+
+
+@lru_cache(maxsize=4096)
+def _of_port(common: Desired, port: AppPort) -> tuple[Flow, ...]:
+    """Those of one port, which no other port and no service changes."""
+    return (*_egress(common, port), *_ingress(common, port))
 
 
 def openings(desired: Desired, port: AppPort, heading: Heading, *, ues: bool = False) -> tuple[Opening, ...]:

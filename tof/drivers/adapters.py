@@ -43,7 +43,7 @@ def check_usable(net: Netlink, links: dict[str, Link], key: str, name: str, conf
 
 def before(net: Netlink, link: Link) -> AdapterBefore:
     """How an adapter is now."""
-    masters = {other.index: other.name for other in net.links()}
+    masters = {other.index: other.name for other in net.links()} if link.master else {}
     features = ethtool.read(link.name)
     return AdapterBefore(
         up=link.up,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
@@ -67,6 +69,14 @@ class Hooks:
         if generic:
             self._set_xdp(ifindex, -1, SKB_MODE)
 
+    def _add_clsact(self, ifindex: int) -> None:
+        """Unless it is there: to ask, the kernel would list those of all devices."""
+        try:
+            self._ip.tc("add", "clsact", index=ifindex)
+        except NetlinkError as error:
+            if error.code != errno.EEXIST:
+                raise
+
     def _set_xdp(self, ifindex: int, fd: int, flags: int) -> None:
         try:
             attributes = [("IFLA_XDP_FD", fd), ("IFLA_XDP_FLAGS", flags)]
@@ -77,8 +87,7 @@ class Hooks:
     def attach_tc(self, ifindex: int, fd: int, name: str, parent: int = CLSACT_INGRESS) -> None:
         """Attach a direct-action classifier to the device, in the place of an older one of ours."""
         try:
-            if not any(q.get_attr("TCA_KIND") == "clsact" for q in self._ip.get_qdiscs(ifindex)):
-                self._ip.tc("add", "clsact", index=ifindex)
+            self._add_clsact(ifindex)
             self._ip.tc(
                 "replace-filter", "bpf", index=ifindex, fd=fd, name=name, parent=parent,
                 prio=PRIORITY, handle=1, direct_action=True, classid=1,

@@ -14,12 +14,12 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from tof.config import IpInterface
+from tof.drivers.qdiscs import has_clsact
 from tof.errors import BackendError
 
 IFF_UP = 0x1
 IFF_PROMISC = 0x100
 _XDP_FLAGS_SKB_MODE, _XDP_FLAGS_DRV_MODE = 0x2, 0x4
-_CLSACT_PARENT = 0xFFFFFFF1
 _ABSENT = (errno.ENODEV, errno.ENOENT)
 # What an operator can set on a bridge's port.
 _PORT_SETTINGS = (
@@ -144,8 +144,7 @@ class Netlink:
 
     def has_clsact(self, index: int) -> bool:
         """Whether the device has a clsact (or ingress) discipline."""
-        with _asking(f"list queueing disciplines of device {index}"):
-            return any(q["parent"] == _CLSACT_PARENT for q in self._ip.get_qdiscs(index=index))
+        return has_clsact(index)
 
     def drop_clsact(self, index: int) -> None:
         """Remove the clsact discipline and all its filters, if there."""

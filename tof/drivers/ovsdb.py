@@ -12,6 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
+from tof.drivers.unixctl import new_port, unixctl
 from tof.errors import BackendError, SetupError
 
 _SCHEMA: Final = Path("/usr/share/openvswitch/vswitch.ovsschema")
@@ -165,6 +166,21 @@ class Ovs:
         for port in ports:
             await self._check(port)
 
+    async def add_port(self, bridge: str, port: Port) -> None:
+        """Make this a port of the bridge, too, or give it that number; BackendError if it is refused."""
+        new = await new_port(self.db_socket, bridge, port.device, port.ofport, self.instance, _TIMEOUT_S)
+        if new is not None:
+            number, why = new
+            if number != str(port.ofport):
+                raise BackendError(f"OVS port {port.device}: {why or f'number {number}, not {port.ofport}'}")
+            return
+        await self.vsctl(
+            *("--may-exist", "add-port", bridge, port.device),
+            *("--", "set", "Port", port.device, f"external_ids:tof={self.instance}"),
+            *("--", "set", "Interface", port.device, f"ofport_request={port.ofport}"),
+        )
+        await self._check(port)
+
     async def drop_port(self, bridge: str, device: str) -> None:
         """Make it no port of the bridge any more; nothing to do is fine."""
         await self.vsctl("--if-exists", "del-port", bridge, device)
@@ -181,8 +197,8 @@ class Ovs:
         )
 
     async def appctl(self, *arguments: str) -> str:
-        """Run an ovs-appctl command on this switch."""
-        return await run("ovs-appctl", f"--target={self._control()}", *arguments)
+        """Have this switch carry out a command of ovs-appctl's, without that program: it takes longer than the command."""
+        return await unixctl(self._control(), arguments, _TIMEOUT_S)
 
     async def track_short_fragments(self) -> None:
         """Have connection tracking put IPv4 fragments together from the shortest on that it can be made to take.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +45,23 @@ class Record:
 
     def __init__(self, directory: Path, instance: str) -> None:
         self._path = directory / "host.json"
+        self._waits = False
         self.before = self._load(instance)
         if self.before.instance != instance:
             raise SetupError(
                 f"{self._path}: belongs to the instance {self.before.instance!r}; "
                 f"give {instance!r} a state.dir of its own"
             )
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """What is noted in the block is written when it ends: nothing may be changed before."""
+        self._waits = True
+        try:
+            yield
+        finally:
+            self._waits = False
+        self._save()
 
     def note_adapter(self, name: str, adapter: AdapterBefore) -> None:
         """Note how an adapter was found, before it is touched."""
@@ -80,10 +93,11 @@ class Record:
     def _note(self, section: dict[str, Any], key: str, value: Any) -> None:
         if key not in section:
             section[key] = value
-            self._save()
+            if not self._waits:
+                self._save()
 
     def _save(self) -> None:
-        text = json.dumps(asdict(self.before), indent=1, sort_keys=True)
+        text = json.dumps(self.before, default=_shallow, sort_keys=True)
         fresh = self._path.with_suffix(".new")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,3 +118,7 @@ class Record:
             raise BackendError(f"{self._path}: cannot be read ({error}); repair or remove it") from error
         adapters = {name: AdapterBefore(**adapter) for name, adapter in data["adapters"].items()}
         return Before(data["instance"], adapters, data["sysctls"], data["devices"])
+
+
+def _shallow(one: Any) -> dict[str, Any]:
+    return {each.name: getattr(one, each.name) for each in fields(one)}

@@ -35,6 +35,8 @@ from tof.drivers.sandbox_view import own_users, root_of, user_of
 from tof.errors import BackendError
 
 NAMESPACES: Final = Path("/run/netns")
+SANDBOX_ALIAS: Final = "tof-app"
+"""What the alias of a sandbox's adapter begins with; its instance and key follow."""
 _OFF: Final = (
     "tx-checksum-",
     "tx-scatter-gather",
@@ -242,7 +244,7 @@ class Sandboxes:
         self._gates, self._watches = {}, {}
 
     def _alias(self, sandbox: Sandbox) -> str:
-        return f"tof-app {self._instance} {sandbox.key}"
+        return f"{SANDBOX_ALIAS} {self._instance} {sandbox.key}"
 
 
 def _process(sandbox: Sandbox) -> Process:

@@ -8,8 +8,9 @@ from tof.config import Application, Config
 from tof.drivers import adapters, restoring, sysctl
 from tof.drivers.hooks import Hooks
 from tof.drivers.libbpf import Map
-from tof.drivers.netlink import Netlink
+from tof.drivers.netlink import Link, Netlink
 from tof.drivers.record import Record
+from tof.drivers.sandboxes import SANDBOX_ALIAS
 from tof.drivers.veths import Veths, there
 from tof.errors import BackendError, SetupError
 
@@ -47,28 +48,20 @@ class Splices:
         """
         name = application.interface
         with Netlink() as net:
-            links = {link.name: link for link in net.links()}
-            if name not in links:
-                raise BackendError(f"applications.{application.name}.interface: there is no interface {name}")
-            adapters.check_usable(
-                net, links, f"applications.{application.name}.interface", name, self._config
-            )
-            widest = there(net, self._config.ue.app_interface).mtu
-            if links[name].mtu < widest:
-                raise SetupError(
-                    f"applications.{application.name}.interface: the MTU of {name} is {links[name].mtu}, less than "
-                    f"that of {self._config.ue.app_interface}, {widest}"
-                )
-            self._note(net, name)
+            link = self._checked(net, application)
             veths = Veths(net, self._record, self._config.agent.name)
             pair = self._config.names.app_pair(application.name)
-            veths.pair(*pair, links[name].mtu)
+            with self._record.at_once():
+                self._note(net, link)
+                for end in pair:
+                    self._record.note_device(end)
+            veths.pair(*pair, link.mtu)
             for end in pair:
                 veths.complete(end)
             veths.sign(pair[0], f" {adapters.USES}{name}")
             adapters.prepare_apps(net, name)
-            self._maps.join(links[name].index, there(net, pair[0]).index)
-            return links[name].index
+            self._maps.join(link.index, there(net, pair[0]).index)
+            return link.index
 
     def part(self, application: Application) -> None:
         """Remove an application's splice and give its interface back; what is gone already is fine."""
@@ -84,8 +77,24 @@ class Splices:
                 restoring.restore(net, self._record, name)
         self._record.forget_port(name, pair, (sysctl.no_ipv6(name),))
 
-    def _note(self, net: Netlink, name: str) -> None:
-        self._record.note_adapter(name, adapters.before(net, there(net, name)))
+    def _checked(self, net: Netlink, application: Application) -> Link:
+        """The interface, which may be taken. One that a sandbox was made with is nobody else's: hundreds need no look."""
+        name, key = application.interface, f"applications.{application.name}.interface"
+        link = net.link(name)
+        if link is None:
+            raise BackendError(f"{key}: there is no interface {name}")
+        if not link.alias.startswith(f"{SANDBOX_ALIAS} {self._config.agent.name} "):
+            adapters.check_usable(net, {one.name: one for one in net.links()}, key, name, self._config)
+        widest = there(net, self._config.ue.app_interface).mtu
+        if link.mtu < widest:
+            raise SetupError(
+                f"{key}: the MTU of {name} is {link.mtu}, less than that of {self._config.ue.app_interface}, {widest}"
+            )
+        return link
+
+    def _note(self, net: Netlink, link: Link) -> None:
+        name = link.name
+        self._record.note_adapter(name, adapters.before(net, link))
         value = sysctl.read(sysctl.no_ipv6(name))
         if value is not None:
             self._record.note_sysctl(sysctl.no_ipv6(name), value)

@@ -63,6 +63,23 @@ def bars(vim: str) -> list[Bar]:
     return [] if stock is None else [_bar("source, stock", stock)]
 
 
+def load_total(background: int) -> float | None:
+    """One more on the tuned OpenVIM while so many run, if the source measured that."""
+    return next((load.total for load in OPENVIM_LOADS if load.background == background), None)
+
+
+def batch_total(background: int, size: int) -> float | None:
+    """A batch of so many there while so many run, if the source measured that."""
+    return OPENVIM_BATCHES.get(background, {}).get(size)
+
+
+def batch_bar(background: int, size: int) -> Bar | None:
+    """The same as a bar."""
+    total = batch_total(background, size)
+    label = f"source, batch of {size}, {background} VMs"
+    return None if total is None else Bar(label, (("batch", Estimate(total, None, 1)),), quoted=True)
+
+
 def _parts(load: Load) -> dict[str, float]:
     return {name: getattr(load, name) for name in ("rest", "scheduling", "spawning", "libvirt")}
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 FORMATS: Final = frozenset({".png", ".svg", ".pdf"})
 _COLOURS: Final = (
     "#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb", "#994f00", "#44aa99", "#332288",
+    "#ddaa33", "#88ccee", "#882255", "#999933", "#004488", "#bb5566", "#117733", "#7f7f7f",
 )  # fmt: skip
 
 
@@ -39,23 +40,35 @@ def check_format(path: Path) -> None:
         raise SetupError("--plot needs matplotlib: pip install 'tof[plot]'") from None
 
 
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """Bars that are to be compared with each other."""
+
+    title: str
+    bars: Sequence[Bar]
+
+
 def draw(bars: Sequence[Bar], path: Path, title: str) -> None:
     """Draw the bars from the top down, into a file of the format that its name says."""
+    draw_panels([Panel(title, bars)], path)
+
+
+def draw_panels(panels: Sequence[Panel], path: Path) -> None:
+    """Draw the panels one below the other; a part has the same colour in all of them."""
     check_format(path)
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     # Text stays text, and the same data make the same file.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "tof", "font.size": 9}):
-        figure = Figure(figsize=(10, 1.8 + 0.42 * len(bars)), layout="constrained")
-        axes = figure.add_subplot()
-        _draw_bars(axes, bars)
-        axes.set_yticks(range(len(bars)), [bar.label for bar in bars])
-        axes.invert_yaxis()
-        axes.set_xlabel("seconds")
-        axes.set_title(title)
-        axes.grid(visible=True, axis="x", linewidth=0.4)
-        axes.set_axisbelow(True)
+        heights = [max(2, len(panel.bars)) for panel in panels]
+        size = (10, 1.2 + 0.6 * len(panels) + 0.42 * sum(heights))
+        figure = Figure(figsize=size, layout="constrained")
+        keys = list(dict.fromkeys(key for panel in panels for bar in panel.bars for key, _ in bar.parts))
+        named: set[str] = set()
+        all_axes = figure.subplots(len(panels), squeeze=False, height_ratios=heights)[:, 0]
+        for axes, panel in zip(all_axes, panels, strict=True):
+            _draw_panel(axes, panel, keys, named)
         figure.legend(loc="outside lower center", ncols=5, frameon=False)
         dated = {"Date": None} if path.suffix.lower() == ".svg" else None
         try:
@@ -64,9 +77,17 @@ def draw(bars: Sequence[Bar], path: Path, title: str) -> None:
             raise SetupError(f"--plot: {path}: {error.strerror}") from error
 
 
-def _draw_bars(axes: Axes, bars: Sequence[Bar]) -> None:
-    keys = list(dict.fromkeys(key for bar in bars for key, _ in bar.parts))
-    named: set[str] = set()
+def _draw_panel(axes: Axes, panel: Panel, keys: Sequence[str], named: set[str]) -> None:
+    _draw_bars(axes, panel.bars, keys, named)
+    axes.set_yticks(range(len(panel.bars)), [bar.label for bar in panel.bars])
+    axes.invert_yaxis()
+    axes.set_xlabel("seconds")
+    axes.set_title(panel.title)
+    axes.grid(visible=True, axis="x", linewidth=0.4)
+    axes.set_axisbelow(True)
+
+
+def _draw_bars(axes: Axes, bars: Sequence[Bar], keys: Sequence[str], named: set[str]) -> None:
     for place, bar in enumerate(bars):
         left = 0.0
         for key, part in bar.parts:

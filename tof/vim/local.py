@@ -15,6 +15,7 @@ from tof.agent.app import APPS_NETWORK
 from tof.agent.sandbox import (
     Isolated,
     Sandbox,
+    capacity,
     digest_of,
     free_addresses,
     isolated,
@@ -54,6 +55,11 @@ class LocalPolicy:
     taken: frozenset[IpAddress] = frozenset()
     max_apps: int = 256
     mtu: int = 1500
+
+    @property
+    def capacity(self) -> int:
+        """How many apps there may be at once."""
+        return min(self.max_apps, capacity(self.pool, self.networks, {*self.taken, *self.gateways}))
 
 
 class LocalVim:

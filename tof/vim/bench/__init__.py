@@ -1,0 +1,1 @@
+"""VIM benchmark: the source document's three experiments on any VIM of a running agent."""
