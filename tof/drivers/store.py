@@ -17,12 +17,13 @@ from tof.agent.app import AppRow
 from tof.agent.app_body import parse_row, row_body
 from tof.agent.chain_body import chain_body, parse_chain
 from tof.agent.group_body import group_body, parse_group
+from tof.agent.lcm_body import Thing, kept, kind_of, recalled
 from tof.agent.service_body import body_of, parse
 from tof.errors import BackendError, BadRequest, SetupError
 from tof.model import Chain, IpAddress, Policy, SecurityGroup, Service
 
 FILE_NAME = "services.db"
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 SCHEMA = "CREATE TABLE service (name TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT"
 LEARNT_SCHEMA = (
     "CREATE TABLE learnt "
@@ -36,6 +37,9 @@ GROUP_SCHEMA = "CREATE TABLE security_group (name TEXT PRIMARY KEY, body TEXT NO
 INSERT_GROUP = "INSERT INTO security_group (name, body) VALUES (?, ?)"
 APP_SCHEMA = "CREATE TABLE app (name TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT"
 """Since version 6."""
+LCM_SCHEMA = "CREATE TABLE lcm (kind TEXT, id TEXT, body TEXT NOT NULL, PRIMARY KEY (kind, id)) STRICT"
+"""Since version 7: descriptors, instances, operations and subscriptions of ETSI MEC 010-2."""
+INSERT_LCM = "INSERT OR REPLACE INTO lcm (kind, id, body) VALUES (?, ?, ?)"
 INSERT_APP = "INSERT OR REPLACE INTO app (name, body) VALUES (?, ?)"
 INSERT_CHAIN = "INSERT INTO chain (name, body) VALUES (?, ?)"
 INSERT_LEARNT = "INSERT INTO learnt (service, address, until) VALUES (?, ?, ?)"
@@ -116,6 +120,16 @@ class Store:
         """Forget the app called ``name``; BackendError if refused."""
         await self._submit(lambda: self._file.execute("DELETE FROM app WHERE name = ?", (name,)))
 
+    async def load_lcm(self) -> list[Thing]:
+        """Everything kept of ETSI MEC 010-2; SetupError if the file is damaged."""
+        return await self._submit(self._file.load_lcm)
+
+    async def change_lcm(self, put: Iterable[Thing] = (), drop: Iterable[Thing] = ()) -> None:
+        """Keep these and forget those, all or none; BackendError if refused."""
+        rows = [(kind_of(one), one.id, json.dumps(kept(one))) for one in put]
+        gone = [(kind_of(one), one.id) for one in drop]
+        await self._submit(lambda: self._file.change_lcm(rows, gone))
+
     async def load_learnt(self) -> list[Learnt]:
         """The stored addresses of services given by domain; SetupError if the file is damaged."""
         return await self._submit(self._file.load_learnt)
@@ -173,6 +187,21 @@ class _File:
             return [parse_row(json.loads(body)) for (body,) in rows]
         except (ValueError, KeyError, BadRequest, sqlite3.DatabaseError) as error:
             raise self._damaged(error) from error
+
+    def load_lcm(self) -> list[Thing]:
+        try:
+            rows = self._opened.execute("SELECT kind, body FROM lcm ORDER BY kind, id")
+            return [recalled(kind, json.loads(body)) for kind, body in rows]
+        except (ValueError, KeyError, TypeError, BadRequest, sqlite3.DatabaseError) as error:
+            raise self._damaged(error) from error
+
+    def change_lcm(self, rows: list[tuple[str, str, str]], gone: list[tuple[str, str]]) -> None:
+        try:
+            with _transaction(self._opened) as db:
+                db.executemany("DELETE FROM lcm WHERE kind = ? AND id = ?", gone)
+                db.executemany(INSERT_LCM, rows)
+        except sqlite3.DatabaseError as error:
+            raise BackendError(f"cannot write {self._path}: {error}") from error
 
     def execute(self, statement: str, values: tuple[str, ...]) -> None:
         try:
@@ -259,7 +288,9 @@ class _File:
             db.execute(CHAIN_SCHEMA)
         if version < 5:
             db.execute(GROUP_SCHEMA)
-        db.execute(APP_SCHEMA)
+        if version < 6:
+            db.execute(APP_SCHEMA)
+        db.execute(LCM_SCHEMA)
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def _rows_of_version_1(self, db: sqlite3.Connection) -> list[tuple[str, str]]:
