@@ -41,6 +41,16 @@ class Official:
                 return found
         raise AssertionError(f"{path} is not in the document")
 
+    def check_request(self, method: str, path: str, body: Any) -> None:
+        """A body is what the document says that it is."""
+        if not path.startswith("/subscriptions"):
+            media = self.operation(method, path)["requestBody"]["content"]["application/json"]
+            assert self.errors(media["schema"], body) == [], (method, path, body)
+            return
+        # The document wants exactly one of two, and whatever is the first one is the second one too.
+        kind = "AppInst" if body["subscriptionType"] == "AppInstanceStateChange" else "AppLcmOpOcc"
+        assert self.errors(f"{kind}SubscriptionRequest", body) == [], (method, path, body)
+
     def check_answer(self, method: str, path: str, status: int, body: object) -> None:
         """The status is one that the document lists, the body what it says of it."""
         responses = self.operation(method, path)["responses"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
@@ -28,8 +29,9 @@ from tof.agent.lcm import Instance, Occurrence, Operation, Phase, Power
 from tof.agent.lcm_body import parse_descriptor
 from tof.agent.lcm_subscription import Subject, Subscription
 from tof.api.app import create_app
+from tof.api.document import LCM_DOCUMENT, METHODS, load_document
 from tof.api.server import serve
-from tof.daemon import lcm_records, notifying
+from tof.daemon import lcm, lcm_records, notifying
 from tof.daemon.app_steps import Offer
 from tof.daemon.apps import AppManager
 from tof.daemon.clock import Clock
@@ -90,6 +92,8 @@ class World:
             parsed = await response.json(content_type=None) if raw else None
             if "/app_descriptors" not in path and response.status not in (405, 503):
                 self.document.check_answer(method, path, response.status, parsed)
+                if body is not None and response.ok:
+                    self.document.check_request(method, path, body)
             return response.status, parsed, response.headers.get("Location", "")
 
     @contextlib.asynccontextmanager
@@ -106,15 +110,15 @@ class World:
             apps = AppManager(
                 offers, self.services, store, clock, instance="default", device="lo", tend_s=0.02
             )
-            lcm = LcmManager(apps, store, callbacks, self.notifier, clock)
-            await lcm.recall()
-            apps.followers.append(lcm.wake)
+            manager = LcmManager(apps, store, callbacks, self.notifier, clock)
+            await manager.recall()
+            apps.followers.append(manager.wake)
             await apps.recall()
-            running = [group.create_task(apps.run()), group.create_task(lcm.run())]
-            app = create_app(MemoryPort(), apps=apps, lcm=lcm)
+            running = [group.create_task(apps.run()), group.create_task(manager.run())]
+            app = create_app(MemoryPort(), apps=apps, lcm=manager)
             async with serve(app, ["http://127.0.0.1:0"]) as (url,), aiohttp.ClientSession(url) as session:
                 self.session = session
-                yield lcm
+                yield manager
             for task in running:
                 task.cancel()
 
@@ -220,18 +224,29 @@ async def test_the_life_of_an_instance(world: World) -> None:
         "STARTED", "STOPPED", "STARTED", "NOT_INSTANTIATED",
     ]  # fmt: skip
     assert [one["notificationType"] for one in of_operations] == ["STARTING", "PROCESSING", "COMPLETED"] * 4
-    for one in of_instances:
-        assert world.document.errors("AppInstNotification", one) == []
-    for one in of_operations:
-        assert world.document.errors("AppLcmOpOccNotification", one) == []
+    callback = world.document.operation("POST", "/user_defined_notification")["requestBody"]
+    schema = callback["content"]["application/json"]["schema"]
+    for one in world.subscriber.told:
+        assert world.document.errors(schema, one) == []
 
 
-async def test_requests_here_are_those_of_the_document(world: World) -> None:
-    errors = world.document.errors
-    assert errors("InstantiateAppRequest", HOST) == []
-    assert errors("TerminateAppRequest", GRACEFUL) == []
-    assert errors("OperateAppRequest", {**STOP, "stopType": "FORCEFUL"}) == []
-    assert errors("CreateAppInstanceRequest", {"appDId": "web"}) == []
+def test_what_is_served_is_what_the_document_has() -> None:
+    """Every operation of it, with statuses of it and 503; besides, descriptors and the document that is served."""
+    document, served = official(), {}
+    for one in load_document(LCM_DOCUMENT).operations:
+        if "/app_descriptors" in one.path or one.path.endswith("/openapi.json"):
+            continue
+        responses = document.operation(one.method, one.path)["responses"]
+        assert {str(status) for status in one.statuses} <= {*responses, "503"}, one.path
+        served[one.method, one.path.removeprefix(BASE)] = one
+    there = {
+        (method.upper(), re.sub(r"\{\w+\}", "{id}", path))
+        for path, item in document.content["paths"].items()
+        for method in item
+        if method in METHODS and path != "/user_defined_notification"
+    }
+    assert there == served.keys()
+    assert len(there) == 13
 
 
 async def test_what_the_state_forbids(world: World) -> None:
@@ -346,12 +361,12 @@ async def test_a_clash_is_told_at_once_and_begins_nothing(world: World) -> None:
 
 
 async def test_the_orchestrator_may_choose_the_vim(world: World) -> None:
-    async with world.agent() as lcm:
+    async with world.agent() as manager:
         await world.declared()
         identifier = await world.created()
         where = {"vimConnectionInfo": [{"id": "1", "vimId": "other", "vimType": "x"}]}
         await world.done(identifier, "instantiate", {**HOST, **where})
-        assert lcm.instance(identifier).app.vim == "other"
+        assert manager.instance(identifier).app.vim == "other"
 
 
 async def test_apps_that_others_removed_or_that_ended_are_stopped(world: World) -> None:
@@ -459,6 +474,37 @@ async def test_a_disk_that_refuses(world: World, monkeypatch: pytest.MonkeyPatch
         assert [one["appDId"] for one in (await world.ask("GET", "/app_descriptors"))[1]] == ["web"]
         assert "restart" not in (await world.ask("GET", "/app_descriptors/web"))[1]["app"]
         assert (await world.done(identifier, "instantiate", HOST))["operationState"] == "COMPLETED"
+
+
+async def test_a_disk_that_refuses_while_an_operation_goes_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lcm, "RETRY_S", 0.01)
+    async with world.agent():
+        await world.declared()
+        identifier = await world.created()
+        world.vim.holds.clear()
+        occurrence = await world.task(identifier, "instantiate", HOST)
+        assert world.store is not None
+        keep, refused = world.store.change_lcm, asyncio.Event()
+
+        async def refuse(*_: Any) -> None:
+            refused.set()
+            raise BackendError("disk full")
+
+        monkeypatch.setattr(world.store, "change_lcm", refuse)
+        world.vim.holds.set()
+        assert (await world.ended(occurrence))["operationState"] == "COMPLETED"
+        await refused.wait()
+        monkeypatch.setattr(world.store, "change_lcm", keep)
+
+        async def kept() -> bool:
+            assert world.store is not None
+            there = {one.id: one for one in await world.store.load_lcm()}
+            one = there[occurrence]
+            return isinstance(one, Occurrence) and one.phase is Phase.COMPLETED
+
+        await until(kept)
 
 
 async def test_subscriptions_are_kept_shown_and_removed(world: World) -> None:
@@ -641,8 +687,8 @@ async def test_there_is_no_room_for_everything(world: World, monkeypatch: pytest
             return [one["id"] for one in listed] == [last] and listed[0]["operationState"] == "COMPLETED"
 
         await until(only_last)
-    async with world.agent() as lcm:
-        assert [one.phase for one in lcm.occurrences()] == [Phase.COMPLETED]
+    async with world.agent() as manager:
+        assert [one.phase for one in manager.occurrences()] == [Phase.COMPLETED]
 
 
 async def test_without_vims(world: World) -> None:

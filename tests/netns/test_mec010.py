@@ -14,7 +14,7 @@ import pytest
 from gtp_apps import ue_kernel
 from gtp_packets import Bearer, new_bearer
 from gtp_peers import Setting, Tof, running_tof, until
-from test_apps_killed import ask, died, start_dying
+from test_apps_killed import MOST, ask, died, start_dying
 from test_vim_apps import SERVICE, WEB, fetched, left
 
 pytestmark = pytest.mark.netns
@@ -143,6 +143,34 @@ def test_an_agent_killed_while_it_instantiates(tof: Tof, at: str) -> None:
     done(tof, place, "terminate", TERMINATE)
     assert tof.call("DELETE", place)[0] == 204
     assert left(tof) == []
+
+
+@pytest.mark.heavy
+def test_an_agent_killed_at_any_call_of_an_instantiation(tof: Tof) -> None:
+    """What it had kept is completed; what it had not was not answered either, and nothing of it is there."""
+    for at in range(1, MOST):
+        place = create(tof)
+        tof.signal(signal.SIGTERM)
+        calls = start_dying(tof, at)
+        ask(tof, "POST", f"{place}/instantiate", HOST)
+        dead, seen = died(tof), calls.read_text().split()
+        if not dead:
+            tof.signal(signal.SIGTERM)
+        tof.start()
+        if at == 1:
+            assert seen == ["change_lcm"]
+            assert (tof.get(f"{ROOT}/app_lcm_op_occs"), state(tof, place)) == ([], "NOT_INSTANTIATED")
+        else:
+            finished(tof)
+            assert state(tof, place) == "STARTED", seen
+            done(tof, place, "terminate", TERMINATE)
+        assert tof.call("DELETE", place)[0] == 204
+        assert left(tof) == []
+        if not dead:
+            assert {"put_app", "wire", "plug", "release", "provision"} <= {*seen}
+            assert seen.count("change_lcm") == 3
+            return
+    pytest.fail(f"more than {MOST} calls")
 
 
 @pytest.mark.parametrize("at", ["withdraw", "end", "delete_app"])

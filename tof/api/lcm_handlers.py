@@ -23,6 +23,7 @@ from tof.errors import BadRequest, NotFound
 
 AppCheck = Callable[[object], list[FieldError]]
 """What is wrong with a body of ``POST /apps``."""
+NOT_ACCEPTABLE = 406
 INSTANCE_OPTIONAL = ("instantiatedAppState",)
 OCCURRENCE_OPTIONAL = ("error",)
 
@@ -57,7 +58,8 @@ class LcmHandlers:
             "unsubscribe": self._unsubscribe,
             "getLcmDocument": self._get_document,
         }
-        return {name: _in_json(handler) for name, handler in found.items()}
+        speaks = {one.operation_id for one in self._document.operations if NOT_ACCEPTABLE in one.statuses}
+        return {name: _in_json(handler) if name in speaks else handler for name, handler in found.items()}
 
     async def _list_descriptors(self, call: Call) -> web.StreamResponse:
         return web.json_response([descriptor_body(one) for one in self._port.descriptors()])

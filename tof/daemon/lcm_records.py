@@ -101,6 +101,8 @@ class Records:
     async def save(self, drop: Iterable[Thing] = ()) -> None:
         """Everything that was set is on disk when it returns, and what is to be dropped is not; BackendError if refused."""
         put, gone = dict(self._unsaved), tuple(drop)
+        if not put and not gone:
+            return
         await self._store.change_lcm(put.values(), gone)
         for key, thing in put.items():
             if self._unsaved.get(key) is thing:
@@ -132,5 +134,7 @@ class Records:
     @property
     def stale(self) -> list[Occurrence]:
         """Operations that are over and more than are remembered, the oldest."""
-        over = sorted((one for one in self.occurrences if one.over), key=lambda one: one.entered)
-        return over[: max(0, len(over) - MOST_OVER)]
+        over = [one for one in self.occurrences if one.over]
+        if len(over) <= MOST_OVER:
+            return []
+        return sorted(over, key=lambda one: one.entered)[: len(over) - MOST_OVER]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import socket
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv6Address, ip_address
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
     from aiohttp.abc import ResolveResult
 
 TIMEOUT_S = 5.0
-MOST_CONNECTIONS = 16
+MOST_CONNECTIONS = 64
+"""One for each subscriber there may be: none waits for another."""
+RESOLVING = 4
 FIELD = "callbackUri"
 
 
@@ -100,19 +104,29 @@ class _Permitted(AbstractResolver):
 
     def __init__(self, permits: Callable[[str], bool]) -> None:
         self._permits = permits
-        self._real = aiohttp.ThreadedResolver()
+        # Threads of its own: names that hang hold up nothing but callbacks.
+        self._threads = ThreadPoolExecutor(RESOLVING, thread_name_prefix="tof-callbacks")
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        found = await self._real.resolve(host, port, family)
-        permitted = [one for one in found if self._permits(one["host"])]
+        found = await asyncio.get_running_loop().run_in_executor(self._threads, _addresses, host, port)
+        permitted = [(kind, at) for kind, at in found if self._permits(at)]
         if not permitted:
             raise OSError(errno.EACCES, _refusal(host))
-        return permitted
+        flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+        return [
+            {"hostname": host, "host": at, "port": port, "family": kind, "proto": 0, "flags": flags}
+            for kind, at in permitted
+        ]
 
     async def close(self) -> None:
-        await self._real.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, str]]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+    return [(kind, str(at[0])) for kind, *_, at in found]
 
 
 def _refusal(host: str) -> str:
