@@ -78,7 +78,7 @@ class Store:
 
     async def load(self) -> list[Service]:
         """Every stored service, sorted by name; SetupError if the file is damaged."""
-        return await self._submit(self._file.load)
+        return await self._load("SELECT name, body FROM service ORDER BY name", _read)
 
     async def put(self, service: Service, replaces: str | None = None) -> None:
         """Store ``service``, in the place of the one called ``replaces``; BackendError if refused."""
@@ -90,11 +90,15 @@ class Store:
 
     async def load_chains(self) -> list[Chain]:
         """Every stored chain, sorted by name; SetupError if the file is damaged."""
-        return await self._submit(self._file.load_chains)
+        return await self._load(
+            "SELECT body FROM chain ORDER BY name", lambda body: parse_chain(json.loads(body))
+        )
 
     async def load_groups(self) -> list[SecurityGroup]:
         """Every stored security group, sorted by name; SetupError if the file is damaged."""
-        return await self._submit(self._file.load_groups)
+        return await self._load(
+            "SELECT body FROM security_group ORDER BY name", lambda body: parse_group(json.loads(body))
+        )
 
     async def replace_all(self, policy: Policy) -> None:
         """Store exactly this; BackendError if refused, and then nothing changed."""
@@ -109,7 +113,9 @@ class Store:
 
     async def load_apps(self) -> list[AppRow]:
         """Every stored app, sorted by name; SetupError if the file is damaged."""
-        return await self._submit(self._file.load_apps)
+        return await self._load(
+            "SELECT body FROM app ORDER BY name", lambda body: parse_row(json.loads(body))
+        )
 
     async def put_app(self, row: AppRow) -> None:
         """Store an app as it is now; BackendError if refused."""
@@ -122,7 +128,10 @@ class Store:
 
     async def load_lcm(self) -> list[Thing]:
         """Everything kept of ETSI MEC 010-2; SetupError if the file is damaged."""
-        return await self._submit(self._file.load_lcm)
+        return await self._load(
+            "SELECT kind, body FROM lcm ORDER BY kind, id",
+            lambda kind, body: recalled(kind, json.loads(body)),
+        )
 
     async def change_lcm(self, put: Iterable[Thing] = (), drop: Iterable[Thing] = ()) -> None:
         """Keep these and forget those, all or none; BackendError if refused."""
@@ -132,12 +141,18 @@ class Store:
 
     async def load_learnt(self) -> list[Learnt]:
         """The stored addresses of services given by domain; SetupError if the file is damaged."""
-        return await self._submit(self._file.load_learnt)
+        return await self._load(
+            "SELECT service, address, until FROM learnt ORDER BY service, address",
+            lambda name, address, until: (name, ip_address(address), until),
+        )
 
     async def keep_learnt(self, learnt: Iterable[Learnt]) -> None:
         """Store exactly these; BackendError if refused."""
         wanted = [(name, str(address), until) for name, address, until in learnt]
         await self._submit(lambda: self._file.keep_learnt(wanted))
+
+    async def _load(self, query: str, read: Callable[..., T]) -> list[T]:
+        return await self._submit(lambda: self._file.read(query, read))
 
     async def _submit(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._worker, work)
@@ -160,38 +175,9 @@ class _File:
         except sqlite3.DatabaseError as error:
             raise self._damaged(error) from error
 
-    def load(self) -> list[Service]:
+    def read(self, query: str, value: Callable[..., T]) -> list[T]:
         try:
-            rows = self._opened.execute("SELECT name, body FROM service ORDER BY name")
-            return [_read(name, body) for name, body in rows]
-        except (ValueError, BadRequest, sqlite3.DatabaseError) as error:
-            raise self._damaged(error) from error
-
-    def load_chains(self) -> list[Chain]:
-        try:
-            rows = self._opened.execute("SELECT body FROM chain ORDER BY name")
-            return [parse_chain(json.loads(body)) for (body,) in rows]
-        except (ValueError, BadRequest, sqlite3.DatabaseError) as error:
-            raise self._damaged(error) from error
-
-    def load_groups(self) -> list[SecurityGroup]:
-        try:
-            rows = self._opened.execute("SELECT body FROM security_group ORDER BY name")
-            return [parse_group(json.loads(body)) for (body,) in rows]
-        except (ValueError, BadRequest, sqlite3.DatabaseError) as error:
-            raise self._damaged(error) from error
-
-    def load_apps(self) -> list[AppRow]:
-        try:
-            rows = self._opened.execute("SELECT body FROM app ORDER BY name")
-            return [parse_row(json.loads(body)) for (body,) in rows]
-        except (ValueError, KeyError, BadRequest, sqlite3.DatabaseError) as error:
-            raise self._damaged(error) from error
-
-    def load_lcm(self) -> list[Thing]:
-        try:
-            rows = self._opened.execute("SELECT kind, body FROM lcm ORDER BY kind, id")
-            return [recalled(kind, json.loads(body)) for kind, body in rows]
+            return [value(*row) for row in self._opened.execute(query)]
         except (ValueError, KeyError, TypeError, BadRequest, sqlite3.DatabaseError) as error:
             raise self._damaged(error) from error
 
@@ -209,15 +195,6 @@ class _File:
                 db.execute(statement, values)
         except sqlite3.DatabaseError as error:
             raise BackendError(f"cannot write {self._path}: {error}") from error
-
-    def load_learnt(self) -> list[Learnt]:
-        try:
-            rows = self._opened.execute(
-                "SELECT service, address, until FROM learnt ORDER BY service, address"
-            )
-            return [(name, ip_address(address), until) for name, address, until in rows]
-        except (ValueError, sqlite3.DatabaseError) as error:
-            raise self._damaged(error) from error
 
     def keep_learnt(self, rows: list[tuple[str, str, float]]) -> None:
         try:
