@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import pytest
 from memory_port import MemoryPort, tunnel
 
+from tof.agent.chain_body import chain_body
 from tof.agent.service_body import parse
 from tof.api.app import create_app
 from tof.api.client import connect
@@ -18,6 +19,7 @@ from tof.api.port import LearntAddress
 from tof.api.server import serve
 from tof.explain.asking import ask
 from tof.explain.live import Question, answers
+from tof.model import Chain
 from tof.wire.inet import TCP
 
 UE, TO = bytes((10, 45, 0, 2)), bytes((203, 0, 113, 10))
@@ -73,6 +75,24 @@ async def test_a_service_has_the_addresses_of_the_moment(address, port):
     assert "cinema: port 81 is not 80" in one.outcome.detail
 
 
+async def test_the_chain_and_the_applications_that_a_service_has(address, port):
+    chain = Chain("inspected", ("firewall",))
+    port.catalog.replace_all(
+        [parse({
+            "name": "web", "serviceIP": "203.0.113.10", "applicationIP": "192.168.50.10", "chain": "inspected",
+            "spread": {"applications": ["192.168.50.11"], "by": "flow"},
+        })],
+        [chain],
+    )  # fmt: skip
+    status, out, _ = await command(address, "--ue", "10.45.0.2", "--to", "203.0.113.10", "--json")
+    (one,) = json.loads(out)["answers"]
+    assert (status, one["chain"], one["application"]) == (
+        0,
+        chain_body(chain),
+        "192.168.50.10, 192.168.50.11",
+    )
+
+
 async def test_of_an_unknown_ue(address):
     (one,) = await asked(address, Question(bytes((10, 45, 0, 77)), TO))
     assert (one.uplink, one.outcome.reason, one.reply.reason) == (None, "ue_unknown", "ue_no_tunnel")
@@ -94,7 +114,7 @@ async def test_the_command(address):
     (one,) = found.pop("answers")
     assert found == {"ue": "10.45.0.2", "to": "203.0.113.10", "protocol": "tcp", "port": 443, "dscp": 0}
     assert one.keys() == {
-        "uplink", "verdict", "reason", "why", "detail", "service", "application", "reply"
+        "uplink", "verdict", "reason", "why", "detail", "service", "chain", "application", "reply"
     }  # fmt: skip
     assert (one["uplink"]["teid"], [down["teid"] for down in one["reply"]["downlinks"]]) == (1, [2])
     status, out, err = await command(address, *where)

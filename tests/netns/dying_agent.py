@@ -59,7 +59,9 @@ class DyingDaemon(daemon.Daemon):  # type: ignore[misc]
                 "unwire",
                 "unname",
             )
-            offer.vim._host = Dying(offer.vim._host, (*only, "unlimit"))
+            offer.vim._host = Dying(
+                offer.vim._host, (*only, "unlimit", "define", "start", "hush", "clean", "undefine")
+            )
             offer.vim._network = Dying(network)
         return offers
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from gtp_apps import (
@@ -24,6 +24,7 @@ from gtp_packets import (
     APP_MAC,
     ELSEWHERE,
     SYN,
+    Bearer,
     container,
     ethernet,
     is_pinger,
@@ -37,6 +38,7 @@ from gtp_packets import (
 from gtp_peers import APP, APP6, Setting, Tof, until
 
 from tof.model import GATEWAY_MAC, tunnel_mac
+from tof.wire.icmp import fragmentation_needed, packet_too_big
 from tof.wire.inet import ETHERTYPE_IPV4, TCP
 
 pytestmark = pytest.mark.netns
@@ -381,3 +383,41 @@ def test_tcp_of_two_kernels_both_directions_at_full_size(tof: Tof) -> None:
         thread.join(5)
     assert back == data
     assert not to_core(tof, bearer)
+
+
+# What is said about packets
+
+
+@pytest.mark.parametrize("new", [new_bearer, new_bearer6])
+def test_a_closed_port_is_told_to_the_ue_s_kernel(tof: Tof, new: Callable[[], Bearer]) -> None:
+    """Which believes an error only about a packet that it has sent: to the service's address."""
+    bearer = new()
+    tof.attach(bearer)
+    family = socket.AF_INET6 if ":" in bearer.ue else socket.AF_INET
+    with ue_kernel(tof, bearer):
+        with tof.netns["ran"].entered():
+            asking = socket.socket(family, socket.SOCK_DGRAM)
+        with asking:
+            asking.settimeout(3)
+            asking.bind((bearer.ue, 0))
+            asking.connect((service_of(bearer), 9999))
+            asking.send(b"anybody?")
+            with pytest.raises(ConnectionRefusedError):
+                asking.recv(100)
+
+
+@pytest.mark.parametrize("new", [new_bearer, new_bearer6])
+def test_a_shorter_link_behind_the_ue_is_told_to_the_application_s_kernel(
+    tof: Tof, new: Callable[[], Bearer]
+) -> None:
+    """Which believes it only about a packet from its own address."""
+    bearer = new()
+    tof.attach(bearer)
+    tof.ran.send(echo(bearer, bytes(1300)))
+    too_long = answer(tof, bearer, bytes(1300)).message.payload
+    here = socket.inet_pton(socket.AF_INET6 if ":" in bearer.ue else socket.AF_INET, bearer.ue)
+    said = (packet_too_big if ":" in bearer.ue else fragmentation_needed)(too_long, 1280, source=here)
+    route = ("ip", "route", "get", bearer.ue)
+    assert "mtu 1280" not in tof.netns["apps"].run(*route)
+    tof.ran.send(bearer.uplink(said))
+    until("the kernel knows", lambda: "mtu 1280" in tof.netns["apps"].run(*route))

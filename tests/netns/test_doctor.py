@@ -88,3 +88,14 @@ def test_without_tools_and_configuration(netns: MakeNetns, monkeypatch: pytest.M
     assert found["iptables NFQUEUE target"].state is State.UNKNOWN
     assert found["XDP"].state is State.OK
     assert "adapters" not in found
+
+
+def test_a_libvirt_vim(netns: MakeNetns, tmp_path: Path) -> None:
+    vim = f'[vim.kvm]\nbackend = "libvirt"\npool = "192.168.50.64/27"\nimages = "{tmp_path}"\n'
+    text = (
+        '[s1]\nenb_interface = "enb0"\nsgw_interface = "sgw0"\n[ue]\napp_interface = "apps0"\n'
+        f'[state]\ndir = "{tmp_path}/lib"\nrun_dir = "{tmp_path}/run"\n'
+    )
+    found = examined(netns("host"), parse(text + vim + f'uri = "qemu:///system?socket={tmp_path}/none"'))
+    assert found["vim.kvm"].state is State.MISSING
+    assert found["vim.kvm"].remedy

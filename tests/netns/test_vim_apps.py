@@ -49,7 +49,7 @@ def left(tof: Tof) -> list[str]:
     found = [line for line in links if line.startswith(("tofv", "tofap-", "tofp"))]
     found += [str(path) for path in (tof.dir / "run" / "vim").glob("*/*")]
     found += [f"service {one['name']}" for one in tof.get("/service")]
-    return found + [text for text in marked(tof.dir / "run" / "vim") if "tof agent" not in text]
+    return found + marked(tof.dir / "run" / "vim" / "local", "web")
 
 
 def fetched(tof: Tof, bearer: Bearer) -> str:
@@ -72,6 +72,7 @@ def test_a_ue_reaches_an_app_from_its_creation_until_it_is_deleted(tof: Tof) -> 
     assert [s["name"] for s in tof.get("/service")] == ["web"]
     assert tof.get("/service")[0]["applicationIP"] == view["addresses"][0]
     assert "Directory listing" in fetched(tof, bearer)
+    assert left(tof), "there is something to be left"
     assert tof.call("POST", "/apps?wait=5", web())[0] == 201, "the same again is the same app"
     assert tof.call("POST", "/apps", web(restart="never"))[0] == 409
     status, body = tof.call("DELETE", "/apps/web?wait=20")
@@ -200,7 +201,7 @@ def test_an_app_that_ended_without_an_agent(tof: Tof) -> None:
 def test_tof_down_removes_apps_and_the_next_agent_makes_them_again(tof: Tof) -> None:
     assert tof.call("POST", "/apps?wait=20", web())[0] == 201
     assert "removed the app web" in tof.tof("down")
-    assert marked(tof.dir / "run" / "vim") == []
+    assert marked(tof.dir / "run" / "vim" / "local", "web") == []
     assert not (tof.dir / "run" / "vim").exists()
     assert tof.agent is not None
     tof.agent.wait()

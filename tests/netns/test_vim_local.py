@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from netns_helper import MakeNetns
-from vim_host import KEY, Fault, VimHost, spec, vim_host
+from vim_host import KEY, Fault, VimHost, marked, spec, vim_host
 
 from tof.agent.app import Flavour
 from tof.agent.sandbox import sandbox_body, sandbox_of
@@ -61,6 +61,7 @@ def test_an_app_answers_and_leaves_nothing(host: VimHost) -> None:
         assert made.state is InstanceState.ACTIVE
         assert "Directory listing" in await asyncio.to_thread(get, host, made.app_ip)
         assert await vim.get(KEY) is not None
+        assert len(marked(host.dir, "web")) == 2, "bubblewrap and the init of its namespace"
         assert made.backend_id in await command("ip", "netns", "list"), "where names are seen"
         await vim.delete(KEY, deadline=soon())
         assert await vim.get(KEY) is None
@@ -168,7 +169,7 @@ time.sleep(1000)
 def said(host: VimHost, name: str = "web") -> dict[str, str]:
     log = host.dir / f"{name}.log"
     for _ in range(500):
-        text = log.read_text()
+        text = log.read_text() if log.exists() else ""
         if "done\n" in text or "Traceback" in text:
             return dict(line.partition(" ")[::2] for line in text.splitlines())
         time.sleep(0.01)

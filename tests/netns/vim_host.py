@@ -13,6 +13,7 @@ from typing import Any
 
 from netns_helper import Netns
 
+from tof.agent.sandbox import sandbox_of
 from tof.config import LocalVim as Settings
 from tof.drivers.commands import command
 from tof.drivers.sandboxes import Sandboxes
@@ -115,18 +116,22 @@ class VimHost:
         found += [str(path) for path in self.dir.glob("*")]
         for place in Path("/sys/fs/cgroup").glob("*/tof/default.local.*/*"):
             found += [str(place)] if place.is_dir() else []
-        return found + [f"port {name}" for name in self.network.ports] + marked(self.dir)
+        return found + [f"port {name}" for name in self.network.ports] + marked(self.dir, "web")
 
 
-def marked(directory: Path) -> list[str]:
-    """Processes that have this directory in their arguments or environment."""
+def marked(directory: Path, *names: str) -> list[str]:
+    """Processes that a VIM with its files there has started for the apps of these names, or is about to start."""
+    signs = [str(directory).encode()]
+    for name in names:
+        sandbox = sandbox_of(f"tof.default.{name}", name, place=str(directory))
+        signs.append(f"TOF_SANDBOX={sandbox.namespace}/{sandbox.device}\0".encode())
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            text = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+            text = (entry / "cmdline").read_bytes() + b"\0" + (entry / "environ").read_bytes()
         except OSError:
             continue
-        if str(directory).encode() in text and b"pytest" not in text:
+        if any(sign in text for sign in signs) and b"pytest" not in text and b"agent" not in text:
             found.append(f"process {entry.name}: {text[:200]!r}")
     return found
 

@@ -99,6 +99,18 @@ def test_every_command_takes_json_and_explains_itself(command):
         ["apply", "-f", "/nonexistent.yaml"],
         ["services", "add", "video", "198.51.100.10", "192.168.50.10", "--health", "tcp:x"],
         ["services", "add", "video", "198.51.100.10", "192.168.50.10", "--mirror", "mon0"],
+        ["services", "add", "video", "198.51.100.10", "192.168.50.10", "--by", "ue"],
+        [
+            "services",
+            "add",
+            "video",
+            "198.51.100.10",
+            "192.168.50.10",
+            "--also",
+            "192.168.50.11",
+            "--by",
+            "luck",
+        ],
         ["services", "add", "video", "198.51.100.10", "192.168.50.10", "--mirror", "file:"],
         ["replay"],
         ["replay", "x.pcap"],
@@ -378,6 +390,16 @@ def test_services_add_and_set_with_a_selection(agent, run):
         ("POST", "/service", {**plain, "protocol": 6, "ports": [80, "8000-8100"], "priority": 0}),
         ("DELETE", "/service/203.0.113.0%2F24", None),
     ]
+
+
+def test_services_with_several_applications(agent, run):
+    plain = {"spread": {"applications": ["192.168.50.11", "192.168.50.12"]}}
+    full = {"spread": {**plain["spread"], "by": "flow", "onDeath": "core"}}
+    further = ("--also", "192.168.50.11", "--also", "192.168.50.12")
+    for verb in ("add", "set"):
+        for more, spread in (((), plain), (("--by", "flow", "--on-death", "core"), full)):
+            run("services", verb, *SERVICE.values(), *further, *more)
+            assert agent[-1][2] == {**SERVICE, **spread}
 
 
 def test_services_add_with_a_mirror(agent, run):

@@ -12,7 +12,7 @@ from tests.netns.gtp_explained import EDGE, ELSEWHERE, FIVE, FOUR, SERVICE, SIX,
 from tests.netns.gtp_packets import ping, udp
 from tof.cli import main
 from tof.errors import SetupError
-from tof.explain.provision import services
+from tof.explain.provision import policy
 from tof.explain.reasons import REASONS
 from tof.lab import capture
 from tof.lab.capture import Frame
@@ -69,7 +69,7 @@ def test_by_flow(run):
     first = found["flows"][0]
     assert first.keys() == {
         "first", "last", "frames", "from", "direction", "tunnel", "ue", "packet", "verdict", "reason", "why", "detail",
-        "service", "application",
+        "service", "chain", "application",
     }  # fmt: skip
     assert first["tunnel"].keys() == {"vlan", "source", "destination", "teid", "qfi"}
     assert first["packet"].keys() == {"source", "destination", "protocol", "ports", "dscp", "fragment"}
@@ -103,6 +103,24 @@ def test_for_people(run, odd, provisioned):
     assert "[2001" not in out
 
 
+def test_the_chain_and_the_application_that_a_flow_meets(run, tmp_path):
+    """As a policy's file says; of several applications the one whose share the flow falls into."""
+    spread = {"applications": ["192.168.50.81", "192.168.50.82"], "by": "flow"}
+    policy = {
+        "chains": [{"name": "inspected", "vnfs": ["firewall", "monitor"], "vlan": 40}],
+        "services": [{**BODY, "chain": "inspected", "spread": spread}],
+    }
+    (tmp_path / "policy.json").write_text(json.dumps(policy))
+    said = [FOUR.uplink(udp(FOUR.ue, SERVICE, port, 53)) for port in range(1000, 1040)]
+    capture.write(tmp_path / "flows.pcap", [Frame(n, n, data, len(data)) for n, data in enumerate(said, 1)])
+    arguments = ("--capture", tmp_path / "flows.pcap", "--services", tmp_path / "policy.json")
+    flows = document(run(*arguments, "--json")[1])["flows"]
+    assert all(flow["chain"] == policy["chains"][0] for flow in flows)
+    assert {flow["application"] for flow in flows} == {EDGE, *spread["applications"]}
+    _, out, _ = run(*arguments)
+    assert "web > firewall > monitor > 192.168.50.81" in out
+
+
 def test_the_addresses_of_six(run, tmp_path):
     inner = udp("2001:db8::1", "2001:db8::2", 1000, 53)
     frames = [SIX.uplink(inner), SIX.uplink(ping("2001:db8::1", "2001:db8::2", 7))]
@@ -123,7 +141,7 @@ def test_who_the_enbs_are_can_be_said(run, tmp_path):
 
 @pytest.mark.parametrize("text", [json.dumps([BODY]), json.dumps({"services": [BODY]}, indent="\t"), YAML])
 def test_a_file_of_services(text):
-    (web,) = services(text)
+    (web,) = policy(text).services
     assert (web.name, str(web.service_ip), str(web.application_ip)) == ("web", SERVICE, EDGE)
 
 
@@ -145,7 +163,7 @@ def test_a_file_of_services(text):
 )
 def test_a_file_of_services_that_cannot_be(text, complaint, tmp_path, run):
     with pytest.raises(SetupError) as raised:
-        services(text)
+        policy(text)
     assert str(raised.value).startswith(complaint)
     (tmp_path / "s").write_text(text)
     status, out, err = run("--capture", OSMO, "--services", tmp_path / "s", "--json")

@@ -11,7 +11,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from tests.agent_world import ENB, ENB2, SGW, SGW2, UE, UE2, UE2_V6, UE3, UE_V6, check, pristine
 from tof.agent.commands import AMBIGUOUS, DropTunnel, PutTunnel, SetDefault, SetOwners, SetPeer
-from tof.agent.sessions import LAST_INDEX, MOST_BEARERS, MOST_PAIRS, UNUSED_AFTER_RESTART, Sessions
+from tof.agent.registry import LAST_INDEX
+from tof.agent.sessions import MOST_BEARERS, MOST_PAIRS, UNUSED_AFTER_RESTART, Sessions
 from tof.agent.tunnels import Tunnel, ue_of
 from tof.drivers.memory import MemoryEndpoints
 from tof.model import Direction, Form, TunnelKey

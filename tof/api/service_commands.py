@@ -275,7 +275,7 @@ def _service(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     if "mirror" in body:
         body["mirror"] = _mirror(body["mirror"])
     words = {"by": given["by"], "onDeath": given["on_death"]}
-    spread = {field: word.value for field, word in words.items() if word is not None}
+    spread = {field: str(word) for field, word in words.items() if word is not None}
     if given["also"]:
         body["spread"] = {"applications": list(given["also"]), **spread}
     elif spread:

@@ -7,6 +7,7 @@ from tof.config.settings import (
     S1,
     Accounting,
     Agent,
+    AnyVim,
     Api,
     Application,
     Collector,
@@ -25,11 +26,13 @@ from tof.config.settings import (
     UnixListen,
     Vnf,
 )
+from tof.config.vim_settings import LibvirtVim, NomadVim, OpenVim, VimAccess
 
 __all__ = [
     "S1",
     "Accounting",
     "Agent",
+    "AnyVim",
     "Api",
     "Application",
     "Collector",
@@ -37,10 +40,13 @@ __all__ = [
     "Dns",
     "IpInterface",
     "IpNetwork",
+    "LibvirtVim",
     "LocalVim",
     "Log",
     "Mirror",
     "Names",
+    "NomadVim",
+    "OpenVim",
     "Pinger",
     "QueueNames",
     "State",
@@ -48,6 +54,7 @@ __all__ = [
     "Tunnels",
     "Ue",
     "UnixListen",
+    "VimAccess",
     "Vnf",
     "checked_application",
     "load",

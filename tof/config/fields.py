@@ -26,7 +26,7 @@ class Table:
 
     def take(self, key: str, parser: Parser[T], default: T | None = None) -> T:
         """Parse and remove a key; without a default it is required."""
-        path = f"{self._path}.{key}" if self._path else key
+        path = self.path_of(key)
         if key in self._rest:
             return parser(self._rest.pop(key), path)
         if default is None:
@@ -40,7 +40,7 @@ class Table:
 
     def table(self, key: str) -> Table:
         """Remove and open a sub-table; a missing one is empty."""
-        path = f"{self._path}.{key}" if self._path else key
+        path = self.path_of(key)
         data = self._rest.pop(key, {})
         if not isinstance(data, dict):
             refuse(path, "expected a table")
@@ -49,7 +49,11 @@ class Table:
     def done(self) -> None:
         """Refuse whatever was not taken."""
         for key in self._rest:
-            refuse(f"{self._path}.{key}" if self._path else key, "unknown key")
+            refuse(self.path_of(key), "unknown key")
+
+    def path_of(self, key: str) -> str:
+        """How a key is named in a refusal."""
+        return f"{self._path}.{key}" if self._path else key
 
 
 def refuse(path: str, why: str) -> NoReturn:

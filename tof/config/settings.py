@@ -7,6 +7,7 @@ from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip
 from pathlib import Path
 
 from tof.config.names import Names, names_of
+from tof.config.vim_settings import LibvirtVim, NomadVim, OpenVim
 from tof.model import IpAddress
 
 IpNetwork = IPv4Network | IPv6Network
@@ -216,6 +217,9 @@ class LocalVim:
     probe_timeout_s: float = 30.0
 
 
+AnyVim = LocalVim | LibvirtVim | NomadVim | OpenVim
+
+
 @dataclass(frozen=True, slots=True)
 class AppLcm:
     """``[app_lcm]``: where notifications of application life cycles may be posted to; by default to this host alone."""
@@ -240,7 +244,7 @@ class Config:
     accounting: Accounting = Accounting()
     mirror: Mirror = Mirror()
     applications: tuple[Application, ...] = ()
-    vims: tuple[LocalVim, ...] = ()
+    vims: tuple[AnyVim, ...] = ()
     app_lcm: AppLcm = AppLcm()
 
     @property

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from ipaddress import ip_network
 from pathlib import Path
 
 from tof.config.fields import Table, choice, directory, listed, network, number, pattern, refuse, whole
-from tof.config.settings import IpNetwork, LocalVim, Ue
+from tof.config.libvirt_vim import check_families, read_libvirt
+from tof.config.remote_vims import read_nomad, read_openvim
+from tof.config.settings import AnyVim, IpNetwork, LocalVim, Ue
 
 MOST_VIMS = 16
 _USUAL = LocalVim()
 
 
-def read_vims(root: Table, ue: Ue) -> tuple[LocalVim, ...]:
+def read_vims(root: Table, ue: Ue) -> tuple[AnyVim, ...]:
     """The VIMs by name; one called ``local`` is there without being named."""
     table = root.table("vim")
-    found = {}
+    found: dict[str, AnyVim] = {}
     for name in table.keys:
         if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,14}[a-z0-9])?", name):
             refuse(f"vim.{name}", "a name is 1 to 16 of a-z, 0-9 and -, hyphens only between others")
@@ -32,9 +35,19 @@ def read_vims(root: Table, ue: Ue) -> tuple[LocalVim, ...]:
     return vims
 
 
-def _vim(name: str, table: Table, ue: Ue) -> LocalVim:
-    path = f"vim.{name}"
-    table.take("backend", choice("local"))
+def _vim(name: str, table: Table, ue: Ue) -> AnyVim:
+    kinds: dict[str, Callable[[str, Table, Ue], AnyVim]]
+    kinds = {"local": _local, "libvirt": read_libvirt, "nomad": read_nomad, "openvim": read_openvim}
+    vim = kinds[table.take("backend", choice(*kinds))](name, table, ue)
+    table.done()
+    for at, prefix in enumerate(vim.pool):
+        if not any(_within(prefix, own.network) for own in ue.app_address):
+            refuse(f"vim.{name}.pool[{at}]", f"{prefix} is not inside a network of ue.app_address")
+    check_families(f"vim.{name}.pool", vim.pool)
+    return vim
+
+
+def _local(name: str, table: Table, ue: Ue) -> LocalVim:
     vim = LocalVim(
         name,
         table.take("pool", listed(network), _pool(ue)),
@@ -47,15 +60,9 @@ def _vim(name: str, table: Table, ue: Ue) -> LocalVim:
         table.take("build_timeout_s", number(0.5, 3600), _USUAL.build_timeout_s),
         table.take("probe_timeout_s", number(0.5, 3600), _USUAL.probe_timeout_s),
     )
-    table.done()
-    for at, prefix in enumerate(vim.pool):
-        if not any(_within(prefix, own.network) for own in ue.app_address):
-            refuse(f"{path}.pool[{at}]", f"{prefix} is not inside a network of ue.app_address")
-        if any(prefix.version == other.version for other in vim.pool[:at]):
-            refuse(f"{path}.pool[{at}]", f"a second prefix of IPv{prefix.version}")
     for at, shown in enumerate(vim.paths):
         if shown == Path("/") or ".." in shown.parts:
-            refuse(f"{path}.paths[{at}]", "expected a directory below /")
+            refuse(f"vim.{name}.paths[{at}]", "expected a directory below /")
     return vim
 
 
@@ -71,7 +78,7 @@ def _pool(ue: Ue) -> tuple[IpNetwork, ...]:
     return tuple(pools)
 
 
-def _check_pools(vims: tuple[LocalVim, ...]) -> None:
+def _check_pools(vims: tuple[AnyVim, ...]) -> None:
     for at, vim in enumerate(vims):
         for other in vims[:at]:
             for prefix in vim.pool:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from tof.config import Config, UnixListen
-from tof.drivers import adapters, cgroups, spread, sysctl
+from tof.config import Config, LibvirtVim, UnixListen
+from tof.drivers import adapters, cgroups, libvirt_probe, spread, sysctl
 from tof.drivers.netlink import Netlink
 from tof.errors import BackendError, SetupError
 
@@ -69,6 +69,7 @@ def examine(config: Config | None = None) -> list[Finding]:
     if config:
         findings += _tools(_DNS_TOOLS) if config.dns.server != "off" else ()
         findings += [*_adapters(config), *_directories(config), *_socket_path(config)]
+        findings += [one for vim in config.vims if isinstance(vim, LibvirtVim) for one in _libvirt(vim)]
         findings += [*map(_receive_queues, config.s1.interfaces), _ipsec()]
     return findings
 
@@ -85,6 +86,13 @@ def _local_apps() -> Iterator[Finding]:
         yield Finding("limits of local apps", State.MISSING, f"{version}: {found.why}, so no flavours")
     else:
         yield Finding("limits of local apps", State.OK, f"control groups, {version}")
+
+
+def _libvirt(vim: LibvirtVim) -> Iterator[Finding]:
+    name, found = f"vim.{vim.name}", [*libvirt_probe.troubles(vim)]
+    yield from (Finding(name, State.MISSING, why, remedy) for why, remedy in found)
+    if not found:
+        yield Finding(name, State.OK, f"{vim.uri} answers, and has the image {vim.image}")
 
 
 def _kernel() -> Finding:

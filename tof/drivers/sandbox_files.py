@@ -81,15 +81,15 @@ class SandboxFiles:
             log = self.path(sandbox, "log")
             with contextlib.suppress(FileNotFoundError):
                 if log.stat().st_size > self._log_max:
-                    await asyncio.to_thread(_rotate, log, self._log_max)
+                    await asyncio.to_thread(rotate, log, self._log_max)
 
     def path(self, sandbox: Sandbox, kind: str) -> Path:
         """Its file of that kind."""
         return self.dir / f"{sandbox.app}.{kind}"
 
 
-def _rotate(log: Path, most: int) -> None:
-    """Its writer has it open to append, so it is copied and cut, not renamed."""
+def rotate(log: Path, most: int) -> None:
+    """Keep the last part as ``.1``: its writer has it open to append, so it is copied and cut, not renamed."""
     with log.open("rb") as source:
         source.seek(-most, os.SEEK_END)
         log.with_suffix(".log.1").write_bytes(source.read(most))

@@ -146,6 +146,13 @@ class Sandboxes:
         """Remove its adapters."""
         if not _exists(sandbox.device):
             return
+        try:
+            await self._unwire(sandbox)
+        except BackendError:
+            if _exists(sandbox.device):  # else it went with the other end, in the app's namespace
+                raise
+
+    async def _unwire(self, sandbox: Sandbox) -> None:
         (link,) = json.loads(await command("ip", "-json", "link", "show", "dev", sandbox.device))
         # the other end goes with it; before it has its alias, nothing has used it
         if link.get("ifalias", "") not in ("", self._alias(sandbox)):

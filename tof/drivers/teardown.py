@@ -11,16 +11,18 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from tof.config import Config
+from tof.config import Config, LibvirtVim, LocalVim
 from tof.drivers import adapters, netfilter, restoring, sysctl, ueroutes
+from tof.drivers.domains import Domains
 from tof.drivers.netlink import Netlink
 from tof.drivers.ovsdb import PrivateOvs, SystemOvs
 from tof.drivers.record import PLUGGED, Record
 from tof.drivers.sandboxes import Sandboxes, directory_of
 from tof.drivers.unbound import Unbound
-from tof.errors import BackendError
+from tof.errors import BackendError, SetupError
 
 _STOP_S = 10.0
+_CLEAR_S = 30.0
 _SYSTEM_OVS = "/run/openvswitch/db.sock"
 
 
@@ -91,8 +93,12 @@ class _Teardown:
 
     def _remove_apps(self) -> None:
         for vim in self._config.vims:
+            if not isinstance(
+                vim, LocalVim | LibvirtVim
+            ):  # what others run is theirs: the next agent finds it again
+                continue
             directory = directory_of(self._config.state.run_dir, vim.name)
-            names = asyncio.run(Sandboxes(vim, directory, self._config.agent.name).clear())
+            names = asyncio.run(_clear_apps(vim, directory, self._config.agent.name))
             self._done += [f"removed the app {name}" for name in names]
 
     def _stop_ovs(self) -> None:
@@ -162,6 +168,20 @@ def _switch_runs_here() -> bool:
             if is_switch and os.stat(entry / "ns/net").st_ino == here:
                 return True
     return False
+
+
+async def _clear_apps(vim: LocalVim | LibvirtVim, directory: Path, instance: str) -> list[str]:
+    if not isinstance(vim, LibvirtVim):
+        return await Sandboxes(vim, directory, instance).clear()
+    try:
+        async with asyncio.timeout(_CLEAR_S):
+            return await Domains(vim, directory).clear()
+    except TimeoutError:
+        raise BackendError(
+            f"apps of vim.{vim.name}: libvirt has not answered within {_CLEAR_S:g} s"
+        ) from None
+    except (BackendError, SetupError) as error:
+        raise BackendError(f"apps of vim.{vim.name}: {error}") from error
 
 
 async def _leave_ovs(config: Config) -> None:

@@ -6,6 +6,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any, Protocol
 from urllib.parse import quote
 
+from tof.agent.chain_body import parse_chain
 from tof.agent.service_body import parse
 from tof.explain.live import Known, Question
 from tof.model import IpNetwork, address_text
@@ -38,7 +39,10 @@ async def ask(client: Client, question: Question) -> Known:
                 learnt[service.name] = tuple(ip_network(each["address"]) for each in status["addresses"])
             if status["state"] in absent:
                 absent[status["state"]][service.name] = status["detail"]
+    chained = any(service.chain is not None for service in services)
+    chains = (await client.get("/policy")).get("chains", []) if chained else []
     return Known(
+        chains=tuple(map(parse_chain, chains)),
         tunnels=await client.get("/tunnels", {"ue": address_text(question.ue)}),
         services=services,
         learnt=learnt,

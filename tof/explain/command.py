@@ -14,7 +14,7 @@ from tof.errors import SetupError
 if TYPE_CHECKING:
     from tof.explain.live import Question
     from tof.explain.words import Explanation
-    from tof.model import Service
+    from tof.model import Policy
 
 NUMBERS = {"icmp": 1, "tcp": 6, "udp": 17, "sctp": 132}
 ICMP, ICMPV6 = 1, 58
@@ -91,23 +91,24 @@ def _explain_capture(
     from tof.explain import report, story
     from tof.lab.replay import ReplayOptions, prepare
 
-    provisioned = () if services is None else _services(services)
+    policy = None if services is None else _policy(services)
+    provisioned, chains = ((), ()) if policy is None else (policy.services, policy.chains)
     script = prepare(path, ReplayOptions((path,), enb=tuple(filter(None, enb.split(",")))))
     told = story.explain(script.sent, provisioned)
     chosen = _chosen(frames, told)
     flows = [] if frames else story.flows(told)
     if json_output:
         parts: dict[str, Any] = (
-            {"explained": [report.frame_document(one) for one in chosen]}
+            {"explained": [report.frame_document(one, chains) for one in chosen]}
             if frames
-            else {"flows": [report.flow_document(flow) for flow in flows]}
+            else {"flows": [report.flow_document(flow, chains) for flow in flows]}
         )
         print_json(report.capture_document(str(path), told, provisioned, parts))
         return
     if frames:
-        print_table(report.FRAME_COLUMNS, report.frame_rows(chosen))
+        print_table(report.FRAME_COLUMNS, report.frame_rows(chosen, chains))
     else:
-        print_table(report.FLOW_COLUMNS, report.flow_rows(flows))
+        print_table(report.FLOW_COLUMNS, report.flow_rows(flows, chains))
     typer.echo()
     print_table(("reason", "which means"), report.reason_rows(one.outcome.reason for one in chosen))
 
@@ -119,22 +120,23 @@ def _explain_packet(
     from tof.explain.asking import ask
     from tof.explain.live import answers
 
-    found = answers(question, call(context, lambda client: ask(client, question), api))
+    known = call(context, lambda client: ask(client, question), api)
+    found = answers(question, known)
     if json_output:
-        print_json(report.answer_document(question, found))
+        print_json(report.answer_document(question, found, known.chains))
         return
-    print_table(report.ANSWER_COLUMNS, report.answer_rows(found))
+    print_table(report.ANSWER_COLUMNS, report.answer_rows(found, known.chains))
     typer.echo()
     replies = [one.reply.reason for one in found if one.reply is not None]
     reasons = [*(one.outcome.reason for one in found), *replies]
     print_table(("reason", "which means"), report.reason_rows(reasons))
 
 
-def _services(path: Path) -> tuple[Service, ...]:
-    from tof.explain.provision import services
+def _policy(path: Path) -> Policy:
+    from tof.explain.provision import policy
 
     try:
-        return services(path.read_text())
+        return policy(path.read_text())
     except OSError as error:
         raise SetupError(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from tof.dataplane.selection import Facts, Learnt, judge, rule_lists
 from tof.explain.choosing import UNKNOWN_PROTOCOL, nearest
 from tof.explain.words import Outcome, Verdict
-from tof.model import Direction, Mode, Service, TunnelState
+from tof.model import Chain, Direction, Mode, Service, TunnelState
 from tof.wire.inet import TCP
 
 Tunnel = Mapping[str, Any]
@@ -52,6 +52,7 @@ class Known:
 
     tunnels: Sequence[Tunnel] = ()
     services: Sequence[Service] = ()
+    chains: Sequence[Chain] = ()
     learnt: Learnt = field(default_factory=dict)
     unresolved: Mapping[str, str] = field(default_factory=dict)
     unhealthy: Mapping[str, str] = field(default_factory=dict)

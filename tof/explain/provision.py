@@ -7,14 +7,14 @@ from typing import Any
 
 from tof.agent.policy import parse_policy
 from tof.errors import RequestError, SetupError
-from tof.model import Service
+from tof.model import Policy
 
 
-def services(text: str) -> tuple[Service, ...]:
-    """The services that ``text`` describes: a list of bodies, or an object whose ``services`` is that list."""
+def policy(text: str) -> Policy:
+    """What ``text`` describes: a list of services' bodies, or an object whose ``services`` is that list."""
     document = _document(text)
     try:
-        return parse_policy(document if isinstance(document, dict) else {"services": document}).services
+        return parse_policy(document if isinstance(document, dict) else {"services": document})
     except RequestError as error:
         raise SetupError(str(error)) from error
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from tof.agent.chain_body import chain_body
 from tof.dataplane.desired import ServedApplication
 from tof.dataplane.spreading import FlowEnds, slot_of, slots
 from tof.explain.choosing import UNKNOWN_PROTOCOL, protocol_text
@@ -14,9 +15,10 @@ from tof.explain.reading import Part, User
 from tof.explain.reasons import REASONS
 from tof.explain.story import Flow
 from tof.explain.words import Explanation, Outcome
-from tof.model import Service, SpreadBy, TunnelKey, address_text
+from tof.model import Chain, Service, SpreadBy, TunnelKey, address_text
 
 Row = tuple[str, ...]
+Chains = Sequence[Chain]
 FLOW_COLUMNS = (
     "frames", "count", "from", "direction", "tunnel", "ue", "packet", "verdict", "reason", "service", "detail"
 )  # fmt: skip
@@ -40,18 +42,18 @@ def capture_document(
     }
 
 
-def flow_document(flow: Flow) -> dict[str, Any]:
+def flow_document(flow: Flow, chains: Chains = ()) -> dict[str, Any]:
     """One element of ``flows``."""
     frames = {"first": flow.first.number, "last": flow.last, "frames": flow.count}
-    return frames | _said(flow.first)
+    return frames | _said(flow.first, chains)
 
 
-def frame_document(one: Explanation) -> dict[str, Any]:
+def frame_document(one: Explanation, chains: Chains = ()) -> dict[str, Any]:
     """One element of ``explained``."""
-    return {"frame": one.number} | _said(one) | {"learnt": list(one.outcome.learnt)}
+    return {"frame": one.number} | _said(one, chains) | {"learnt": list(one.outcome.learnt)}
 
 
-def answer_document(question: Question, answers: Sequence[Answer]) -> dict[str, Any]:
+def answer_document(question: Question, answers: Sequence[Answer], chains: Chains = ()) -> dict[str, Any]:
     """What a running TOF would do."""
     ends = FlowEnds(question.ue, question.protocol, None)
     asked = {
@@ -61,19 +63,23 @@ def answer_document(question: Question, answers: Sequence[Answer]) -> dict[str, 
         "port": question.port,
         "dscp": question.dscp,
     }
-    return asked | {"answers": [_answer(each, ends) for each in answers]}
+    return asked | {"answers": [_answer(each, ends, chains) for each in answers]}
 
 
-def flow_rows(flows: Iterable[Flow]) -> list[Row]:
+def flow_rows(flows: Iterable[Flow], chains: Chains = ()) -> list[Row]:
     """A row of ``FLOW_COLUMNS`` for each flow."""
     return [
-        (_frames(flow), str(flow.count), *_cells(flow.first), flow.first.outcome.detail) for flow in flows
+        (_frames(flow), str(flow.count), *_cells(flow.first, chains), flow.first.outcome.detail)
+        for flow in flows
     ]
 
 
-def frame_rows(told: Iterable[Explanation]) -> list[Row]:
+def frame_rows(told: Iterable[Explanation], chains: Chains = ()) -> list[Row]:
     """A row of ``FRAME_COLUMNS`` for each frame."""
-    return [(str(one.number), *_cells(one), one.outcome.detail, " ".join(one.outcome.learnt)) for one in told]
+    return [
+        (str(one.number), *_cells(one, chains), one.outcome.detail, " ".join(one.outcome.learnt))
+        for one in told
+    ]
 
 
 def reason_rows(reasons: Iterable[str]) -> list[Row]:
@@ -81,14 +87,14 @@ def reason_rows(reasons: Iterable[str]) -> list[Row]:
     return [(reason, REASONS[reason]) for reason in dict.fromkeys(reasons)]
 
 
-def answer_rows(answers: Iterable[Answer]) -> list[Row]:
+def answer_rows(answers: Iterable[Answer], chains: Chains = ()) -> list[Row]:
     """A row of ``ANSWER_COLUMNS`` for each answer."""
     return [
         (
             "not known yet" if one.uplink is None else _shown(one.uplink),
             one.outcome.verdict.value,
             one.outcome.reason,
-            _service_text(one.outcome.service, None),
+            _service_text(one.outcome.service, None, chains),
             "-"
             if one.reply is None
             else "  ".join((one.reply.reason, *(_shown(tunnel) for tunnel in one.reply.tunnels))),
@@ -98,18 +104,18 @@ def answer_rows(answers: Iterable[Answer]) -> list[Row]:
     ]
 
 
-def _said(one: Explanation) -> dict[str, Any]:
+def _said(one: Explanation, chains: Chains) -> dict[str, Any]:
     return {
         "from": one.side.name.lower(),
         "direction": None if one.direction is None else one.direction.value,
         "tunnel": None if one.tunnel is None else _tunnel(one.tunnel, one.qfi),
         "ue": None if one.ue is None else address_text(one.ue),
         "packet": None if one.user is None else _packet(one.user),
-        **_judged(one.outcome, _ends(one)),
+        **_judged(one.outcome, _ends(one), chains),
     }
 
 
-def _judged(outcome: Outcome, ends: FlowEnds | None) -> dict[str, Any]:
+def _judged(outcome: Outcome, ends: FlowEnds | None, chains: Chains) -> dict[str, Any]:
     service = outcome.service
     return {
         "verdict": outcome.verdict.value,
@@ -117,6 +123,7 @@ def _judged(outcome: Outcome, ends: FlowEnds | None) -> dict[str, Any]:
         "why": REASONS[outcome.reason],
         "detail": outcome.detail,
         "service": None if service is None else service.name,
+        "chain": None if (chain := _chain(service, chains)) is None else chain_body(chain),
         "application": None if service is None else _application(service, ends),
     }
 
@@ -142,7 +149,7 @@ def _packet(user: User) -> dict[str, Any]:
     }
 
 
-def _answer(one: Answer, ends: FlowEnds) -> dict[str, Any]:
+def _answer(one: Answer, ends: FlowEnds, chains: Chains) -> dict[str, Any]:
     reply = one.reply and {
         "reason": one.reply.reason,
         "why": REASONS[one.reply.reason],
@@ -150,12 +157,12 @@ def _answer(one: Answer, ends: FlowEnds) -> dict[str, Any]:
     }
     return {
         "uplink": None if one.uplink is None else dict(one.uplink),
-        **_judged(one.outcome, ends),
+        **_judged(one.outcome, ends, chains),
         "reply": reply,
     }
 
 
-def _cells(one: Explanation) -> Row:
+def _cells(one: Explanation, chains: Chains) -> Row:
     outcome = one.outcome
     return (
         one.side.name.lower(),
@@ -165,7 +172,7 @@ def _cells(one: Explanation) -> Row:
         "-" if one.user is None else _packet_text(one.user),
         outcome.verdict.value,
         outcome.reason,
-        _service_text(outcome.service, _ends(one)),
+        _service_text(outcome.service, _ends(one), chains),
     )
 
 
@@ -197,8 +204,18 @@ def _packet_text(user: User) -> str:
     return f"{protocol_text(user.protocol)} {ends[0]} > {ends[1]}"
 
 
-def _service_text(service: Service | None, ends: FlowEnds | None) -> str:
-    return "-" if service is None else f"{service.name} > {_application(service, ends)}"
+def _service_text(service: Service | None, ends: FlowEnds | None, chains: Chains) -> str:
+    if service is None:
+        return "-"
+    chain = _chain(service, chains)
+    return " > ".join((service.name, *(chain.vnfs if chain else ()), _application(service, ends)))
+
+
+def _chain(service: Service | None, chains: Chains) -> Chain | None:
+    """The port-chain that the service's packets walk while its VNFs live."""
+    if service is None or service.chain is None:
+        return None
+    return next((chain for chain in chains if chain.name == service.chain), None)
 
 
 def _ends(one: Explanation) -> FlowEnds | None:

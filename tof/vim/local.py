@@ -8,9 +8,8 @@ agent leaves is found by what is written down.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from tof.agent.app import APPS_NETWORK
 from tof.agent.sandbox import (
@@ -35,6 +34,7 @@ from tof.vim.errors import (
     VimError,
 )
 from tof.vim.interface import AppNetwork, AppSpec, Instance, InstanceState
+from tof.vim.phases import Phases
 from tof.vim.sandbox_host import SandboxHost
 
 UNDO_S = 15.0
@@ -54,20 +54,6 @@ class LocalPolicy:
     taken: frozenset[IpAddress] = frozenset()
     max_apps: int = 256
     mtu: int = 1500
-
-
-@dataclass(slots=True)
-class _Phases:
-    """How long each phase took."""
-
-    found: list[tuple[str, float]] = field(default_factory=list)
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        yield
-        self.found.append((name, loop.time() - began))
 
 
 class LocalVim:
@@ -131,7 +117,7 @@ class LocalVim:
 
     async def _make(self, spec: AppSpec, key: str, digest: str) -> Instance:
         self._check(spec)
-        phases = _Phases()
+        phases = Phases()
         sandbox = await self._place(spec, key, digest)
         try:
             command = await self._command(spec, sandbox)

@@ -680,7 +680,7 @@ class Oracle:
             ue = ue_of(inner.destination)
             self._account(AccountKey(ue, key.destination, key.source, key.vlan, service), inner, 1)
         tunnel.injected = True
-        return REDIRECT, encapsulated(tunnel, key, clamped(inner, outer6), qfi)
+        return REDIRECT, encapsulated(tunnel, key, requoted(inner) or clamped(inner, outer6), qfi)
 
     def _account(self, key: AccountKey, inner: Inner, way: int) -> None:
         so_far = self.accounts.setdefault(key, [0, 0, 0, 0])
@@ -846,6 +846,39 @@ def _reworded(packet: bytes, flags: int, protocol: int) -> bytes:
     words = bytes((flags, packet[7], packet[8], protocol))
     check = inet.update_checksum(_U16.unpack_from(packet, 10)[0], packet[6:10], words)
     return packet[:6] + words + _U16.pack(check) + packet[12:]
+
+
+def requoted(inner: Inner) -> bytes | None:
+    """The packet, if it is an ICMP error about one to somebody else than its sender: about one to its sender."""
+    segment, size = inner.segment, 16 if inner.v6 else 4
+    error = (1, 2, 3, 4) if inner.v6 else (3, 11, 12)
+    wanted, shortest = (inet.ICMPV6, 48) if inner.v6 else (inet.ICMP, 28)
+    if (
+        segment is None
+        or inner.piece
+        or inner.protocol != wanted
+        or len(segment) < shortest
+        or segment[0] not in error
+    ):
+        return None
+    to = 8 + (24 if inner.v6 else 16)
+    sender, receiver = segment[to - size : to], segment[to : to + size]
+    if segment[8] >> 4 != (6 if inner.v6 else 4) or sender != inner.destination or receiver == inner.source:
+        return None
+    check = 2 if inner.v6 else 8 + 10
+    words = _U16.unpack_from(segment, check)[0] ^ 0xFFFF, _folded(receiver) ^ 0xFFFF, _folded(inner.source)
+    total = _folded(sum(words).to_bytes(4, "big")) ^ 0xFFFF
+    mended = bytearray(segment)
+    mended[check : check + 2] = total.to_bytes(2, "big")
+    mended[to : to + size] = inner.source
+    return inner.packet[: inner.segment_at] + bytes(mended)
+
+
+def _folded(data: bytes) -> int:
+    total = sum(word for (word,) in _U16.iter_unpack(data))
+    while total > 0xFFFF:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total
 
 
 def clamped(inner: Inner, outer6: bool) -> bytes:

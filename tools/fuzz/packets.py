@@ -238,12 +238,29 @@ class Source:
         if kind < 0.7:
             datagram = inet.encode_udp(inet.UDP(*ports, random.randbytes(random.choice(self.sizes))))
             return inet.UDP_PROTOCOL, inet.fill_checksum(source, destination, 17, datagram)
+        if kind < 0.78:
+            return self.error(source, destination)
         if kind < 0.95:
             token = TOKEN.to_bytes(8, "big") if random.random() < 0.5 else random.randbytes(8)
             echo = icmp.Echo(ports[0], 1, token[: random.choice((8, 8, 8, 7))], reply=random.random() < 0.6)
             packet = icmp.echo_packet(source, destination, echo)
             return (inet.ICMP, packet[20:]) if len(source) == 4 else (inet.ICMPV6, packet[40:])
         return random.choice((50, 132, 1, 58, 6, 17)), random.randbytes(random.randrange(40))
+
+    def error(self, source: bytes, destination: bytes) -> tuple[int, bytes]:
+        """An ICMP error, about a packet of its receiver's to its sender, or to whom that was before it was translated."""
+        random, six = self.random, len(source) == 16
+        to = source if random.random() < 0.3 else random.choice(_FAR6 if six else _FAR4)
+        by = destination if random.random() < 0.9 else to
+        datagram = inet.encode_udp(inet.UDP(5000, 80, random.randbytes(random.choice((0, 8, 600)))))
+        if six:
+            about = inet.encode_ipv6(inet.IPv6(by, to, inet.UDP_PROTOCOL, datagram))
+        else:
+            about = inet.encode_ipv4(inet.IPv4(by, to, inet.UDP_PROTOCOL, datagram))
+        kind = random.choice((1, 2, 3, 4, 128)) if six else random.choice((3, 3, 11, 12, 5))
+        message = bytes((kind, random.randrange(5), 0, 0)) + random.randbytes(4) + about
+        protocol = inet.ICMPV6 if six else inet.ICMP
+        return protocol, inet.fill_checksum(source, destination, protocol, message)
 
     def _ue(self) -> Made:
         random = self.random

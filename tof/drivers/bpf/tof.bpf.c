@@ -1297,6 +1297,60 @@ static __always_inline void clamp(struct xdp_md *ctx, const struct config *c, co
 		clamp_mss(ctx, p->l4, p->inner + p->inner_length - p->l4, c->mtu - overhead);
 }
 
+// An ICMP error quotes the packet that it is about (RFC 792, RFC 4443 section 3). Translation without state leaves what is
+// quoted as its receiver had it: the end that is not the error's receiver is the error's sender, whatever address it had.
+static __always_inline int is_error(__u8 type, int six)
+{
+	return six ? type >= 1 && type <= 4 : type == 3 || type == 11 || type == 12;
+}
+
+static __always_inline void requote4(struct iphdr *quoted, __be32 *end, __be32 address)
+{
+	// The header's own checksum takes up the difference, so that the error's stays right (RFC 1624).
+	quoted->check = ~fold((__u16)~quoted->check + (__u16)~fold(*end) + address);
+	*end = address;
+}
+
+static __always_inline __u16 resummed6(__u16 sum, const struct in6_addr *was, const struct in6_addr *is)
+{
+	return ~fold((__u16)~sum + (__u16)~fold(sum16(was->in6_u.u6_addr8)) + sum16(is->in6_u.u6_addr8));
+}
+
+static __always_inline int same_address(const void *one, const void *other)
+{
+	const __u64 *a = one, *b = other;
+
+	return a[0] == b[0] && a[1] == b[1];
+}
+
+__noinline int mend_quote(struct xdp_md *ctx, struct packet *p)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct ipv6hdr *quoted6;
+	struct iphdr *quoted;
+	__u8 *icmp;
+
+	if (!p || !p->l4 || p->fragment || p->protocol != (p->inner6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP))
+		return 0;
+	icmp = data + OFFSET(p->l4);
+	quoted = (void *)(icmp + 8);
+	if (!has_l4(p, 8 + sizeof(*quoted)) || (void *)(quoted + 1) > end || !is_error(icmp[0], p->inner6))
+		return 0;
+	if (!p->inner6) {
+		if (quoted->version == 4 && quoted->saddr == p->inner4_destination &&
+		    quoted->daddr != p->inner4_source)
+			requote4(quoted, &quoted->daddr, p->inner4_source);
+		return 0;
+	}
+	quoted6 = (void *)quoted;
+	if (!has_l4(p, 8 + sizeof(*quoted6)) || (void *)(quoted6 + 1) > end || quoted6->version != 6 ||
+	    !same_address(&quoted6->saddr, p->inner6_destination) || same_address(&quoted6->daddr, p->inner6_source))
+		return 0;
+	*(__u16 *)(icmp + 2) = resummed6(*(__u16 *)(icmp + 2), &quoted6->daddr, (struct in6_addr *)p->inner6_source);
+	__builtin_memcpy(&quoted6->daddr, p->inner6_source, 16);
+	return 0;
+}
+
 // What is remembered of a datagram's fragments while its identification is not used again.
 static __always_inline struct piece *piece_of(const struct piece_key *key, __u64 now)
 {
@@ -1436,19 +1490,22 @@ static __always_inline __u32 service_behind(__u32 application)
 	return served ? served->service : application;
 }
 
-// The application of `service` that this packet's flow goes to, 0: none, to the core. `before`: the one that it has gone to
+static __always_inline int is_of(__u32 application, __u32 service)
+{
+	return application == service || service_behind(application) == service;
+}
+
+// The application of `service`, which has several, that this packet's flow goes to, 0: none, to the core. `before`: the one that it has gone to
 // so far, and stays with while that lives. The ports stand in tof_scratch.
 __noinline __u32 application_of(struct packet *p, __u32 service, __u32 before)
 {
-	struct served *served = bpf_map_lookup_elem(&tof_served, &service), *mine;
 	struct scratch *scratch;
 	struct spread *spread;
+	struct served *mine;
 	__u32 zero = 0, hash;
 
-	if (!p || !served)
+	if (!p)
 		return 0;
-	if (!(served->state & S_SPREAD))
-		return service;
 	mine = before ? bpf_map_lookup_elem(&tof_served, &before) : 0;
 	if (mine && mine->service == service && mine->state & S_LIVES)
 		return before;
@@ -1542,7 +1599,7 @@ __noinline int may_have_moved(struct xdp_md *ctx, struct packet *p, __u32 servic
 	for (pool = 0; pool < 2; pool++) {
 		known = flow_at(&scratch->fresh.key, pool, &scratch->place, 0);
 		if (known)
-			return service_behind(known->application) == service && in_use(known, now);
+			return is_of(known->application, service) && in_use(known, now);
 	}
 	return 0;
 }
@@ -1550,7 +1607,7 @@ __noinline int may_have_moved(struct xdp_md *ctx, struct packet *p, __u32 servic
 // Is this flow ours to divert, and to which application? Writes the flow table, from which replies find their tunnel.
 // Negative: neither ours nor the core's for the moment.
 static __always_inline __s64 judge_flow(void *data, void *end, struct packet *p, struct tunnel *t, __u32 service,
-				      __u64 now, int alive, struct scratch *scratch)
+					__u32 spread, __u64 now, int alive, struct scratch *scratch)
 {
 	struct flow_place *place = &scratch->place;
 	struct flow *known, *fresh = &scratch->fresh;
@@ -1589,11 +1646,11 @@ static __always_inline __s64 judge_flow(void *data, void *end, struct packet *p,
 		return 0;
 	}
 	if (p->protocol == IPPROTO_TCP && !opens &&
-	    (!known || (known->application && service_behind(known->application) != service))) {
+	    (!known || (known->application && !is_of(known->application, service)))) {
 		count(c_flow_unknown);
 		return 0;
 	}
-	fresh->application = application_of(p, service, known ? known->application : 0);
+	fresh->application = spread ? application_of(p, service, known ? known->application : 0) : service;
 	if (!fresh->application) {
 		count(c_no_application);
 		return 0;
@@ -1615,7 +1672,7 @@ static __always_inline __s64 judge_flow(void *data, void *end, struct packet *p,
 
 // The same of a packet that may be a fragment: the first one alone has ports, the others follow it.
 static __always_inline __s64 take_flow(void *data, void *end, struct packet *p, struct tunnel *t, __u32 service,
-				       __u64 now, int alive)
+				       __u32 spread, __u64 now, int alive)
 {
 	struct scratch *scratch;
 	struct piece_key *key;
@@ -1629,7 +1686,7 @@ static __always_inline __s64 take_flow(void *data, void *end, struct packet *p, 
 	key = &scratch->piece_key;
 
 	if (p->fragment != LATER || !alive) {
-		taken = judge_flow(data, end, p, t, service, now, alive, scratch);
+		taken = judge_flow(data, end, p, t, service, spread, now, alive, scratch);
 		if (p->fragment == FIRST) {
 			scratch->piece.since_ns = now;
 			scratch->piece.fate = taken > 0 ? f_divert : f_pass;
@@ -1647,7 +1704,7 @@ static __always_inline __s64 take_flow(void *data, void *end, struct packet *p, 
 		count(c_inner_fragment);
 		return 0;
 	}
-	return application_of(p, service, 0);
+	return spread ? application_of(p, service, 0) : service;
 }
 
 // Open vSwitch 3.1 takes the data of a later IPv4 fragment for a TCP or UDP header and "corrects the checksum" in it when
@@ -1801,6 +1858,7 @@ __noinline int divert(struct xdp_md *ctx, struct packet *p, struct tunnel *t, __
 	struct ethhdr *eth;
 	__u8 *payload;
 	__s64 taken;
+	int tracked;
 
 	if (!p || !t || !c)
 		return -1;
@@ -1823,13 +1881,18 @@ __noinline int divert(struct xdp_md *ctx, struct packet *p, struct tunnel *t, __
 		count(c_shadowed);
 		return -1;
 	}
-	taken = take_flow(data, end, p, t, service, now, heart_beats(now));
+	taken = take_flow(data, end, p, t, service, served->state & S_SPREAD, now, heart_beats(now));
 	if (taken <= 0)
 		return taken ? XDP_DROP : -1;
 	add_served(served, p->inner_length);
 	if (c->accounting)
 		account(p, 0, service, now);
-	service = taken;
+	tracked = served->state & S_TRACKED;
+	if (taken != service) {
+		service = taken;
+		served = bpf_map_lookup_elem(&tof_served, &service);
+		tracked = served && served->state & S_TRACKED;
+	}
 	clamp(ctx, c, p, p->outer6);
 	frame = bpf_xdp_get_buff_len(ctx);
 	surplus = frame - p->inner - p->inner_length;
@@ -1843,8 +1906,7 @@ __noinline int divert(struct xdp_md *ctx, struct packet *p, struct tunnel *t, __
 	payload = (void *)(eth + 1);
 	if ((void *)(payload + sizeof(struct iphdr)) > end)
 		return XDP_DROP;
-	served = bpf_map_lookup_elem(&tof_served, &service);
-	if (!too_long(c, p) && !p->inner6 && served && !(served->state & S_TRACKED))
+	if (!too_long(c, p) && !p->inner6 && !tracked)
 		veil((struct iphdr *)payload);
 	eth->h_dest[0] = 0x02; // the application's MAC address, by which the classifier knows it
 	eth->h_dest[1] = 0x72;
@@ -2571,18 +2633,23 @@ static __always_inline int within_rate(__u64 now, int diverted)
 	return diverted ? s->pieces_diverted++ < PIECES_DIVERTED : s->pieces_undecided++ < PIECES_UNDECIDED;
 }
 
-static __always_inline int is_diverted(__u32 service)
+static __always_inline __u32 state_of(__u32 service)
 {
 	struct served *served = bpf_map_lookup_elem(&tof_served, &service);
 
-	return served && served->state & S_DIVERT;
+	return served ? served->state : 0;
+}
+
+static __always_inline int is_diverted(__u32 service)
+{
+	return state_of(service) & S_DIVERT;
 }
 
 // The first fragment of a G-PDU in tunnel `t`: the judgement that `fast` and `divert` pass on a whole one.
 static __always_inline int judge_first(void *data, void *end, struct packet *p, struct tunnel *t, __u32 side,
 				       const struct config *c, __u64 now)
 {
-	__u32 service;
+	__u32 service, state;
 
 	if (t->direction != side) {
 		count(c_wrong_side);
@@ -2593,8 +2660,8 @@ static __always_inline int judge_first(void *data, void *end, struct packet *p, 
 	add_traffic(t, p->inner_length);
 	heard(t, p, now);
 	service = t->direction == ENB ? service_of(data, end, c, p, t) : 0;
-	if (service && owns(t, p, 1) && is_diverted(service) &&
-	    take_flow(data, end, p, t, service, now, heart_beats(now)) > 0)
+	state = service && owns(t, p, 1) ? state_of(service) : 0;
+	if (state & S_DIVERT && take_flow(data, end, p, t, service, state & S_SPREAD, now, heart_beats(now)) > 0)
 		return f_divert;
 	t->injected_ns = 0;
 	return f_pass;
@@ -3323,6 +3390,8 @@ static __always_inline int ue_side(struct xdp_md *ctx)
 	if (is_dns((void *)(long)ctx->data, (void *)(long)ctx->data_end, c, &p, 0))
 		follow_names(ctx, &p, t, 0);
 	clamp(ctx, c, &p, outlet->own.family == 6);
+	if (p.protocol == IPPROTO_ICMP || p.protocol == IPPROTO_ICMPV6)
+		mend_quote(ctx, &p);
 	surplus = room - p.inner_length;
 	if (surplus && bpf_xdp_adjust_tail(ctx, -(int)surplus))
 		return XDP_DROP;
@@ -3398,6 +3467,42 @@ static __always_inline void change_veil(struct __sk_buff *skb, int on)
 		bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), 0);
 }
 
+// The same of what goes to an application.
+static __always_inline void mend_quote4(struct __sk_buff *skb)
+{
+	struct iphdr ip, quoted;
+	__u32 at;
+	__u8 type;
+
+	if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) || ip.protocol != IPPROTO_ICMP ||
+	    ip.frag_off & bpf_htons(0x3fff))
+		return;
+	at = ETH_HLEN + ip.ihl * 4;
+	if (bpf_skb_load_bytes(skb, at, &type, 1) || !is_error(type, 0) ||
+	    bpf_skb_load_bytes(skb, at + 8, &quoted, sizeof(quoted)) || quoted.version != 4 ||
+	    quoted.daddr != ip.saddr || quoted.saddr == ip.daddr)
+		return;
+	requote4(&quoted, &quoted.saddr, ip.daddr);
+	bpf_skb_store_bytes(skb, at + 8, &quoted, sizeof(quoted), 0);
+}
+
+static __always_inline void mend_quote6(struct __sk_buff *skb)
+{
+	struct ipv6hdr ip, quoted;
+	__u32 at = ETH_HLEN + sizeof(ip);
+	__u16 sum;
+	__u8 type;
+
+	if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) || ip.nexthdr != IPPROTO_ICMPV6 ||
+	    bpf_skb_load_bytes(skb, at, &type, 1) || !is_error(type, 1) || bpf_skb_load_bytes(skb, at + 2, &sum, 2) ||
+	    bpf_skb_load_bytes(skb, at + 8, &quoted, sizeof(quoted)) || quoted.version != 6 ||
+	    !same_address(&quoted.daddr, &ip.saddr) || same_address(&quoted.saddr, &ip.daddr))
+		return;
+	sum = resummed6(sum, &quoted.saddr, &ip.daddr);
+	bpf_skb_store_bytes(skb, at + 2, &sum, 2, 0);
+	bpf_skb_store_bytes(skb, at + 8 + __builtin_offsetof(struct ipv6hdr, saddr), &ip.daddr, 16, 0);
+}
+
 // Where a frame on this interface goes on: applications that have ports of their own have splices of their own.
 static __always_inline __u32 other_end(struct __sk_buff *skb, __u32 shared)
 {
@@ -3429,6 +3534,10 @@ int tof_apps_out(struct __sk_buff *skb)
 	if (!bpf_skb_load_bytes(skb, 6, source, 2) && source[0] == gateway[0] && source[1] == gateway[1])
 		bpf_skb_store_bytes(skb, 6, gateway, 6, 0);
 	change_veil(skb, 0);
+	if (skb->protocol == bpf_htons(ETH_P_IP))
+		mend_quote4(skb);
+	else if (skb->protocol == bpf_htons(ETH_P_IPV6))
+		mend_quote6(skb);
 	return bpf_redirect(other_end(skb, c->apps_ifindex), 0);
 }
 
