@@ -3,7 +3,7 @@
 TofError
 ├── DecodeError     a peer's bytes do not parse: the packet passes untouched and is counted under ``reason``
 ├── RequestError    a caller asked for something that cannot be: nothing changed
-│   ├── BadRequest  (400)   ├── NotFound (404)   └── Conflict (409)
+│   ├── BadRequest  (400)   ├── Forbidden (403)   ├── NotFound (404)   └── Conflict (409)
 ├── BackendError    the kernel, OVS or the disk refused: retried with backoff, 503 towards callers
 └── SetupError      host or configuration cannot carry a TOF: one line that says what to do, exit status 2
 """
@@ -37,6 +37,13 @@ class RequestError(TofError):
 
 class BadRequest(RequestError):
     """The request itself is wrong."""
+
+
+class Forbidden(RequestError):
+    """There is no room for another one."""
+
+    status = 403
+    title = "Forbidden"
 
 
 class NotFound(RequestError):

@@ -11,6 +11,7 @@ from ipaddress import ip_address
 import pytest
 
 from tof.agent.app import App, AppRow
+from tof.agent.lcm import Descriptor, Instance, Power
 from tof.agent.service_body import parse
 from tof.drivers.store import Store
 from tof.errors import BackendError, SetupError
@@ -148,12 +149,13 @@ async def test_a_file_of_the_second_schema_is_carried_over(tmp_path):
         "DROP TABLE chain",
         "DROP TABLE security_group",
         "DROP TABLE app",
+        "DROP TABLE lcm",
         "PRAGMA user_version = 2",
     )
     async with Store(path) as store:
         assert await store.load() == [SELECTIVE]
         assert await store.load_learnt() == []
-    assert written(path, "PRAGMA user_version") == [(6,)]
+    assert written(path, "PRAGMA user_version") == [(7,)]
 
 
 async def test_chains_are_stored_with_the_services_that_walk_them(tmp_path):
@@ -175,11 +177,18 @@ async def test_a_file_of_the_third_schema_is_carried_over(tmp_path):
     path = tmp_path / "services.db"
     async with Store(path) as store:
         await store.put(SELECTIVE)
-    write(path, "DROP TABLE chain", "DROP TABLE security_group", "DROP TABLE app", "PRAGMA user_version = 3")
+    write(
+        path,
+        "DROP TABLE chain",
+        "DROP TABLE security_group",
+        "DROP TABLE app",
+        "DROP TABLE lcm",
+        "PRAGMA user_version = 3",
+    )
     async with Store(path) as store:
         assert await store.load() == [SELECTIVE]
         assert await store.load_chains() == []
-    assert written(path, "PRAGMA user_version") == [(6,)]
+    assert written(path, "PRAGMA user_version") == [(7,)]
 
 
 async def test_security_groups_are_stored_with_the_services(tmp_path):
@@ -201,22 +210,53 @@ async def test_a_file_of_the_fourth_schema_is_carried_over(tmp_path):
     path = tmp_path / "services.db"
     async with Store(path) as store:
         await store.put(SELECTIVE)
-    write(path, "DROP TABLE security_group", "DROP TABLE app", "PRAGMA user_version = 4")
+    write(path, "DROP TABLE security_group", "DROP TABLE app", "DROP TABLE lcm", "PRAGMA user_version = 4")
     async with Store(path) as store:
         assert await store.load() == [SELECTIVE]
         assert await store.load_groups() == []
-    assert written(path, "PRAGMA user_version") == [(6,)]
+    assert written(path, "PRAGMA user_version") == [(7,)]
 
 
 async def test_a_file_of_the_fifth_schema_is_carried_over(tmp_path):
     path = tmp_path / "services.db"
     async with Store(path) as store:
         await store.put(SELECTIVE)
-    write(path, "DROP TABLE app", "PRAGMA user_version = 5")
+    write(path, "DROP TABLE app", "DROP TABLE lcm", "PRAGMA user_version = 5")
     async with Store(path) as store:
         assert await store.load() == [SELECTIVE]
         assert await store.load_apps() == []
-    assert written(path, "PRAGMA user_version") == [(6,)]
+    assert written(path, "PRAGMA user_version") == [(7,)]
+
+
+async def test_a_file_of_the_sixth_schema_is_carried_over(tmp_path):
+    path = tmp_path / "services.db"
+    web = AppRow(App("web", command=("/x",)))
+    async with Store(path) as store:
+        await store.put_app(web)
+    write(path, "DROP TABLE lcm", "PRAGMA user_version = 6")
+    async with Store(path) as store:
+        assert await store.load_apps() == [web]
+        assert await store.load_lcm() == []
+    assert written(path, "PRAGMA user_version") == [(7,)]
+
+
+async def test_life_cycles_are_stored(tmp_path):
+    path = tmp_path / "services.db"
+    descriptor = Descriptor("d", "p", "n", "1", "2", App("app", command=("/x",)))
+    instance = Instance("i", descriptor)
+    async with Store(path) as store:
+        await store.change_lcm(put=[descriptor, instance])
+        await store.change_lcm(put=[replace(instance, power=Power.STARTED)], drop=[descriptor])
+    async with Store(path) as store:
+        assert await store.load_lcm() == [replace(instance, power=Power.STARTED)]
+    write(path, "UPDATE lcm SET body = '{}'")
+    async with Store(path) as store:
+        with pytest.raises(SetupError, match="is damaged"):
+            await store.load_lcm()
+    write(path, "DROP TABLE lcm")
+    async with Store(path) as store:
+        with pytest.raises(BackendError):
+            await store.change_lcm(put=[descriptor])
 
 
 async def test_apps_are_stored(tmp_path):
@@ -292,7 +332,7 @@ async def test_a_file_of_the_first_schema_is_carried_over(tmp_path):
     for _ in range(2):
         async with Store(path) as store:
             assert await store.load() == [service("a", 1), service("b", 2), V6]
-    assert written(path, "PRAGMA user_version") == [(6,)]
+    assert written(path, "PRAGMA user_version") == [(7,)]
     assert [row[1] for row in written(path, "PRAGMA table_info(service)")] == ["name", "body"]
     async with Store(path) as store:
         await store.put(SELECTIVE)
@@ -385,7 +425,7 @@ async def test_unreadable_rows(tmp_path, body):
 
 async def test_a_newer_schema_is_refused(tmp_path):
     path = tmp_path / "services.db"
-    write(path, "PRAGMA user_version = 7")
+    write(path, "PRAGMA user_version = 8")
     with pytest.raises(SetupError, match="newer tof"):
         async with Store(path):
             pass

@@ -72,7 +72,12 @@ class DyingManager(daemon.AppManager):  # type: ignore[misc]
         super().__init__(offers, Dying(control, ("provision", "withdraw")), kept, clock, **more)
 
 
+class DyingLcm(daemon.LcmManager):  # type: ignore[misc]
+    def __init__(self, apps: Any, store: Any, *more: Any) -> None:
+        super().__init__(apps, Dying(store, ("change_lcm",)), *more)
+
+
 if __name__ == "__main__":
     Dying.file, Dying.at = Path(sys.argv[2]), sys.argv[3]
-    daemon.Daemon, daemon.AppManager = DyingDaemon, DyingManager
+    daemon.Daemon, daemon.AppManager, daemon.LcmManager = DyingDaemon, DyingManager, DyingLcm
     sys.exit(daemon.run(load(sys.argv[1])))

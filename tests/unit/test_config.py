@@ -70,6 +70,13 @@ def test_example_file_shows_the_defaults() -> None:
     assert example == parse(MINIMAL)
 
 
+def test_where_notifications_may_go() -> None:
+    assert [str(network) for network in parse(MINIMAL).app_lcm.callbacks] == ["127.0.0.0/8", "::1/128"]
+    assert parse(with_key("app_lcm", "callbacks = []")).app_lcm.callbacks == ()
+    with pytest.raises(SetupError, match=r"app_lcm\.callbacks"):
+        parse(with_key("app_lcm", 'callbacks = ["everywhere"]'))
+
+
 def test_api_socket_follows_run_dir() -> None:
     config = parse(with_key("state", 'run_dir = "/run/other"'))
     assert config.api.listen[0] == UnixListen("/run/other/api.sock")

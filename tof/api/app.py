@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -13,8 +13,10 @@ from tof.api.app_handlers import AppHandlers
 from tof.api.apps_port import AppsPort, NoApps
 from tof.api.call import Call, OperationHandler
 from tof.api.docs import add_assets
-from tof.api.document import Document, Operation, load_document
+from tof.api.document import LCM_DOCUMENT, Document, Operation, load_document
 from tof.api.handlers import Handlers
+from tof.api.lcm_handlers import LcmHandlers
+from tof.api.lcm_port import LcmPort, NoLcm
 from tof.api.port import ControlPort
 from tof.api.problems import Handler, problem, problems
 from tof.api.requests import MAX_BODY, READ_TIMEOUT_S, read_body, read_query
@@ -35,10 +37,11 @@ def create_app(
     document: Document | None = None,
     options: ApiOptions = ApiOptions(),
     apps: AppsPort | None = None,
+    lcm: LcmPort | None = None,
 ) -> web.Application:
     """The Service API and the operations API over ``port``, as ``document`` (default: ours) has them.
 
-    ``apps``: what the operations of ME Apps are over; without, they answer 503.
+    ``apps``: what the operations of ME Apps are over, ``lcm``: those of ETSI MEC 010-2; without, they answer 503.
     """
     document = document or load_document()
     app = web.Application(
@@ -46,9 +49,12 @@ def create_app(
         middlewares=[problems, _host_check(LOOPBACK_HOSTS | {h.lower() for h in options.hosts})],
     )
     handlers = {**Handlers(port, document).by_operation(), **AppHandlers(apps or NoApps()).by_operation()}
-    for operation in document.operations:
-        handler = handlers[operation.operation_id]
-        app.router.add_route(operation.method, operation.path, _route(operation, handler, options))
+    _add_routes(app, document, handlers, options)
+    lcm_document = load_document(LCM_DOCUMENT)
+    check_app = document.operation("createApp").check_body
+    _add_routes(
+        app, lcm_document, LcmHandlers(lcm or NoLcm(), lcm_document, check_app).by_operation(), options
+    )
     add_assets(app, document)
     return app
 
@@ -58,6 +64,14 @@ def host_name(header: str) -> str:
     if header.startswith("["):
         return header[1:].partition("]")[0].lower()
     return header.partition(":")[0].rstrip(".").lower()
+
+
+def _add_routes(
+    app: web.Application, document: Document, handlers: Mapping[str, OperationHandler], options: ApiOptions
+) -> None:
+    for operation in document.operations:
+        handler = handlers[operation.operation_id]
+        app.router.add_route(operation.method, operation.path, _route(operation, handler, options))
 
 
 def _route(operation: Operation, handler: OperationHandler, options: ApiOptions) -> Handler:

@@ -14,6 +14,8 @@ from jsonschema_rs import Draft202012Validator, ValidationError
 from tof.errors import SetupError
 
 DOCUMENT = Path(__file__).with_name("tof.yaml")
+LCM_DOCUMENT = Path(__file__).with_name("mec010.yaml")
+"""What is served of ETSI MEC 010-2."""
 METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 
 Node = Mapping[str, Any]
@@ -55,6 +57,10 @@ class Document:
 
     content: Node
     operations: tuple[Operation, ...]
+
+    def operation(self, operation_id: str) -> Operation:
+        """The one with this identifier; KeyError if there is none."""
+        return {one.operation_id: one for one in self.operations}[operation_id]
 
     @property
     def as_json(self) -> str:

@@ -34,6 +34,7 @@ from tof.config.settings import (
     Accounting,
     Agent,
     Api,
+    AppLcm,
     Collector,
     Config,
     Dns,
@@ -78,6 +79,7 @@ def parse(text: str) -> Config:
     config = Config(
         agent, s1, ue, pinger, _dns(root, ue), tunnels, _api(root, state), state, _log(root), _vnfs(root),
         _accounting(root), _mirror(root), read_applications(root), read_vims(root, ue),
+        _app_lcm(root),
     )  # fmt: skip
     root.done()
     _check_interfaces(config)
@@ -95,6 +97,13 @@ def _agent(root: Table) -> Agent:
     )
     table.done()
     return agent
+
+
+def _app_lcm(root: Table) -> AppLcm:
+    table = root.table("app_lcm")
+    read = AppLcm(table.take("callbacks", listed(network), AppLcm().callbacks))
+    table.done()
+    return read
 
 
 def _s1(root: Table) -> S1:

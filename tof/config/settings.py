@@ -221,6 +221,13 @@ AnyVim = LocalVim | LibvirtVim | NomadVim | OpenVim
 
 
 @dataclass(frozen=True, slots=True)
+class AppLcm:
+    """``[app_lcm]``: where notifications of application life cycles may be posted to; by default to this host alone."""
+
+    callbacks: tuple[IpNetwork, ...] = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything an operator can set."""
 
@@ -238,6 +245,7 @@ class Config:
     mirror: Mirror = Mirror()
     applications: tuple[Application, ...] = ()
     vims: tuple[AnyVim, ...] = ()
+    app_lcm: AppLcm = AppLcm()
 
     @property
     def names(self) -> Names:

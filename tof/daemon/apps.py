@@ -6,7 +6,7 @@ One step of an app at a time, each a task of its own; what has to survive a cras
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import structlog
 from prometheus_client import Metric
@@ -44,6 +44,8 @@ class AppManager:
         self._group: asyncio.TaskGroup | None = None
         self._pending: list[Command] = []
         self._news = asyncio.Event()
+        self.followers: list[Callable[[], None]] = []
+        """Called after something has become of an app."""
         for offer in offers.values():
             offer.vim.on_loss(self._lost)
 
@@ -191,6 +193,8 @@ class AppManager:
     def _notify(self) -> None:
         self._news.set()
         self._news = asyncio.Event()
+        for follower in self.followers:
+            follower()
 
     def _carry_out(self, commands: Iterable[Command]) -> None:
         for command in commands:

@@ -44,9 +44,11 @@ from tof.daemon.edgedns import EdgeDns, own_services
 from tof.daemon.feed import Feed
 from tof.daemon.fragments import Fragments
 from tof.daemon.idle import idle_tunnels
+from tof.daemon.lcm import LcmManager
 from tof.daemon.logs import configure_logs
 from tof.daemon.mirroring import Mirroring
 from tof.daemon.naming import Naming
+from tof.daemon.notifying import Notifier
 from tof.daemon.observation import Observation
 from tof.daemon.prober import Prober
 from tof.daemon.resolver import Resolver
@@ -55,6 +57,7 @@ from tof.daemon.toobig import TooBig
 from tof.daemon.vims import offers_of
 from tof.daemon.vnfs import VnfWatch
 from tof.drivers import netfilter
+from tof.drivers.callbacks import Callbacks
 from tof.drivers.host import Host
 from tof.drivers.nfqueue import PacketQueue, listened_to
 from tof.drivers.ovsdb import Ovs, PrivateOvs, SystemOvs
@@ -219,10 +222,20 @@ class Daemon:
             instance=config.agent.name, device=config.names.gw0,
         )  # fmt: skip
         await apps.recall()
+        lcm = await self._life_cycles(stack, apps, store)
         tasks.append(group.create_task(apps.run(), name="apps"))
-        observation.also.append(apps)
-        bound = await stack.enter_async_context(serve(create_app(control, apps=apps), config.api.listen))
+        tasks.append(group.create_task(lcm.run(), name="application instances"))
+        observation.also += [apps, lcm]
+        app = create_app(control, apps=apps, lcm=lcm)
+        bound = await stack.enter_async_context(serve(app, config.api.listen))
         log.info("API", listen=bound)
+
+    async def _life_cycles(self, stack: AsyncExitStack, apps: AppManager, store: Store) -> LcmManager:
+        callbacks = await stack.enter_async_context(Callbacks(self._config.app_lcm.callbacks))
+        lcm = LcmManager(apps, store, callbacks, Notifier(callbacks), self._clock)
+        await lcm.recall()
+        apps.followers.append(lcm.wake)
+        return lcm
 
     def offers(self, network: AppNetwork) -> Mapping[str, Offer]:
         """The VIMs, whose apps' interfaces become ports of ``network``."""

@@ -17,12 +17,13 @@ from tof.agent.app import AppRow
 from tof.agent.app_body import parse_row, row_body
 from tof.agent.chain_body import chain_body, parse_chain
 from tof.agent.group_body import group_body, parse_group
+from tof.agent.lcm_body import Thing, kept, kind_of, recalled
 from tof.agent.service_body import body_of, parse
 from tof.errors import BackendError, BadRequest, SetupError
 from tof.model import Chain, IpAddress, Policy, SecurityGroup, Service
 
 FILE_NAME = "services.db"
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 SCHEMA = "CREATE TABLE service (name TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT"
 LEARNT_SCHEMA = (
     "CREATE TABLE learnt "
@@ -36,6 +37,9 @@ GROUP_SCHEMA = "CREATE TABLE security_group (name TEXT PRIMARY KEY, body TEXT NO
 INSERT_GROUP = "INSERT INTO security_group (name, body) VALUES (?, ?)"
 APP_SCHEMA = "CREATE TABLE app (name TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT"
 """Since version 6."""
+LCM_SCHEMA = "CREATE TABLE lcm (kind TEXT, id TEXT, body TEXT NOT NULL, PRIMARY KEY (kind, id)) STRICT"
+"""Since version 7: descriptors, instances, operations and subscriptions of ETSI MEC 010-2."""
+INSERT_LCM = "INSERT OR REPLACE INTO lcm (kind, id, body) VALUES (?, ?, ?)"
 INSERT_APP = "INSERT OR REPLACE INTO app (name, body) VALUES (?, ?)"
 INSERT_CHAIN = "INSERT INTO chain (name, body) VALUES (?, ?)"
 INSERT_LEARNT = "INSERT INTO learnt (service, address, until) VALUES (?, ?, ?)"
@@ -74,7 +78,7 @@ class Store:
 
     async def load(self) -> list[Service]:
         """Every stored service, sorted by name; SetupError if the file is damaged."""
-        return await self._submit(self._file.load)
+        return await self._load("SELECT name, body FROM service ORDER BY name", _read)
 
     async def put(self, service: Service, replaces: str | None = None) -> None:
         """Store ``service``, in the place of the one called ``replaces``; BackendError if refused."""
@@ -86,11 +90,15 @@ class Store:
 
     async def load_chains(self) -> list[Chain]:
         """Every stored chain, sorted by name; SetupError if the file is damaged."""
-        return await self._submit(self._file.load_chains)
+        return await self._load(
+            "SELECT body FROM chain ORDER BY name", lambda body: parse_chain(json.loads(body))
+        )
 
     async def load_groups(self) -> list[SecurityGroup]:
         """Every stored security group, sorted by name; SetupError if the file is damaged."""
-        return await self._submit(self._file.load_groups)
+        return await self._load(
+            "SELECT body FROM security_group ORDER BY name", lambda body: parse_group(json.loads(body))
+        )
 
     async def replace_all(self, policy: Policy) -> None:
         """Store exactly this; BackendError if refused, and then nothing changed."""
@@ -105,7 +113,9 @@ class Store:
 
     async def load_apps(self) -> list[AppRow]:
         """Every stored app, sorted by name; SetupError if the file is damaged."""
-        return await self._submit(self._file.load_apps)
+        return await self._load(
+            "SELECT body FROM app ORDER BY name", lambda body: parse_row(json.loads(body))
+        )
 
     async def put_app(self, row: AppRow) -> None:
         """Store an app as it is now; BackendError if refused."""
@@ -116,14 +126,33 @@ class Store:
         """Forget the app called ``name``; BackendError if refused."""
         await self._submit(lambda: self._file.execute("DELETE FROM app WHERE name = ?", (name,)))
 
+    async def load_lcm(self) -> list[Thing]:
+        """Everything kept of ETSI MEC 010-2; SetupError if the file is damaged."""
+        return await self._load(
+            "SELECT kind, body FROM lcm ORDER BY kind, id",
+            lambda kind, body: recalled(kind, json.loads(body)),
+        )
+
+    async def change_lcm(self, put: Iterable[Thing] = (), drop: Iterable[Thing] = ()) -> None:
+        """Keep these and forget those, all or none; BackendError if refused."""
+        rows = [(kind_of(one), one.id, json.dumps(kept(one))) for one in put]
+        gone = [(kind_of(one), one.id) for one in drop]
+        await self._submit(lambda: self._file.change_lcm(rows, gone))
+
     async def load_learnt(self) -> list[Learnt]:
         """The stored addresses of services given by domain; SetupError if the file is damaged."""
-        return await self._submit(self._file.load_learnt)
+        return await self._load(
+            "SELECT service, address, until FROM learnt ORDER BY service, address",
+            lambda name, address, until: (name, ip_address(address), until),
+        )
 
     async def keep_learnt(self, learnt: Iterable[Learnt]) -> None:
         """Store exactly these; BackendError if refused."""
         wanted = [(name, str(address), until) for name, address, until in learnt]
         await self._submit(lambda: self._file.keep_learnt(wanted))
+
+    async def _load(self, query: str, read: Callable[..., T]) -> list[T]:
+        return await self._submit(lambda: self._file.read(query, read))
 
     async def _submit(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._worker, work)
@@ -146,33 +175,19 @@ class _File:
         except sqlite3.DatabaseError as error:
             raise self._damaged(error) from error
 
-    def load(self) -> list[Service]:
+    def read(self, query: str, value: Callable[..., T]) -> list[T]:
         try:
-            rows = self._opened.execute("SELECT name, body FROM service ORDER BY name")
-            return [_read(name, body) for name, body in rows]
-        except (ValueError, BadRequest, sqlite3.DatabaseError) as error:
+            return [value(*row) for row in self._opened.execute(query)]
+        except (ValueError, KeyError, TypeError, BadRequest, sqlite3.DatabaseError) as error:
             raise self._damaged(error) from error
 
-    def load_chains(self) -> list[Chain]:
+    def change_lcm(self, rows: list[tuple[str, str, str]], gone: list[tuple[str, str]]) -> None:
         try:
-            rows = self._opened.execute("SELECT body FROM chain ORDER BY name")
-            return [parse_chain(json.loads(body)) for (body,) in rows]
-        except (ValueError, BadRequest, sqlite3.DatabaseError) as error:
-            raise self._damaged(error) from error
-
-    def load_groups(self) -> list[SecurityGroup]:
-        try:
-            rows = self._opened.execute("SELECT body FROM security_group ORDER BY name")
-            return [parse_group(json.loads(body)) for (body,) in rows]
-        except (ValueError, BadRequest, sqlite3.DatabaseError) as error:
-            raise self._damaged(error) from error
-
-    def load_apps(self) -> list[AppRow]:
-        try:
-            rows = self._opened.execute("SELECT body FROM app ORDER BY name")
-            return [parse_row(json.loads(body)) for (body,) in rows]
-        except (ValueError, KeyError, BadRequest, sqlite3.DatabaseError) as error:
-            raise self._damaged(error) from error
+            with _transaction(self._opened) as db:
+                db.executemany("DELETE FROM lcm WHERE kind = ? AND id = ?", gone)
+                db.executemany(INSERT_LCM, rows)
+        except sqlite3.DatabaseError as error:
+            raise BackendError(f"cannot write {self._path}: {error}") from error
 
     def execute(self, statement: str, values: tuple[str, ...]) -> None:
         try:
@@ -180,15 +195,6 @@ class _File:
                 db.execute(statement, values)
         except sqlite3.DatabaseError as error:
             raise BackendError(f"cannot write {self._path}: {error}") from error
-
-    def load_learnt(self) -> list[Learnt]:
-        try:
-            rows = self._opened.execute(
-                "SELECT service, address, until FROM learnt ORDER BY service, address"
-            )
-            return [(name, ip_address(address), until) for name, address, until in rows]
-        except (ValueError, sqlite3.DatabaseError) as error:
-            raise self._damaged(error) from error
 
     def keep_learnt(self, rows: list[tuple[str, str, float]]) -> None:
         try:
@@ -259,7 +265,9 @@ class _File:
             db.execute(CHAIN_SCHEMA)
         if version < 5:
             db.execute(GROUP_SCHEMA)
-        db.execute(APP_SCHEMA)
+        if version < 6:
+            db.execute(APP_SCHEMA)
+        db.execute(LCM_SCHEMA)
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def _rows_of_version_1(self, db: sqlite3.Connection) -> list[tuple[str, str]]:
