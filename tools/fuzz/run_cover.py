@@ -29,6 +29,10 @@ class Report(TypedDict):
     failure: str
 
 
+RSS_LIMIT = "-rss_limit_mb=8192"
+"""A process is accounted the peak of the one that started it (getrusage), and a test run may have had a large one."""
+
+
 def run(
     target: str, *, seed: int = 1, runs: int = -1, seconds: int = 0, corpus: Path | None = None
 ) -> Report:
@@ -40,7 +44,8 @@ def run(
             (kept / sha256(one).hexdigest()[:24]).write_bytes(one)
         argv = [
             sys.executable, "-m", "tools.fuzz.cover", target, f"-seed={seed}", f"-runs={runs}", "-max_len=700",
-            f"-max_total_time={seconds}", "-timeout=60", "-print_final_stats=1", f"-artifact_prefix={place}/", str(kept),
+            f"-max_total_time={seconds}", "-timeout=60", RSS_LIMIT, "-print_final_stats=1",
+            f"-artifact_prefix={place}/", str(kept),
         ]  # fmt: skip
         done = subprocess.run(
             argv, cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": "0"}, capture_output=True, text=True, errors="replace",
@@ -57,7 +62,8 @@ def _report(target: str, code: int, text: str) -> Report:
     if code:
         trace = re.search(r"=== Uncaught.*?(?=\nINFO: |\n==\d+==|\Z)", text, re.DOTALL)
         given = re.search(r"Base64: \S*", text)
-        failure = "\n".join(found[0] for found in (trace, given) if found) or text[-2000:]
+        said = trace[0] if trace else text[-2000:]
+        failure = "\n".join((said, *([given[0]] if given else [])))
     return Report(
         target=target, runs=int(stats.get("number_of_executed_units", 0)),
         seconds=float(ended[1]) if ended else 0.0, covered=int(covered), corpus=int(corpus), failure=failure,
